@@ -1,0 +1,42 @@
+"""Celery's settings. What an operator may change comes from `worker.environment`."""
+
+from kombu import Queue
+
+from worker.environment import environment
+from worker.firehose.regions import rate_limits
+from worker.queues import CHANGES_QUEUE, delivery_task
+
+broker_url = environment().broker_url
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+broker_transport_options = {"visibility_timeout": environment().visibility_timeout}
+
+accept_content = ["json"]
+task_serializer = "json"
+result_serializer = "json"
+
+task_default_queue = CHANGES_QUEUE
+task_queues = [Queue(CHANGES_QUEUE)]
+"""Every registered stream's queue is added while the worker runs: `worker.stream_queues`."""
+
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+
+# A message is acknowledged when its records are safe elsewhere, not when it is picked up.
+task_acks_late = True
+task_reject_on_worker_lost = True
+worker_prefetch_multiplier = 1
+
+task_annotations = {
+    delivery_task(region): {"rate_limit": rate}
+    for region, rate in rate_limits(environment().rate_limits).items()
+}
+
+worker_consumer = "worker.consumer:Consumer"
+worker_hijack_root_logger = True
+worker_send_task_events = True
+worker_cancel_long_running_tasks_on_connection_loss = False
+
+imports = ["tasks.producers", "tasks.delivery"]
+enable_utc = True
+timezone = "UTC"

@@ -1,0 +1,136 @@
+"""What other apps send: changes of audience memberships."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from marshmallow import EXCLUDE, Schema, ValidationError, validates_schema
+
+from schemas.checking import check
+from schemas.fields import Identities, StrictInteger, Text, one_of
+from schemas.identities import Catalogue
+
+
+class ChangeType(StrEnum):
+    """What happened to a user, or to the whole audience."""
+
+    MEMBER_ADDED = "member_added"
+    MEMBER_REMOVED = "member_removed"
+    IDENTITY_CHANGED = "identity_changed"
+    AUDIENCE_DELETED = "audience_deleted"
+
+
+class Change(NamedTuple):
+    """A checked change. Its `repr` names the audience, never the user."""
+
+    type: str
+    audience_id: int
+    audience_name: str
+    timestamp: int
+    """Unix seconds."""
+    user_identities: dict[str, str]
+    previous_user_identities: dict[str, str]
+
+    def as_item(self) -> dict[str, Any]:
+        """The change as somebody would send it."""
+        item = {
+            "type": self.type,
+            "audience_id": self.audience_id,
+            "audience_external_name": self.audience_name,
+            "timestamp": self.timestamp,
+            "user_identities": self.user_identities,
+        }
+        if self.previous_user_identities:
+            item["previous_user_identities"] = self.previous_user_identities
+        return item
+
+    def __repr__(self) -> str:
+        return f"<Change {self.type} of audience {self.audience_id}>"
+
+
+class Invalid(NamedTuple):
+    """A refused item: where it stood, what is wrong (without values), and the item itself."""
+
+    position: int
+    problems: list[str]
+    item: Any
+
+    def __repr__(self) -> str:
+        return f"<Invalid at {self.position}: {'; '.join(self.problems)}>"
+
+
+class ChangeSchema(Schema):
+    """The change of the contract: field types here, the rules between fields in `rules`."""
+
+    class Meta:
+        # Unknown keys are refused in `rules`, which costs a tenth of marshmallow's own check.
+        unknown = EXCLUDE
+
+    type = Text(required=True, validate=one_of(frozenset(ChangeType), "type"))
+    audience_id = StrictInteger(required=True)
+    audience_external_name = Text(allow_none=True)
+    audience_internal_name = Text(allow_none=True)
+    timestamp = StrictInteger()
+    user_identities = Identities()
+    previous_user_identities = Identities()
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.names = catalogue.names
+        super().__init__()
+
+    @validates_schema(pass_collection=True, pass_original=True, skip_on_field_errors=False)
+    def rules(self, changes: list[dict[str, Any]], originals: list[Any], **_: Any) -> None:
+        """All changes of a message in one call: marshmallow's call costs more than the rules."""
+        broken = {
+            position: problems
+            for position, (change, original) in enumerate(zip(changes, originals, strict=True))
+            if isinstance(original, dict) and (problems := self._broken(change, original))
+        }
+        if broken:
+            raise ValidationError(broken)
+
+    def _broken(self, change: dict[str, Any], original: dict[str, Any]) -> dict[str, list[str]]:
+        """The rules between fields that a change breaks.
+
+        A field that is wrong in itself is in `original` and not in `change`.
+        """
+        kind = change.get("type")
+        problems: dict[str, list[str]] = {}
+        if not original.keys() <= self.fields.keys():
+            problems["_schema"] = ["unknown key"]
+        if not (change.get("audience_external_name") or change.get("audience_internal_name")):
+            problems["audience_external_name"] = ["required, or audience_internal_name, and not empty"]
+        if kind != ChangeType.AUDIENCE_DELETED and _is_empty(change, original, "user_identities"):
+            problems["user_identities"] = ["required, with at least one identity"]
+        if kind == ChangeType.IDENTITY_CHANGED:
+            if _is_empty(change, original, "previous_user_identities"):
+                problems["previous_user_identities"] = ["required, with at least one identity"]
+        elif "previous_user_identities" in original:
+            problems["previous_user_identities"] = ["only for identity_changed"]
+        return problems
+
+
+def _is_empty(change: dict[str, Any], original: dict[str, Any], user: str) -> bool:
+    return not change.get(user) and (user in change or user not in original)
+
+
+def check_changes(
+    schema: ChangeSchema, items: list[Any], received_at: Callable[[], int]
+) -> tuple[list[Change], list[Invalid]]:
+    """Part the changes to forward, in their order, from the invalid ones.
+
+    `received_at` is asked for Unix seconds where a change has no timestamp.
+    """
+    valid, problems = check(schema, items)
+    changes = [
+        Change(
+            item["type"],
+            item["audience_id"],
+            item.get("audience_external_name") or item["audience_internal_name"],
+            item["timestamp"] if "timestamp" in item else received_at(),
+            item.get("user_identities", {}),
+            item.get("previous_user_identities", {}),
+        )
+        for _, item in valid
+    ]
+    return changes, [Invalid(i, problems[i], items[i]) for i in sorted(problems)]

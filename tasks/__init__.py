@@ -1,0 +1,1 @@
+"""The tasks. Imported by nobody: Celery loads them by name, as `celeryconfig` says."""

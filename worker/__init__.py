@@ -1,0 +1,1 @@
+"""The Celery application and everything a worker, the dashboard and the command need to run."""

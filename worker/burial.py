@@ -1,0 +1,57 @@
+"""The one door out: whatever ends a delivery for good goes through here.
+
+First the dead letter is stored, then the alert is raised. The message that failed is
+acknowledged only afterwards, so its records are always somewhere.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from worker.failures import Failure
+from worker.queues import Stream
+from worker.state import State
+from worker.state.dead_letters import Message
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known of a message that cannot be delivered."""
+
+    id: str
+    """The same one if the message fails again before it is acknowledged."""
+    message: Message
+    failure: Failure
+    records: int
+    stream: Stream | None = None
+    connection_ids: Collection[str] = ()
+    audience_ids: Collection[int] = ()
+    attempts: int = 1
+
+
+def bury(state: State, case: Case) -> None:
+    """Keep the message as a dead letter and tell the operators, both or neither, and once."""
+    if state.dead_letters.holds(case.id):
+        return
+    with state.redis.pipeline() as pipe:
+        state.dead_letters.store(
+            pipe,
+            case.id,
+            case.message,
+            case.failure,
+            records=case.records,
+            stream=case.stream,
+            connection_ids=case.connection_ids,
+            audience_ids=case.audience_ids,
+            attempts=case.attempts,
+        )
+        state.alerts.raise_alert(
+            case.failure,
+            stream=case.stream,
+            connection_ids=case.connection_ids,
+            audience_ids=case.audience_ids,
+            attempts=case.attempts,
+            records=case.records,
+            dead_letter_id=case.id,
+            pipe=pipe,
+        )
+        pipe.execute()

@@ -1,0 +1,74 @@
+"""Takes messages off the queues. One that is no valid task call becomes a dead letter.
+
+Celery logs such a message with its whole content and then drops it.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from celery.worker import consumer
+from kombu.message import Message as KombuMessage
+from kombu.utils.encoding import bytes_to_str
+from redis.exceptions import RedisError
+from vine import promise
+
+from worker.burial import Case, bury
+from worker.failures import AlertType, Failure
+from worker.state.dead_letters import FOREIGN, Message
+
+logger = logging.getLogger(__name__)
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]
+    """Celery's consumer, with one more door to the dead letters."""
+
+    def create_task_handler(self, promise: Any = promise) -> Callable[[KombuMessage], None]:
+        handle = super().create_task_handler(promise)
+
+        def on_task_received(message: KombuMessage) -> None:
+            try:
+                handle(message)
+            except self.connection_errors:
+                raise
+            except Exception as error:
+                self.on_decode_error(message, error)
+
+        return on_task_received
+
+    def on_decode_error(self, message: KombuMessage, exc: Exception) -> None:
+        self._bury(message, type(exc).__name__, "a message that cannot be read")
+
+    def on_unknown_message(self, body: Any, message: KombuMessage) -> None:
+        self._bury(message, "UnknownMessage", "a message that is no task call")
+
+    def on_unknown_task(self, body: Any, message: KombuMessage, exc: Exception) -> None:
+        self._bury(message, "UnknownTask", "a call of a task that does not exist here")
+
+    def on_invalid_task(self, body: Any, message: KombuMessage, exc: Exception) -> None:
+        self._bury(message, type(exc).__name__, "an invalid task call")
+
+    def _bury(self, message: KombuMessage, error_code: str, what: str) -> None:
+        """Keep the message as it came, then acknowledge it. Where it cannot be kept, it goes back."""
+        body = bytes_to_str(message.body)
+        headers = {name: str(value) for name, value in (message.headers or {}).items()}
+        queue = (message.delivery_info or {}).get("routing_key") or ""
+        case = Case(
+            id=str(uuid5(NAMESPACE_OID, f"{queue}:{body}")),
+            message=Message(FOREIGN, queue, {"headers": headers, "body": body}),
+            failure=Failure(
+                AlertType.INVALID_CHANGE,
+                error_code,
+                f"{what} arrived in {queue}; nothing of it was delivered",
+            ),
+            records=1,
+        )
+        logger.error("%s arrived in %s: %s", what, queue, error_code)
+        try:
+            bury(self.app.state, case)
+        except RedisError as error:
+            logger.error("cannot keep it as a dead letter: %s; it goes back", type(error).__name__)
+            message.requeue()
+        else:
+            message.ack()

@@ -1,0 +1,126 @@
+"""The settings. The only reader of `os.environ`; every variable is listed in the README."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
+
+from schemas.identities import Catalogue
+from worker.errors import SettingError
+
+T = TypeVar("T")
+
+RETRY_BACKOFF = 1
+RETRY_BACKOFF_MAX = 600
+RETRY_MAX = 75
+"""Full jitter waits half the backoff on average: ten doubling waits (511 s) and 65 of up
+to 600 s make 5.6 hours in the mean, and with a standard deviation of 0.4 hours fewer than
+one batch in ten thousand gives up before 4 hours."""
+
+VISIBILITY_MARGIN = 300
+"""Seconds above the longest backoff: the time that a batch takes once its wait is over."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The settings of one process. URLs may hold passwords, so `repr` hides them."""
+
+    broker_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    secret_keys: tuple[str, ...] = field(repr=False)
+    rate_limits: Mapping[str, str]
+    """Region to a Celery rate (`10/s`), where it is not the quota table's."""
+    retry_max: int
+    retry_backoff: int
+    """Seconds."""
+    retry_backoff_max: int
+    """Seconds."""
+    visibility_timeout: int
+    """Seconds."""
+    catalogue: Catalogue = field(repr=False, compare=False)
+
+
+def read(variables: Mapping[str, str]) -> Environment:
+    """The settings that `variables` say. Raises `SettingError`, naming the variable."""
+
+    def setting(name: str, default: T, parse: Callable[[str], T]) -> T:
+        text = variables.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise SettingError(f"{name}: {error}") from None
+
+    backoff_max = setting("AUDIENCE_RETRY_BACKOFF_MAX", RETRY_BACKOFF_MAX, _whole(minimum=0))
+    visibility_timeout = setting(
+        "AUDIENCE_VISIBILITY_TIMEOUT", backoff_max + VISIBILITY_MARGIN, _whole(minimum=1)
+    )
+    if visibility_timeout <= backoff_max:
+        raise SettingError(
+            f"AUDIENCE_VISIBILITY_TIMEOUT: {visibility_timeout} must be above the longest backoff"
+            f" ({backoff_max}, AUDIENCE_RETRY_BACKOFF_MAX), or waiting batches are delivered twice"
+        )
+    return Environment(
+        broker_url=setting("CELERY_BROKER_URL", "redis://localhost:6379/0", str),
+        redis_url=setting("AUDIENCE_REDIS_URL", "redis://localhost:6379/1", _redis_url),
+        secret_keys=setting("AUDIENCE_SECRET_KEY", (), _keys),
+        rate_limits=setting("AUDIENCE_RATE_LIMITS", {}, _rates),
+        retry_max=setting("AUDIENCE_RETRY_MAX", RETRY_MAX, _whole(minimum=0)),
+        retry_backoff=setting("AUDIENCE_RETRY_BACKOFF", RETRY_BACKOFF, _whole(minimum=1)),
+        retry_backoff_max=backoff_max,
+        visibility_timeout=visibility_timeout,
+        catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
+    )
+
+
+@cache
+def environment() -> Environment:
+    """This process's settings."""
+    return read(os.environ)
+
+
+def _whole(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or int(text) < minimum:
+            raise ValueError(f"{text!r} is not a whole number of at least {minimum}")
+        return int(text)
+
+    return parse
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    keys = tuple(key.strip() for key in text.split(",") if key.strip())
+    for key in keys:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", key):
+            raise ValueError(
+                "not a Fernet key; make one with `audience-firehose` installed:"
+                ' python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
+            )
+    return keys
+
+
+def _redis_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must start with redis://, rediss:// or unix://")
+    return text
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for pair in text.split(","):
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"{pair!r} is not of the form name=value")
+        pairs[name] = value
+    return pairs
+
+
+def _rates(text: str) -> dict[str, str]:
+    rates = _pairs(text)
+    for region, rate in rates.items():
+        if not re.fullmatch(r"\d+(\.\d+)?(/[smh])?", rate):
+            raise ValueError(f"{rate!r} for {region} is not a rate such as 10/s, 600/m or 36000/h")
+    return rates

@@ -1,0 +1,71 @@
+"""Everything that can go wrong, from an operator's point of view.
+
+    AudienceFirehoseError
+    ├── SettingError            an environment variable does not say what it should
+    ├── OperatorError           a command cannot be carried out as given
+    │   ├── InvalidSettings     a configuration or a connection that cannot be
+    │   └── NotRegistered       no such configuration, connection, alert or dead letter
+    ├── SecretKeyError          a stored secret cannot be made or opened
+    └── DeliveryError           Firehose did not take a batch
+        ├── TransientError      worth another try
+        └── PermanentError      it will not heal by trying again
+
+No message holds an identity value or a secret. Records travel beside an error in
+`remaining`, never in its arguments.
+"""
+
+from typing import Any
+
+from worker.failures import Failure
+
+
+class AudienceFirehoseError(Exception):
+    """The root of them all."""
+
+
+class SettingError(AudienceFirehoseError):
+    """An environment variable does not say what it should."""
+
+
+class OperatorError(AudienceFirehoseError):
+    """A command cannot be carried out as given. The message says what to do next."""
+
+
+class InvalidSettings(OperatorError):
+    """A configuration or a connection that cannot be."""
+
+
+class NotRegistered(OperatorError):
+    """There is no such configuration, connection, alert or dead letter."""
+
+
+class SecretKeyError(AudienceFirehoseError):
+    """A stored secret cannot be made or opened: AUDIENCE_SECRET_KEY is missing or not the right one."""
+
+
+class DeliveryError(AudienceFirehoseError):
+    """Firehose did not take a batch, or not all of it."""
+
+    def __init__(self, failure: Failure, remaining: list[Any] | None = None) -> None:
+        super().__init__(failure)
+        self.failure = failure
+        self.remaining = remaining
+        """The units still to be delivered; None stands for all that were to be."""
+
+    def __str__(self) -> str:
+        return f"{self.failure.error_code}: {self.failure.message}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Celery hands errors from process to process; the records stay where they are."""
+        return type(self), (self.failure,)
+
+
+class TransientError(DeliveryError):
+    """Worth another try, later and with what remains."""
+
+
+class PermanentError(DeliveryError):
+    """It will not heal by trying again."""

@@ -1,0 +1,91 @@
+"""boto3 clients, one a configuration and region, with the credentials of the configuration."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import NoCredentialsError
+
+from schemas.settings import Configuration
+
+if TYPE_CHECKING:
+    from mypy_boto3_firehose.client import FirehoseClient
+
+CONNECT_TIMEOUT = 5
+READ_TIMEOUT = 30
+"""Seconds. Firehose answers a full batch in well under one."""
+
+CONFIG = Config(
+    # Celery owns the retries: with botocore's own the two would multiply.
+    retries={"total_max_attempts": 1, "mode": "standard"},
+    connect_timeout=CONNECT_TIMEOUT,
+    read_timeout=READ_TIMEOUT,
+    tcp_keepalive=True,
+    # Our schemas check names and our batches keep the limits; botocore checks only minimums.
+    parameter_validation=False,
+    user_agent_extra="audience-firehose",
+)
+
+
+class Cipher(Protocol):
+    """Opens a stored secret. Raises `SecretKeyError`."""
+
+    def decrypt(self, token: str) -> str: ...
+
+
+class Clients:
+    """This process's Firehose clients. Made when first needed, and again when a configuration changes."""
+
+    def __init__(self, cipher: Cipher) -> None:
+        self._cipher = cipher
+        self._clients: dict[tuple[Configuration, str], FirehoseClient] = {}
+
+    def get(self, configuration: Configuration, region: str) -> "FirehoseClient":
+        """The client for this configuration in this region."""
+        key = configuration, region
+        if key not in self._clients:
+            self.forget(configuration.name, region)
+            self._clients[key] = self._session(configuration, region).client(
+                "firehose", region_name=region, config=CONFIG
+            )
+        return self._clients[key]
+
+    def forget(self, configuration_name: str, region: str) -> None:
+        """Drop the client, and with it its credentials: they have expired or have been replaced."""
+        for key in [k for k in self._clients if (k[0].name, k[1]) == (configuration_name, region)]:
+            del self._clients[key]
+
+    def _session(self, configuration: Configuration, region: str) -> boto3.Session:
+        session = botocore.session.Session()
+        if configuration.access_key_id and configuration.secret_access_key:
+            secret = self._cipher.decrypt(configuration.secret_access_key)
+            session.set_credentials(configuration.access_key_id, secret)
+        if configuration.role_arn:
+            session._credentials = _role_credentials(session, configuration, region)  # type: ignore[attr-defined]
+        return boto3.Session(botocore_session=session)
+
+
+def _role_credentials(
+    session: botocore.session.Session, configuration: Configuration, region: str
+) -> DeferredRefreshableCredentials:
+    """Credentials of the configuration's role, fetched when first used and again before they expire.
+
+    The role is assumed with the session's own credentials: the configuration's access
+    key where it has one, the environment's otherwise.
+    """
+    source = session.get_credentials()
+    if source is None:
+        raise NoCredentialsError
+    arguments = {"RoleSessionName": f"audience-firehose-{configuration.name}"}
+    if configuration.external_id:
+        arguments["ExternalId"] = configuration.external_id
+    fetcher = AssumeRoleCredentialFetcher(
+        client_creator=partial(session.create_client, region_name=region, config=CONFIG),
+        source_credentials=source,
+        role_arn=configuration.role_arn or "",
+        extra_args=arguments,
+    )
+    return DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)

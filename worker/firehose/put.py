@@ -1,0 +1,71 @@
+"""One PutRecordBatch, and what remains of the batch afterwards."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from worker.failures import Failure
+from worker.firehose.batching import Unit
+from worker.firehose.verdicts import of_code
+
+if TYPE_CHECKING:
+    from mypy_boto3_firehose.client import FirehoseClient
+    from mypy_boto3_firehose.type_defs import PutRecordBatchResponseEntryTypeDef
+
+MALFORMED_RESPONSE = "MalformedResponse"
+"""Our own code: an answer that does not have one entry a record."""
+
+
+class Outcome(NamedTuple):
+    """What Firehose said to a batch."""
+
+    accepted: int
+    """Records."""
+    refused: int
+    """Records."""
+    remaining: list[Unit]
+    """What is to be sent again, in its order: not a record more than was refused, but for a
+    removal and its addition, where a refused removal has both sent again."""
+    failure: Failure | None
+    """Why, where anything was refused."""
+
+
+def put(client: "FirehoseClient", delivery_stream_name: str, units: Sequence[Unit]) -> Outcome:
+    """Send the units' records, of which there are at most 500. Raises botocore's errors."""
+    lines = _lines(units)
+    response = client.put_record_batch(
+        DeliveryStreamName=delivery_stream_name, Records=[{"Data": line.encode()} for line in lines]
+    )
+    if not response["FailedPutCount"]:
+        return Outcome(len(lines), 0, [], None)
+    answers = response["RequestResponses"]
+    if len(answers) != len(lines):
+        failure = of_code(MALFORMED_RESPONSE, status=500).failure
+        return Outcome(0, len(lines), list(units), failure)
+    return _partial(units, answers)
+
+
+def _lines(units: Sequence[Unit]) -> list[str]:
+    lines: list[str] = []
+    for unit in units:
+        if isinstance(unit, str):
+            lines.append(unit)
+        else:
+            lines.extend(unit)
+    return lines
+
+
+def _partial(units: Sequence[Unit], answers: "Sequence[PutRecordBatchResponseEntryTypeDef]") -> Outcome:
+    remaining: list[Unit] = []
+    position = 0
+    for unit in units:
+        width = 1 if isinstance(unit, str) else len(unit)
+        refused = ["ErrorCode" in answer for answer in answers[position : position + width]]
+        position += width
+        if refused[0]:
+            remaining.append(unit)
+        elif any(refused):
+            remaining.append(unit[1])
+    codes = [answer["ErrorCode"] for answer in answers if "ErrorCode" in answer]
+    # A refused record is always worth another try: what is wrong for good refuses the whole call.
+    failure = of_code(codes[0], status=500).failure
+    return Outcome(len(answers) - len(codes), len(codes), remaining, failure)

@@ -1,0 +1,40 @@
+"""Names of queues, tasks and streams. Nobody formats one twice."""
+
+from typing import NamedTuple
+
+CHANGES_QUEUE = "audience.changes"
+STREAM_QUEUE_PREFIX = "firehose"
+
+
+class Stream(NamedTuple):
+    """A delivery stream: the same name under another AWS identity is another stream."""
+
+    configuration: str
+    region: str
+    name: str
+
+    @property
+    def queue(self) -> str:
+        """The stream's queue, which also identifies it in the state."""
+        return f"{STREAM_QUEUE_PREFIX}.{self.configuration}.{self.region}.{self.name}"
+
+    @property
+    def task(self) -> str:
+        """The task that delivers into it."""
+        return delivery_task(self.region)
+
+
+def delivery_task(region: str) -> str:
+    """One task a region, so that `task_annotations` can hold one rate limit a region."""
+    return f"audience.deliver.{region}"
+
+
+def is_stream_queue(queue: str) -> bool:
+    """Whether a queue is some stream's."""
+    return queue.startswith(f"{STREAM_QUEUE_PREFIX}.")
+
+
+def stream_of(queue: str) -> Stream:
+    """The stream whose queue this is: a name may hold dots, what stands before it may not."""
+    _, configuration, region, name = queue.split(".", 3)
+    return Stream(configuration, region, name)

@@ -1,0 +1,191 @@
+"""Configurations and connections, in Redis, written only through the schemas.
+
+Readers keep a snapshot, and look once a second whether there is a newer one.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from hashlib import blake2s
+from typing import Any
+
+from marshmallow import Schema, ValidationError
+from redis import Redis
+
+from schemas.checking import sentences
+from schemas.identities import Catalogue
+from schemas.records import View
+from schemas.settings import Configuration, ConfigurationSchema, Connection, ConnectionSchema
+from worker.errors import InvalidSettings, NotRegistered
+from worker.firehose.regions import regions
+from worker.queues import Stream
+from worker.state.credentials import Cipher
+
+CONFIGURATIONS = "audience:configurations"
+CONNECTIONS = "audience:connections"
+VERSION = "audience:registry:version"
+REFRESH_AFTER = 1.0
+"""Seconds for which a snapshot is not compared with Redis."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A connection as the producer needs it."""
+
+    connection_id: str
+    stream: Stream
+    view: View
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The registry at one moment."""
+
+    version: int
+    configurations: dict[str, Configuration]
+    connections: dict[str, Connection]
+    routes: dict[int, tuple[Route, ...]]
+    """Per audience."""
+    streams: frozenset[Stream]
+    unreadable: frozenset[int]
+    """Audiences with a connection that somebody spoilt by writing past this module. What is
+    meant for them must not be taken for having no receiver."""
+
+
+def connection_id(connection: Connection) -> str:
+    """Derived from audience and stream: connecting them twice is one connection."""
+    digest = blake2s(stream_of_connection(connection).queue.encode(), digest_size=4).hexdigest()
+    return f"{connection.audience_id}-{digest}"
+
+
+def stream_of_connection(connection: Connection) -> Stream:
+    """Where a connection delivers."""
+    return Stream(connection.configuration, connection.region, connection.delivery_stream_name)
+
+
+class Registry:
+    """The one place that knows who receives what."""
+
+    def __init__(
+        self, redis: Redis, cipher: Cipher, catalogue: Catalogue, monotonic: Callable[[], float]
+    ) -> None:
+        self._redis = redis
+        self._cipher = cipher
+        self._catalogue = catalogue
+        self._monotonic = monotonic
+        self._snapshot: Snapshot | None = None
+        self._looked_at = 0.0
+
+    def snapshot(self) -> Snapshot:
+        """The registry, at most a second old."""
+        now = self._monotonic()
+        if self._snapshot is None or now - self._looked_at >= REFRESH_AFTER:
+            self._looked_at = now
+            if self._snapshot is None or int(self._redis.get(VERSION) or 0) != self._snapshot.version:
+                self._snapshot = self._load()
+        return self._snapshot
+
+    def configure(self, secret_access_key: str | None = None, **settings: Any) -> Configuration:
+        """Store a configuration, new or changed. Raises `InvalidSettings` and `SecretKeyError`."""
+        configuration: Configuration = self._checked(
+            ConfigurationSchema(), {**settings, "secret_access_key": secret_access_key}
+        )
+        stored = asdict(configuration)
+        if secret_access_key:
+            stored["secret_access_key"] = self._cipher.encrypt(secret_access_key)
+        self._write(CONFIGURATIONS, configuration.name, stored)
+        return self.snapshot().configurations[configuration.name]
+
+    def connect(self, **settings: Any) -> str:
+        """Store a connection, new or changed, and return its ID. Raises `InvalidSettings`."""
+        connection: Connection = self._checked(ConnectionSchema(), settings)
+        if connection.region not in regions():
+            near = get_close_matches(connection.region, regions(), n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise InvalidSettings(f"region: botocore knows no region {connection.region!r}{hint}")
+        if not self._redis.hexists(CONFIGURATIONS, connection.configuration):
+            raise InvalidSettings(
+                f"there is no configuration {connection.configuration!r};"
+                f" make it first: audience-firehose configure {connection.configuration}"
+            )
+        identifier = connection_id(connection)
+        self._write(CONNECTIONS, identifier, asdict(connection))
+        return identifier
+
+    def disconnect(self, identifier: str) -> Connection:
+        """Remove a connection. Raises `NotRegistered`."""
+        connection = self.connection(identifier)
+        with self._redis.pipeline() as pipe:
+            pipe.hdel(CONNECTIONS, identifier).incr(VERSION).execute()
+        self._looked_at = 0.0
+        self._snapshot = None
+        return connection
+
+    def connection(self, identifier: str) -> Connection:
+        """A connection by its ID. Raises `NotRegistered`."""
+        try:
+            return self.snapshot().connections[identifier]
+        except KeyError:
+            raise NotRegistered(
+                f"there is no connection {identifier!r}; list them: audience-firehose connections"
+            ) from None
+
+    def _checked(self, schema: Schema, settings: dict[str, Any]) -> Any:
+        try:
+            return schema.load({name: value for name, value in settings.items() if value is not None})
+        except ValidationError as error:
+            raise InvalidSettings("; ".join(sentences(schema, error))) from None
+
+    def _write(self, key: str, field: str, settings: dict[str, Any]) -> None:
+        with self._redis.pipeline() as pipe:
+            pipe.hset(key, field, json.dumps(settings)).incr(VERSION).execute()
+        self._snapshot = None
+
+    def _load(self) -> Snapshot:
+        with self._redis.pipeline() as pipe:
+            version, raw_configurations, raw_connections = (
+                pipe.get(VERSION).hgetall(CONFIGURATIONS).hgetall(CONNECTIONS).execute()
+            )
+        configurations = _readable(ConfigurationSchema(), raw_configurations)
+        connections = {
+            identifier: connection
+            for identifier, connection in _readable(ConnectionSchema(), raw_connections).items()
+            if connection.configuration in configurations
+        }
+        routes: dict[int, tuple[Route, ...]] = {}
+        for identifier, connection in connections.items():
+            view = connection.view(configurations[connection.configuration], self._catalogue)
+            route = Route(identifier, stream_of_connection(connection), view)
+            routes[connection.audience_id] = (*routes.get(connection.audience_id, ()), route)
+        return Snapshot(
+            version=int(version or 0),
+            configurations=configurations,
+            connections=connections,
+            routes=routes,
+            streams=frozenset(route.stream for found in routes.values() for route in found),
+            unreadable=frozenset(map(_audience_of, raw_connections.keys() - connections.keys())),
+        )
+
+
+def _readable(schema: Schema, raw: dict[str, str]) -> dict[str, Any]:
+    """The entries that the schema takes."""
+    entries: dict[str, Any] = {}
+    for field, text in raw.items():
+        try:
+            entries[field] = schema.load(json.loads(text))
+        except (ValidationError, ValueError):
+            logger.error(
+                "the registry's entry %r cannot be read; store it again", re.sub(r"[^\w-]", "?", field)
+            )
+    return entries
+
+
+def _audience_of(identifier: str) -> int:
+    """The audience of a connection by the ID that `connection_id` gave it."""
+    digits = re.match(r"-?\d+(?=-)", identifier)
+    return int(digits[0]) if digits else 0
