@@ -7,6 +7,7 @@ from celery import Celery
 from worker.environment import environment
 from worker.errors import SettingError
 from worker.firehose.clients import Clients
+from worker.serialization import use_orjson
 from worker.state import State, connect
 from worker.stream_queues import StreamQueues
 
@@ -29,6 +30,7 @@ def make_app() -> AudienceFirehose:
     """The application. Ends the process with one line where a setting is wrong."""
     try:
         app = AudienceFirehose("audience-firehose")
+        use_orjson()
         app.config_from_object("celeryconfig", force=True)
     except SettingError as error:
         raise SystemExit(f"audience-firehose: {error}") from None

@@ -1,0 +1,1 @@
+"""How fast changes become records: this project beside plain Celery and bare boto3."""

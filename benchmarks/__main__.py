@@ -1,0 +1,80 @@
+"""`make bench`: a table, or with `--json` one object a contender."""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.contenders import BATCH, CONTENDERS, Result, bench
+from worker.local.processes import StartError
+
+
+def main() -> int:
+    """Run every contender once and print what they did."""
+    arguments = _arguments()
+    results: list[Result] = []
+    try:
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            bench(Path(directory), arguments.concurrency) as running,
+        ):
+            for contender in CONTENDERS:
+                records = max(round(arguments.records * contender.share / BATCH), 1) * BATCH
+                print(f"{contender.name}: {records:,} records …", file=sys.stderr, flush=True)
+                results.append(running.run(contender, records))
+    except KeyboardInterrupt:
+        return 130
+    except (StartError, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(*(_json_lines if arguments.json else _table)(results), sep="\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--records", type=int, default=100_000, help="for the fast ones (default: %(default)s)"
+    )
+    parser.add_argument("--concurrency", type=int, default=2, help="pool processes (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser.parse_args()
+
+
+def _ratio(result: Result, results: list[Result]) -> float:
+    """Records a CPU second, against a plain Celery task a change."""
+    plain = next(other for other in results if "a task a change" in other.name)
+    return result.records_per_cpu_second / plain.records_per_cpu_second
+
+
+def _table(results: list[Result]) -> list[str]:
+    width = max(len(result.name) for result in results)
+    rows = [f"{'':{width}}  {'records':>9}  {'records/s':>10}  {'records/CPU s':>13}  {'ratio':>6}"]
+    rows += [
+        f"{result.name:{width}}  {result.records:>9,}  {result.records_per_second:>10,.0f}"
+        f"  {result.records_per_cpu_second:>13,.0f}  {_ratio(result, results):>6.1f}"
+        for result in results
+    ]
+    return [*rows, "ratio: records a CPU second, against a plain Celery task a change"]
+
+
+def _json_lines(results: list[Result]) -> list[str]:
+    return [
+        json.dumps(
+            {
+                "name": result.name,
+                "records": result.records,
+                "wall_seconds": round(result.wall_seconds, 3),
+                "cpu_seconds": round(result.cpu_seconds, 3),
+                "records_per_second": round(result.records_per_second, 1),
+                "records_per_cpu_second": round(result.records_per_cpu_second, 1),
+                "ratio": round(_ratio(result, results), 2),
+            }
+        )
+        for result in results
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
