@@ -9,7 +9,12 @@ from worker.queues import CHANGES_QUEUE, delivery_task
 broker_url = environment().broker_url
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
-broker_transport_options = {"visibility_timeout": environment().visibility_timeout}
+broker_transport_options = {
+    # Redis: when the messages of a worker that died come back.
+    "visibility_timeout": environment().visibility_timeout,
+    # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
+    "confirm_publish": True,
+}
 
 accept_content = ["json"]
 task_serializer = "json"

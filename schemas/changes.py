@@ -100,8 +100,10 @@ class ChangeSchema(Schema):
             # Not seen before, wrong, unhashable, no object at all: `load` says which.
             loaded = self.load(item)
             known[event] = {key: value for key, value in loaded.items() if key not in PERSONAL}
-            return loaded
-        return self.load(item) if self._broken(loaded, item) else loaded
+        else:
+            if self._broken(loaded, item):
+                loaded = self.load(item)
+        return loaded
 
     def _personal(self, item: dict[str, Any]) -> dict[str, Any]:
         return {name: self.fields[name].deserialize(item[name]) for name in PERSONAL if name in item}

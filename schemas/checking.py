@@ -40,7 +40,7 @@ def _sentences(schema: Schema, messages: dict[str, Any]) -> Iterator[str]:
     """`field: problem`. A key that is not a field is the sender's, and may hold an identity value."""
     for field, problems in messages.items():
         if field == "_schema":
-            yield from problems
+            yield from _flat(problems)
         elif field in schema.fields:
             yield from (f"{field}: {problem}" for problem in _flat(problems))
         else:
@@ -53,4 +53,9 @@ def _flat(problems: Any) -> Iterator[str]:
         for nested in problems.values():
             yield from _flat(nested)
     else:
-        yield from (str(problem).rstrip(".").lower() for problem in problems)
+        yield from (_in_a_sentence(str(problem)) for problem in problems)
+
+
+def _in_a_sentence(problem: str) -> str:
+    """As it reads behind a colon. Only marshmallow's own begin with a capital and end with a full stop."""
+    return problem[:1].lower() + problem[1:].rstrip(".")

@@ -56,6 +56,7 @@ class ProfileSchema(_Excluding):
 
     user_identities = fields.List(fields.Nested(IdentitySchema), allow_none=True)
     device_identities = fields.List(fields.Nested(IdentitySchema), allow_none=True)
+    partner_identities = fields.List(fields.Raw(), allow_none=True)
     mpid = Text(allow_none=True)
     audiences = fields.List(fields.Raw(), allow_none=True)
 
@@ -108,10 +109,11 @@ def _add(audience: dict[str, Any], timestamp: int, user: dict[str, str], to: Tra
 def _user(profile: dict[str, Any], catalogue: Catalogue) -> tuple[dict[str, str], int]:
     """A profile's identities by the names in force, and how many have no name.
 
-    Where a type comes twice, the first one counts: a record can hold but one.
+    Where a type comes twice, the first one counts: a record can hold but one. A partner's
+    own identities have no names in a record.
     """
     user: dict[str, str] = {}
-    unnamed = 0
+    unnamed = len(profile.get("partner_identities") or [])
     given = [*(profile.get("user_identities") or []), *(profile.get("device_identities") or [])]
     if profile.get("mpid"):
         given.append({"type": MPID_TYPE, "value": profile["mpid"]})

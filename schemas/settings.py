@@ -1,5 +1,6 @@
 """Configurations (an AWS identity) and connections (an audience tied to a stream)."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +69,9 @@ class Connection:
 
 
 def _matching(pattern: str, what: str) -> validate.Regexp:
-    return validate.Regexp(rf"(?:{pattern})\Z", error=f"{what} must match {pattern}")
+    # marshmallow formats the text of an error: a pattern's braces are to be left alone.
+    shown = pattern.replace("{", "{{").replace("}", "}}")
+    return validate.Regexp(rf"(?:{pattern})\Z", error=f"{what} must match {shown}")
 
 
 class ConfigurationSchema(Schema):

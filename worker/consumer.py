@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from celery.exceptions import InvalidTaskError
 from celery.worker import consumer
 from kombu.message import Message as KombuMessage
-from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import RedisError
 from vine import promise
 
@@ -29,6 +29,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         def on_task_received(message: KombuMessage) -> None:
             try:
+                if not _is_task_call(message):
+                    raise InvalidTaskError("not the arguments of a task call")
                 handle(message)
             except self.connection_errors:
                 raise
@@ -51,11 +53,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def _bury(self, message: KombuMessage, error_code: str, what: str) -> None:
         """Keep the message as it came, then acknowledge it. Where it cannot be kept, it goes back."""
-        body = bytes_to_str(message.body)
+        body = _text(message.body)
         headers = {name: str(value) for name, value in (message.headers or {}).items()}
         queue = (message.delivery_info or {}).get("routing_key") or ""
         case = Case(
-            id=str(uuid5(NAMESPACE_OID, f"{queue}:{body}")),
+            id=str(uuid5(NAMESPACE_OID, f"{queue}:{headers.get('task')}:{headers.get('id')}:{body}")),
             message=Message(FOREIGN, queue, {"headers": headers, "body": body}),
             failure=Failure(
                 AlertType.INVALID_CHANGE,
@@ -72,3 +74,21 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             message.requeue()
         else:
             message.ack()
+
+
+def _text(body: str | bytes) -> str:
+    """A message's body as text from which its bytes can be told."""
+    return body if isinstance(body, str) else bytes(body).decode(errors="backslashreplace")
+
+
+def _is_task_call(message: KombuMessage) -> bool:
+    """Whether Celery can read the message's arguments. It drops one whose arguments it cannot.
+
+    A message that does not name its task is looked at by Celery itself.
+    """
+    match message.payload:
+        case [list(), dict(), dict() | None]:
+            return True
+        case {"args": list(), "kwargs": dict()}:
+            return True
+    return "task" not in (message.headers or {})

@@ -22,6 +22,8 @@ STATES = "audience:alerts:states"
 QUIET = "audience:alerts:quiet"
 MAX_ALERTS = 10_000
 """About 5 MB of Redis memory. Dead letters are kept whatever becomes of their alert."""
+NEWEST = 100
+"""Alerts that are looked at first where only new ones are asked for."""
 QUIET_SECONDS = 15 * 60
 """A stream that keeps failing raises one warning in this time."""
 
@@ -101,6 +103,15 @@ class Alerts:
     def all(self) -> list[Alert]:
         """Every alert, newest first."""
         return [Alert(**json.loads(entry)) for entry in self._redis.lrange(ALERTS, 0, -1)]
+
+    def newer_than(self, identifier: str | None) -> list[Alert]:
+        """The alerts that came after this one, newest first; all where it is not in the list (any more)."""
+        for count in (NEWEST, MAX_ALERTS):
+            newest = [Alert(**json.loads(entry)) for entry in self._redis.lrange(ALERTS, 0, count - 1)]
+            identifiers = [alert.id for alert in newest]
+            if identifier in identifiers:
+                return newest[: identifiers.index(identifier)]
+        return newest
 
     def states(self) -> dict[str, AlertState]:
         """By alert ID, what has become of it. One that is not here is open."""

@@ -56,6 +56,14 @@ class Snapshot:
     """Audiences with a connection that somebody spoilt by writing past this module. What is
     meant for them must not be taken for having no receiver."""
 
+    def connections_to(self, stream: Stream) -> list[str]:
+        """The IDs of the connections that lead to a stream."""
+        return sorted(
+            identifier
+            for identifier, connection in self.connections.items()
+            if stream_of_connection(connection) == stream
+        )
+
 
 def connection_id(connection: Connection) -> str:
     """Derived from audience and stream: connecting them twice is one connection."""
@@ -90,20 +98,30 @@ class Registry:
                 self._snapshot = self._load()
         return self._snapshot
 
-    def configure(self, secret_access_key: str | None = None, **settings: Any) -> Configuration:
-        """Store a configuration, new or changed. Raises `InvalidSettings` and `SecretKeyError`."""
-        configuration: Configuration = self._checked(
-            ConfigurationSchema(), {**settings, "secret_access_key": secret_access_key}
-        )
+    def configure(self, name: str, secret_access_key: str | None = None, **settings: Any) -> Configuration:
+        """Store a configuration, new or changed. Raises `InvalidSettings` and `SecretKeyError`.
+
+        What is not given, or None, stays as it is stored; an empty text removes a setting.
+        """
+        known = self.snapshot().configurations.get(name)
+        given = {**settings, "name": name, "secret_access_key": secret_access_key}
+        if known and secret_access_key is None:
+            _keep_secret_with_its_key(known, given)
+        configuration: Configuration = self._checked(ConfigurationSchema(), _changed(known, given))
         stored = asdict(configuration)
         if secret_access_key:
             stored["secret_access_key"] = self._cipher.encrypt(secret_access_key)
-        self._write(CONFIGURATIONS, configuration.name, stored)
-        return self.snapshot().configurations[configuration.name]
+        self._write(CONFIGURATIONS, name, stored)
+        return self.snapshot().configurations[name]
 
     def connect(self, **settings: Any) -> str:
-        """Store a connection, new or changed, and return its ID. Raises `InvalidSettings`."""
+        """Store a connection, new or changed, and return its ID. Raises `InvalidSettings`.
+
+        What is not given, or None, stays as it is stored; audience and stream say which one it is.
+        """
         connection: Connection = self._checked(ConnectionSchema(), settings)
+        if known := self.snapshot().connections.get(connection_id(connection)):
+            connection = self._checked(ConnectionSchema(), _changed(known, settings))
         if connection.region not in regions():
             near = get_close_matches(connection.region, regions(), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -170,6 +188,22 @@ class Registry:
             streams=frozenset(route.stream for found in routes.values() for route in found),
             unreadable=frozenset(map(_audience_of, raw_connections.keys() - connections.keys())),
         )
+
+
+def _changed(known: Configuration | Connection | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The stored settings with those that are given in their place, without the removed ones."""
+    stored = asdict(known) if known else {}
+    changed = {**stored, **{name: value for name, value in given.items() if value is not None}}
+    return {name: value for name, value in changed.items() if value != ""}
+
+
+def _keep_secret_with_its_key(known: Configuration, given: dict[str, Any]) -> None:
+    """A stored secret goes with its access key: a removed key takes it along, another one needs its own."""
+    key = given.get("access_key_id")
+    if key == "":
+        given["secret_access_key"] = ""
+    elif key not in (None, known.access_key_id) and known.secret_access_key:
+        raise InvalidSettings("access_key_id: another access key needs its own secret; give both")
 
 
 def _readable(schema: Schema, raw: dict[str, str]) -> dict[str, Any]:

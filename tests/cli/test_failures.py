@@ -1,0 +1,281 @@
+"""alerts, acknowledge, dead-letters, replay, discard."""
+
+import json
+import os
+import signal
+from dataclasses import fields
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from worker.burial import Case, bury
+from worker.cli import failures
+from worker.failures import AlertType, Failure
+from worker.queues import Stream
+from worker.state.alerts import Alert
+from worker.state.dead_letters import FOREIGN, Message
+
+STREAM = Stream("main", "us-east-1", "stream")
+IDENTITY = "phileas@example.com"
+DENIED = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "attach a policy")
+
+
+@pytest.fixture
+def buried(state):
+    """Makes dead letters, each with its alert."""
+
+    def make(identifier, *, stream=STREAM, failure=DENIED, message=None, connection_ids=(), records=2):
+        kept = message or Message(stream.task, stream.queue, {"records": [IDENTITY, identifier]})
+        bury(
+            state,
+            Case(
+                id=identifier,
+                message=kept,
+                failure=failure,
+                records=records,
+                stream=stream,
+                connection_ids=connection_ids,
+            ),
+        )
+
+    return make
+
+
+def next_or_ctrl_c(rounds):
+    """What happens in the next round; where there is none, somebody presses Ctrl-C."""
+    for found in rounds:
+        return found
+    raise KeyboardInterrupt
+
+
+def alert_states(operator):
+    """By dead letter, what has become of its alert."""
+    return {alert["dead_letter_id"]: alert["state"] for alert in operator.lists("alerts")}
+
+
+def test_alerts_are_listed_newest_first_with_the_contracts_fields_and_their_state(operator, buried, clock):
+    buried("first", connection_ids=["7-ab"])
+    clock.now += 60
+    buried("second")
+    newest, oldest = operator.lists("alerts")
+    assert [newest["dead_letter_id"], oldest["dead_letter_id"]] == ["second", "first"]
+    assert list(oldest) == [*(f.name for f in fields(Alert)), "state"]
+    assert oldest["connection_ids"] == ["7-ab"]
+    assert oldest["state"] == "open"
+    assert "Access Denied" in operator.runs("alerts").stdout
+
+
+@pytest.mark.parametrize(
+    ("since", "shown"), [("30m", ["now"]), ("12h", ["now", "hour"]), ("2d", ["now", "hour", "day"])]
+)
+def test_since_shows_only_the_recent_ones(operator, buried, clock, since, shown):
+    now = clock.now
+    for identifier, ago in (("day", 86_400), ("hour", 3_600), ("now", 0)):
+        clock.now = now - ago
+        buried(identifier)
+    assert [alert["dead_letter_id"] for alert in operator.lists("alerts", "--since", since)] == shown
+
+
+@pytest.mark.parametrize("since", ["12", "h", "-1h", "1y", "1h30m"])
+def test_a_duration_that_is_none_is_refused(operator, since):
+    assert "30m, 12h or 7d" in operator.is_told("alerts", f"--since={since}")
+
+
+def test_follow_prints_what_is_new_oldest_first_and_once(operator, buried, monkeypatch):
+    buried("before")
+    rounds = iter([["a", "b"], [], ["c"], []])
+
+    def sleep(_):
+        for identifier in next_or_ctrl_c(rounds):
+            buried(identifier)
+
+    monkeypatch.setattr(failures.time, "sleep", sleep)
+    lines = operator.runs("alerts", "--follow", "--json").stdout.splitlines()
+    assert [json.loads(line)["dead_letter_id"] for line in lines] == ["a", "b", "c"]
+
+
+def test_follow_since_begins_with_the_recent_ones(operator, buried, monkeypatch, clock):
+    buried("first")
+    clock.now += 1
+    buried("second")
+
+    monkeypatch.setattr(failures.time, "sleep", lambda _: next_or_ctrl_c(iter([])))
+    first, second = operator.runs("alerts", "--follow", "--since", "1h", "--json").stdout.splitlines()
+    assert json.loads(first)["dead_letter_id"] == "first"
+    assert json.loads(second)["dead_letter_id"] == "second"
+
+
+def test_acknowledging_one_or_all(operator, buried):
+    for identifier in "abc":
+        buried(identifier)
+    newest = operator.lists("alerts")[0]
+    operator.runs("acknowledge", newest["id"])
+    assert alert_states(operator) == {"a": "open", "b": "open", "c": "acknowledged"}
+    assert "2 alerts" in operator.runs("acknowledge", "--all").stdout
+    assert set(alert_states(operator).values()) == {"acknowledged"}
+
+
+def test_an_unknown_alert_or_no_choice_is_refused(operator):
+    assert "list them: audience-firehose alerts" in operator.is_told("acknowledge", "nope")
+    assert "either an ID or --all" in operator.is_told("acknowledge")
+    assert "either an ID or --all" in operator.is_told("acknowledge", "x", "--all")
+
+
+def test_dead_letters_are_told_of_and_never_shown(operator, buried):
+    buried("letter", connection_ids=["7-ab"])
+    (row,) = operator.lists("dead-letters")
+    assert (row["id"], row["records"], row["queue"]) == ("letter", 2, STREAM.queue)
+    shown = operator.runs("dead-letters").output + json.dumps(row)
+    assert IDENTITY not in shown
+
+
+def test_a_replay_sends_the_letter_as_it_was_and_resolves_its_alert(operator, buried, queues, state):
+    operator.connects()
+    buried("letter")
+    buried("other")
+    replay_id = state.dead_letters.get("letter").replay_id
+    result = operator.runs("replay", "letter")
+    ((headers, args, kwargs),) = queues.calls(STREAM.queue)
+    assert (headers["task"], headers["id"]) == ("audience.deliver.us-east-1", replay_id)
+    assert (args, kwargs) == ([], {"records": [IDENTITY, "letter"]})
+    assert IDENTITY not in str(headers)
+    assert "1 dead letter: 2 records" in result.stdout
+    assert [letter.id for letter in state.dead_letters.all()] == ["other"]
+    assert alert_states(operator) == {"letter": "resolved", "other": "open"}
+
+
+def test_positional_arguments_are_replayed_too(operator, buried, queues):
+    buried("letter", message=Message("audience.forward", "audience.changes", {}, [[1, 2]]))
+    operator.runs("replay", "letter")
+    ((_, args, kwargs),) = queues.calls("audience.changes")
+    assert (args, kwargs) == ([[1, 2]], {})
+
+
+def test_a_letter_stays_where_the_broker_does_not_take_it(operator, buried, state, no_broker):
+    operator.connects()
+    buried("letter")
+    assert "CELERY_BROKER_URL" in operator.is_told("replay", "letter")
+    assert [letter.id for letter in state.dead_letters.all()] == ["letter"]
+    assert alert_states(operator) == {"letter": "open"}
+
+
+UNREPLAYABLE = [
+    ({"message": Message(FOREIGN, "audience.changes", {"body": IDENTITY})}, "no call of a task"),
+    ({"failure": Failure(AlertType.RECORD_TOO_LARGE, "RecordTooLarge", "over the limit")}, "over the limit"),
+    ({"stream": Stream("main", "us-east-1", "gone")}, "connect it again"),
+]
+
+
+@pytest.mark.parametrize(("letter", "reason"), UNREPLAYABLE)
+def test_a_letter_that_cannot_succeed_is_refused_with_a_reason(operator, buried, queues, letter, reason):
+    operator.connects()
+    buried("letter", **letter)
+    told = operator.is_told("replay", "letter")
+    assert reason in told
+    assert IDENTITY not in told
+    assert [row["id"] for row in operator.lists("dead-letters")] == ["letter"]
+    for queue in (STREAM.queue, "firehose.main.us-east-1.gone", "audience.changes"):
+        assert queues.calls(queue) == []
+
+
+def test_replaying_all_leaves_what_cannot_be(operator, buried, queues, state):
+    operator.connects()
+    for number, (letter, _) in enumerate(UNREPLAYABLE):
+        buried(f"bad-{number}", **letter)
+    buried("good-1")
+    buried("good-2")
+    result = operator.runs("replay", "--all")
+    assert len(queues.calls(STREAM.queue)) == 2
+    assert {letter.id for letter in state.dead_letters.all()} == {"bad-0", "bad-1", "bad-2"}
+    assert result.stderr.count("left: bad-") == 3
+    states = alert_states(operator)
+    assert states["good-1"] == states["good-2"] == "resolved"
+    assert states["bad-0"] == "open"
+
+
+def test_connection_narrows_all(operator, buried, queues, state):
+    mine, other = operator.connects(7), operator.connects(8)
+    buried("mine", connection_ids=[mine])
+    buried("other", connection_ids=[other])
+    operator.runs("replay", "--all", "--connection", mine)
+    assert [letter.id for letter in state.dead_letters.all()] == ["other"]
+    assert len(queues.calls(STREAM.queue)) == 1
+
+
+def test_connection_must_be_one_and_comes_with_all(operator):
+    assert "give both" in operator.is_told("replay", "letter", "--connection", "7-ab")
+    assert "no connection '7-ab'" in operator.is_told("replay", "--all", "--connection", "7-ab")
+
+
+def test_a_connection_that_is_gone_may_have_letters_left(operator, buried, state):
+    mine = operator.connects(7)
+    operator.connects(8)
+    buried("mine", connection_ids=[mine])
+    operator.runs("disconnect", mine)
+    operator.runs("replay", "--all", "--connection", mine)
+    assert state.dead_letters.all() == []
+
+
+def test_a_replay_into_a_paused_stream_says_that_it_waits(operator, buried):
+    identifier = operator.connects()
+    operator.runs("pause", identifier)
+    buried("letter")
+    assert (
+        f"wait there until `audience-firehose resume {identifier}`"
+        in operator.runs("replay", "letter").stderr
+    )
+
+
+def test_a_replay_that_breaks_off_has_resolved_what_it_sent(operator, buried, state, sending):
+    def refuse():
+        raise OperationalError("Connection refused")
+
+    sending.at_second = refuse
+    operator.connects()
+    buried("a")
+    buried("b")
+    result = operator.tries("replay", "--all")
+    assert result.exit_code == 1
+    assert "replayed 1 dead letter" in result.stdout
+    assert "give the command again" in result.stderr
+    (left,) = state.dead_letters.all()
+    assert alert_states(operator) == {left.id: "open", ({"a", "b"} - {left.id}).pop(): "resolved"}
+
+
+def test_an_interrupted_replay_goes_on_where_it_stopped(operator, buried, queues, sending):
+    sending.at_second = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    operator.connects()
+    for identifier in "abc":
+        buried(identifier)
+    stopped = operator.tries("replay", "--all")
+    assert stopped.exit_code == 143
+    assert "replayed 2 dead letters" in stopped.stdout
+    assert "give the command again" in stopped.stderr
+    assert "replayed 1 dead letter" in operator.runs("replay", "--all").stdout
+    assert len(queues.calls(STREAM.queue)) == 3
+    assert set(alert_states(operator).values()) == {"resolved"}
+
+
+def test_discarding_asks_first(operator, buried, state):
+    buried("letter")
+    assert "nothing was discarded" in operator.is_told("discard", "letter", stdin="n\n")
+    assert "nothing was discarded" in operator.is_told("discard", "letter")
+    assert state.dead_letters.holds("letter")
+    operator.runs("discard", "letter", stdin="y\n")
+    assert not state.dead_letters.holds("letter")
+    assert alert_states(operator) == {"letter": "resolved"}
+
+
+def test_yes_skips_the_question(operator, buried, state):
+    buried("letter")
+    result = operator.runs("discard", "letter", "--yes")
+    assert "2 records" in result.stdout
+    assert "?" not in result.output
+    assert "list them: audience-firehose dead-letters" in operator.is_told("discard", "letter", "--yes")
+
+
+def test_what_others_wrote_cannot_move_the_cursor(operator, buried):
+    buried("letter", failure=Failure(AlertType.INVALID_REQUEST, "\x1b[2J", "a\rb"))
+    shown = operator.runs("dead-letters").stdout + operator.runs("alerts").stdout
+    assert "\x1b" not in shown
+    assert "\r" not in shown

@@ -1,0 +1,201 @@
+"""test, policy, pause, resume, status."""
+
+import json
+
+import pytest
+from firehose import Answer, error
+
+from schemas.records import Skip
+from worker.burial import Case, bury
+from worker.failures import AlertType, Failure
+from worker.queues import Stream
+from worker.state.dead_letters import Message
+
+STREAM = Stream("main", "us-east-1", "stream")
+
+
+def bury_records(state, stream=STREAM, records=3, connection_ids=()):
+    message = Message(stream.task, stream.queue, {"records": ["secret"] * records})
+    failure = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "denied")
+    bury(
+        state,
+        Case("letter", message, failure, records=records, stream=stream, connection_ids=connection_ids),
+    )
+
+
+def outcomes(result):
+    """By check, whether it was ok."""
+    lines = (line.split(maxsplit=2) for line in result.stdout.splitlines())
+    return {check: outcome for outcome, check, _ in lines if outcome in {"ok", "failed"}}
+
+
+def test_a_stream_that_can_be_delivered_to_passes_every_check(operator, firehose):
+    firehose.create("stream")
+    result = operator.runs("test", operator.connects())
+    assert outcomes(result) == dict.fromkeys(
+        ["endpoint", "credentials", "permission", "stream", "source", "status"], "ok"
+    )
+    assert [call.operation for call in firehose.calls] == ["DescribeDeliveryStream"]
+
+
+def test_a_missing_stream_is_named_and_fails_the_command(operator, firehose):
+    result = operator.tries("test", operator.connects())
+    assert result.exit_code == 1
+    assert outcomes(result) == {
+        **dict.fromkeys(["endpoint", "credentials", "permission"], "ok"),
+        "stream": "failed",
+    }
+    assert "create it" in result.stdout
+
+
+def test_a_stream_of_another_source_and_status_fails_at_both(operator, firehose):
+    firehose.create("stream", status="CREATING", source="KinesisStreamAsSource")
+    result = operator.tries("test", operator.connects())
+    assert result.exit_code == 1
+    assert outcomes(result)["source"] == outcomes(result)["status"] == "failed"
+
+
+def test_refused_credentials_are_told_apart_from_a_missing_permission(operator, firehose):
+    firehose.create("stream")
+    identifier = operator.connects()
+    firehose.faults.append(lambda _: error("AccessDeniedException"))
+    denied = operator.tries("test", identifier)
+    assert outcomes(denied) == {"endpoint": "ok", "credentials": "ok", "permission": "failed"}
+    assert "firehose:PutRecordBatch alone and may work" in denied.stdout
+    firehose.faults[:] = [lambda _: error("UnrecognizedClientException")]
+    assert outcomes(operator.tries("test", identifier)) == {"credentials": "failed"}
+
+
+def test_an_endpoint_that_does_not_answer_is_named(operator, firehose):
+    identifier = operator.connects()
+    firehose.stop()
+    told = operator.tries("test", identifier)
+    assert outcomes(told) == {"endpoint": "failed"}
+    assert firehose.url in told.stdout
+
+
+def test_a_passed_test_opens_a_stream_that_a_refusal_had_closed(operator, firehose, state):
+    firehose.create("stream")
+    identifier = operator.connects()
+    state.gates.close(STREAM, AlertType.ACCESS_DENIED)
+    bury_records(state)
+    result = operator.runs("test", identifier)
+    assert "(Access Denied) and flows again" in result.stdout
+    assert f"replay --all --connection {identifier}" in result.stderr
+    assert state.gates.get(STREAM) is None
+
+
+def test_a_failed_test_opens_nothing(operator, firehose, state):
+    identifier = operator.connects()
+    state.gates.close(STREAM, AlertType.STREAM_NOT_FOUND)
+    operator.tries("test", identifier)
+    assert state.gates.get(STREAM).reason == AlertType.STREAM_NOT_FOUND
+
+
+def test_a_passed_test_leaves_an_operators_pause_alone(operator, firehose, state):
+    firehose.create("stream")
+    identifier = operator.connects()
+    operator.runs("pause", identifier)
+    assert f"resume {identifier}" in operator.runs("test", identifier).stderr
+    assert state.gates.get(STREAM).reason == "operator"
+
+
+def test_an_answer_that_is_no_answer_is_explained(operator, firehose):
+    firehose.faults.append(lambda _: Answer(200, {}))
+    assert outcomes(operator.tries("test", operator.connects())) == {"endpoint": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("region", "arn"),
+    [
+        ("us-east-1", "arn:aws:firehose:us-east-1:123456789012:deliverystream/stream"),
+        ("cn-north-1", "arn:aws-cn:firehose:cn-north-1:123456789012:deliverystream/stream"),
+        ("us-gov-west-1", "arn:aws-us-gov:firehose:us-gov-west-1:123456789012:deliverystream/stream"),
+    ],
+)
+def test_the_policy_allows_two_actions_on_one_stream(operator, region, arn):
+    identifier = operator.connects(7, "stream", "--region", region)
+    printed = operator.runs("policy", identifier, "--account-id", "123456789012").stdout
+    assert json.loads(printed) == {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"],
+                "Resource": arn,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("number", ["123", "12345678901a", "1234567890123", "१२३४५६७८९०१२"])
+def test_an_account_id_is_twelve_digits(operator, number):
+    identifier = operator.connects()
+    assert "12 digits" in operator.is_told("policy", identifier, "--account-id", number)
+
+
+def test_pause_and_resume_close_and_open_the_stream_for_all_its_connections(operator, state):
+    first, second = operator.connects(7), operator.connects(8)
+    paused = operator.runs("pause", first)
+    assert second in paused.stderr
+    assert state.gates.get(STREAM).reason == "operator"
+    assert "resumed" in operator.runs("resume", second).stdout
+    assert state.gates.get(STREAM) is None
+    assert "was not paused" in operator.runs("resume", second).stdout
+
+
+def test_resuming_after_a_refusal_warns_that_it_may_come_again(operator, state):
+    identifier = operator.connects()
+    state.gates.close(STREAM, AlertType.ACCESS_DENIED)
+    assert "Access Denied" in operator.runs("resume", identifier).stderr
+
+
+def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, state, queues):
+    operator.connects()
+    state.counters.delivered(STREAM, accepted=40, refused=2)
+    state.counters.retrying(STREAM, "task", 2)
+    state.counters.skipped({(STREAM, Skip.ANONYMOUS): 3, (None, Skip.NO_CONNECTION): 5})
+    state.gates.close(STREAM, AlertType.ACCESS_DENIED)
+    bury_records(state)
+    queues.send(STREAM.queue, 4)
+    queues.send("audience.changes", 1)
+    stream, changes = operator.lists("status")
+    assert stream == {
+        "id": "firehose.main.us-east-1.stream",
+        "configuration": "main",
+        "region": "us-east-1",
+        "delivery_stream_name": "stream",
+        "registered": True,
+        "flowing": False,
+        "paused_reason": "Access Denied",
+        "paused_since": "2027-01-15T08:00:00+00:00",
+        "queued": 4,
+        "delivered": 40,
+        "refused": 2,
+        "retrying": 2,
+        "dead": 3,
+        "skipped": {"anonymous": 3},
+        "last_delivery": "2027-01-15T08:00:00+00:00",
+    }
+    assert changes["id"] == "audience.changes"
+    assert (changes["queued"], changes["skipped"]) == (1, {"no_connection": 5})
+    table = operator.runs("status").stdout
+    assert "paused: Access Denied, since 2027-01-15T08:00:00+00:00" in table
+    assert "anonymous 3" in table
+
+
+def test_status_shows_a_stream_that_only_has_dead_letters_left(operator, state):
+    bury_records(state)
+    stream, _ = operator.lists("status")
+    assert (stream["id"], stream["registered"], stream["dead"]) == (STREAM.queue, False, 3)
+    assert "not connected" in operator.runs("status").stdout
+
+
+def test_status_without_a_broker_shows_the_rest_and_fails(operator, state, no_broker):
+    operator.connects()
+    state.counters.delivered(STREAM, accepted=40, refused=0)
+    result = operator.tries("status", "--json")
+    stream = json.loads(result.stdout.splitlines()[0])
+    assert (stream["queued"], stream["delivered"]) == (None, 40)
+    assert result.exit_code == 1
+    assert "CELERY_BROKER_URL" in result.stderr

@@ -1,0 +1,97 @@
+"""The operator's command: `audience-firehose`."""
+
+import errno
+from importlib import import_module
+from typing import Any, NamedTuple, cast
+
+import click
+
+INTERRUPTED = 130
+"""What a shell makes of a command that Ctrl-C ended."""
+
+
+class Entry(NamedTuple):
+    """A command before it is loaded."""
+
+    module: str
+    """In this package; the command has the entry's name there."""
+    summary: str
+
+
+SECTIONS = {
+    "Configurations and connections": {
+        "configure": Entry("settings", "Store an AWS identity, new or changed."),
+        "connect": Entry("settings", "Tie an audience to a delivery stream, or change how."),
+        "connections": Entry("settings", "List the connections."),
+        "configurations": Entry("settings", "List the configurations."),
+        "disconnect": Entry("settings", "Remove a connection."),
+        "test": Entry("streams", "Check that a connection's stream can be delivered to."),
+        "policy": Entry("streams", "Print the IAM policy that a connection needs."),
+    },
+    "Changes": {
+        "send": Entry("changes", "Enqueue changes from a file or a pipe."),
+    },
+    "Failures": {
+        "alerts": Entry("failures", "List the system alerts."),
+        "acknowledge": Entry("failures", "Note that alerts have been seen."),
+        "dead-letters": Entry("failures", "List the records that could not be delivered."),
+        "replay": Entry("failures", "Send dead letters again."),
+        "discard": Entry("failures", "Forget a dead letter and its records."),
+    },
+    "Streams": {
+        "status": Entry("streams", "Show what has become of the records, per stream."),
+        "pause": Entry("streams", "Stop delivering to a connection's stream."),
+        "resume": Entry("streams", "Let a paused stream flow again."),
+    },
+}
+ENTRIES = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+
+class Commands(click.Group):
+    """Loads a command when it is asked for, so that help comes at once; makes every error one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(ENTRIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in ENTRIES:
+            return None
+        module = import_module(f"{__name__}.{ENTRIES[cmd_name].module}")
+        return cast(click.Command, getattr(module, cmd_name.replace("-", "_")))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, entries in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, entry.summary) for name, entry in entries.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if getattr(error, "errno", None) == errno.EPIPE:
+                # Whoever read our output has read enough; click ends quietly.
+                raise
+            # What explains them imports what raises them, which a command without errors may not need.
+            explanations = import_module(f"{__name__}.explanations")
+            raise click.ClickException(explanations.explain(error)) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="audience-firehose")
+def main() -> None:
+    """Forward audience membership changes to Amazon Kinesis Firehose.
+
+    \b
+    Begin with an AWS identity, a connection, and a test:
+      audience-firehose configure main --role-arn arn:aws:iam::123456789012:role/forwarder
+      audience-firehose connect 123123 --configuration main --delivery-stream-name audiences
+      audience-firehose test 123123-ab12cd34
+
+    Every command has its own --help. Where things are is said by CELERY_BROKER_URL and
+    AUDIENCE_REDIS_URL.
+    """

@@ -1,0 +1,84 @@
+"""What an error means to an operator: one line, and what to do next. Never a traceback."""
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, TimeoutError
+
+from worker.environment import environment
+from worker.errors import AudienceFirehoseError
+
+PROJECT = Path(__file__).parents[2]
+
+
+def explain(error: Exception) -> str:
+    """What happened and what to do. Of an error from elsewhere only what cannot hold a value."""
+    for kinds, explanation in EXPLANATIONS:
+        if isinstance(error, kinds):
+            return explanation(error)
+    return f"a defect in audience-firehose: {type(error).__name__} at {_place(error)}; please report it"
+
+
+def _ours(error: Exception) -> str:
+    return str(error) or type(error).__doc__ or type(error).__name__
+
+
+def _broker_away(error: Exception) -> str:
+    address = _address(environment().broker_url)
+    return (
+        f"the broker at {address} is out of reach ({_reason(error)}); start it, or correct CELERY_BROKER_URL"
+    )
+
+
+def _redis_away(error: Exception) -> str:
+    address = _address(environment().redis_url)
+    return f"Redis at {address} is out of reach ({_reason(error)}); start it, or correct AUDIENCE_REDIS_URL"
+
+
+def _redis_refuses(error: Exception) -> str:
+    return f"Redis refuses a command ({type(error).__name__}); see its log, and AUDIENCE_REDIS_URL"
+
+
+def _aws(error: Exception) -> str:
+    return f"AWS or its settings ({type(error).__name__}); check the configuration and the AWS_… variables"
+
+
+def _system(error: Exception) -> str:
+    assert isinstance(error, OSError)
+    return f"{error.filename or 'a file or a device'}: {error.strerror or type(error).__name__}"
+
+
+EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], str]], ...] = (
+    ((AudienceFirehoseError,), _ours),
+    ((OperationalError,), _broker_away),
+    ((RedisConnectionError, TimeoutError), _redis_away),
+    ((RedisError,), _redis_refuses),
+    ((BotoCoreError, ClientError), _aws),
+    ((OSError,), _system),
+)
+
+
+def _address(url: str) -> str:
+    """A URL without its password."""
+    parts = urlsplit(url)
+    return f"{parts.hostname or parts.path}{f':{parts.port}' if parts.port else ''}"
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised: the innermost of our own lines."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if _is_ours(Path(frame.filename))]
+    return f"{Path(ours[-1].filename).relative_to(PROJECT)}:{ours[-1].lineno}" if ours else "an unknown place"
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_relative_to(PROJECT) and "site-packages" not in path.relative_to(PROJECT).parts

@@ -1,0 +1,241 @@
+"""configure, connect, connections, configurations, disconnect."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, fields
+from difflib import get_close_matches
+from operator import itemgetter
+from typing import Any
+
+import click
+from kombu.exceptions import OperationalError
+
+from schemas.identities import Catalogue
+from schemas.settings import Configuration, Connection
+from worker.broker import queue_lengths
+from worker.cli.application import application
+from worker.cli.output import Columns, Row, count, json_option, listing, note
+from worker.environment import environment
+from worker.errors import InvalidSettings
+from worker.queues import Stream
+from worker.state.registry import stream_of_connection
+
+SET = "set"
+"""Stands for a secret that is stored."""
+
+CONNECTION_COLUMNS: Columns = {
+    "ID": itemgetter("id"),
+    "AUDIENCE": lambda row: str(row["audience_id"]),
+    "CONFIGURATION": itemgetter("configuration"),
+    "STREAM": itemgetter("delivery_stream_name"),
+    "REGION": itemgetter("region"),
+    "OPTIONS": lambda row: " ".join(options(row)),
+}
+CONFIGURATION_COLUMNS: Columns = {
+    "NAME": itemgetter("name"),
+    "ACCESS KEY ID": itemgetter("access_key_id"),
+    "SECRET": itemgetter("secret_access_key"),
+    "ROLE ARN": itemgetter("role_arn"),
+    "EXTERNAL ID": itemgetter("external_id"),
+    "SEND REMOVE ON IDENTITY CHANGE": lambda row: "yes" if row["send_remove_on_identity_change"] else "no",
+}
+
+
+@click.command()
+@click.argument("name")
+@click.option("--access-key-id", metavar="ID", help="Whose key it is.")
+@click.option("--secret-access-key-stdin", is_flag=True, help="Read its secret from stdin, or ask for it.")
+@click.option("--role-arn", metavar="ARN", help="A role to assume.")
+@click.option("--external-id", metavar="X", help="The external ID that the role's trust policy asks for.")
+@click.option(
+    "--send-remove-on-identity-change/--no-send-remove-on-identity-change",
+    default=None,
+    help="Whether a changed identity is first removed under its previous one.  [default: send]",
+)
+def configure(name: str, secret_access_key_stdin: bool, **given: Any) -> None:
+    """Store an AWS identity under NAME, or change the one that is there.
+
+    What is not given stays as it is; an empty value removes it (--role-arn ''). With
+    neither a key nor a role, the credentials of the workers' environment are used.
+
+    \b
+    Examples:
+      audience-firehose configure main --role-arn arn:aws:iam::123456789012:role/forwarder
+      audience-firehose configure main --access-key-id AKIA… --secret-access-key-stdin < secret
+      audience-firehose configure main --no-send-remove-on-identity-change
+    """
+    secret = _secret() if secret_access_key_stdin else None
+    state = application().state
+    is_known = name in state.registry.snapshot().configurations
+    state.registry.configure(name, secret_access_key=secret, **given)
+    click.echo(f"{'updated' if is_known else 'configured'} {name}")
+    closed = state.gates.closed()
+    for stream in sorted(state.registry.snapshot().streams):
+        if stream.configuration == name and stream.queue in closed:
+            _note_closed(stream, closed[stream.queue].reason)
+
+
+@click.command()
+@click.argument("audience_id", type=int)
+@click.option("--configuration", required=True, metavar="NAME", help="The AWS identity to deliver with.")
+@click.option("--delivery-stream-name", required=True, metavar="S")
+@click.option("--region", metavar="R", help="The stream's region.  [default: us-east-1]")
+@click.option(
+    "--send-anonymous-users/--no-send-anonymous-users",
+    default=None,
+    help="Whether a user known by an MPID alone is sent.  [default: send]",
+)
+@click.option("--forward-email-addresses/--no-forward-email-addresses", default=None)
+@click.option("--forward-customer-ids/--no-forward-customer-ids", default=None)
+@click.option("--forward-idfas/--no-forward-idfas", default=None)
+@click.option("--forward-google-advertising-ids/--no-forward-google-advertising-ids", default=None)
+@click.option(
+    "--exclude", multiple=True, metavar="NAME", help="Another identity that is not forwarded; repeatable."
+)
+@click.option(
+    "--append-newline/--no-append-newline",
+    default=None,
+    help="Whether a record ends with a newline.  [default: append]",
+)
+def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
+    """Send an audience's membership changes to a delivery stream, or change how.
+
+    Audience, configuration, region and stream name say which connection it is. Of one
+    that is there, what is not given stays as it is; --exclude '' excludes nothing any more.
+
+    \b
+    Examples:
+      audience-firehose connect 123123 --configuration main --delivery-stream-name audiences
+      audience-firehose connect 123123 --configuration main --delivery-stream-name audiences \\
+          --region eu-west-1 --no-forward-email-addresses --exclude FacebookId --exclude Other
+    """
+    state = application().state
+    known = state.registry.snapshot().connections
+    excluded = standard_names(exclude, environment().catalogue) if exclude else None
+    identifier = state.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
+    click.echo(f"{'updated' if identifier in known else 'connected'} {identifier}")
+    stream = stream_of_connection(state.registry.connection(identifier))
+    if gate := state.gates.get(stream):
+        _note_closed(stream, gate.reason)
+
+
+@click.command()
+@json_option
+def connections(as_json: bool) -> None:
+    """List the connections: which audience goes to which stream.
+
+    Under OPTIONS stands what is not as by default, as `connect` takes it.
+    """
+    found = application().state.registry.snapshot().connections
+    rows = [
+        connection_row(identifier, connection, environment().catalogue)
+        for identifier, connection in sorted(found.items(), key=lambda item: (item[1].audience_id, item[0]))
+    ]
+    listing(
+        rows,
+        CONNECTION_COLUMNS,
+        as_json=as_json,
+        when_empty="no connections yet; make one: audience-firehose connect --help",
+    )
+
+
+@click.command()
+@json_option
+def configurations(as_json: bool) -> None:
+    """List the configurations: the AWS identities to deliver with. Secrets are not shown."""
+    found = application().state.registry.snapshot().configurations
+    listing(
+        [configuration_row(found[name]) for name in sorted(found)],
+        CONFIGURATION_COLUMNS,
+        as_json=as_json,
+        when_empty="no configurations yet; make one: audience-firehose configure --help",
+    )
+
+
+@click.command()
+@click.argument("connection_id")
+def disconnect(connection_id: str) -> None:
+    """Send an audience's changes to a stream no longer.
+
+    What is enqueued for the stream is still delivered while another connection leads to it.
+    """
+    app = application()
+    stream = stream_of_connection(app.state.registry.disconnect(connection_id))
+    click.echo(f"disconnected {connection_id}")
+    if stream in app.state.registry.snapshot().streams:
+        return
+    try:
+        waiting = queue_lengths(app, [stream.queue])[stream.queue]
+    except OperationalError:
+        note(f"the broker cannot be reached, so messages may remain unseen in {stream.queue}")
+        return
+    if waiting:
+        note(
+            f"{stream.queue} still holds {count(waiting, 'message')}, and no connection leads to that stream"
+            " any more: connect it again to have them delivered"
+        )
+
+
+def standard_names(names: Sequence[str], catalogue: Catalogue) -> list[str]:
+    """The identities to exclude, by their standard names, from their names in force."""
+    return [_standard_name(name, catalogue) for name in names if name]
+
+
+def options(row: Row) -> list[str]:
+    """What differs from the defaults, as `connect` takes it."""
+    defaults = {f.name: f.default for f in fields(Connection) if f.default is not MISSING}
+    switches = [
+        f"--{'' if row[name] else 'no-'}{name.replace('_', '-')}"
+        for name, default in defaults.items()
+        if isinstance(default, bool) and row[name] != default
+    ]
+    return switches + [f"--exclude {name}" for name in row["identities_to_exclude"]]
+
+
+def connection_row(identifier: str, connection: Connection, catalogue: Catalogue) -> Row:
+    """A connection's settings, identities under their names in force."""
+    excluded = [catalogue.spelled(name) for name in connection.identities_to_exclude]
+    return {"id": identifier, **asdict(connection), "identities_to_exclude": excluded}
+
+
+def configuration_row(configuration: Configuration) -> Row:
+    """A configuration's settings, without what nobody may see."""
+    return {
+        "id": configuration.name,
+        **asdict(configuration),
+        "secret_access_key": SET if configuration.secret_access_key else None,
+        "external_id": SET if configuration.external_id else None,
+    }
+
+
+def _standard_name(name: str, catalogue: Catalogue) -> str:
+    if name in catalogue.names:
+        return catalogue.standard(name)
+    folded = {known.casefold(): known for known in catalogue.names}
+    near = [folded[match] for match in get_close_matches(name.casefold(), folded, n=3)]
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"the names are {', '.join(sorted(folded.values()))}"
+    )
+    raise InvalidSettings(f"--exclude: there is no identity {name!r}; {hint}")
+
+
+def _secret() -> str:
+    """The secret access key, which no command line and no terminal ever shows."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Secret Access Key", hide_input=True, err=True))
+    secret = sys.stdin.read().strip()
+    if not secret or len(secret.split()) > 1:
+        raise InvalidSettings(
+            "--secret-access-key-stdin: stdin must hold the secret, in one line, and nothing else"
+        )
+    return secret
+
+
+def _note_closed(stream: Stream, reason: str) -> None:
+    connections = application().state.registry.snapshot().connections_to(stream)
+    note(
+        f"{stream.name} in {stream.region} is paused ({reason}): its records wait;"
+        f" check it with `audience-firehose test {connections[0]}` or resume it"
+    )

@@ -1,0 +1,205 @@
+"""test, policy, pause, resume, status."""
+
+import json
+import re
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any
+
+import click
+from kombu.exceptions import OperationalError
+
+from worker.broker import queue_lengths
+from worker.cli.application import application
+from worker.cli.explanations import explain
+from worker.cli.output import Columns, Row, count, json_option, listing, note
+from worker.firehose.inspection import inspect
+from worker.firehose.regions import partition
+from worker.queues import CHANGES_QUEUE, Stream, stream_of
+from worker.state import State
+from worker.state.gates import OPERATOR
+from worker.state.registry import stream_of_connection
+
+ACTIONS = ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"]
+"""Delivery needs the first, `test` the second, and nothing here any other."""
+
+
+def state_of(row: Row) -> str:
+    """Flowing, or why not."""
+    if not row["registered"]:
+        return "not connected"
+    if row["flowing"]:
+        return "flowing"
+    return f"paused: {row['paused_reason']}, since {row['paused_since']}"
+
+
+STATUS_COLUMNS: Columns = {
+    "STREAM": itemgetter("id"),
+    "STATE": state_of,
+    "QUEUED": itemgetter("queued"),
+    "DELIVERED": itemgetter("delivered"),
+    "REFUSED": itemgetter("refused"),
+    "RETRYING": itemgetter("retrying"),
+    "DEAD": itemgetter("dead"),
+    "LAST DELIVERY": itemgetter("last_delivery"),
+    "SKIPPED": lambda row: [f"{reason} {number}" for reason, number in row["skipped"].items()],
+}
+
+
+@click.command()
+@click.argument("connection_id")
+def test(connection_id: str) -> None:
+    """Ask Firehose whether a connection's stream can be delivered to.
+
+    Checks with DescribeDeliveryStream that the credentials are accepted and that the
+    stream exists, is ACTIVE and takes records directly. Nothing is sent. Where all is
+    well, a stream that was paused because AWS refused it flows again.
+    """
+    app = application()
+    connection = app.state.registry.connection(connection_id)
+    configuration = app.state.registry.snapshot().configurations[connection.configuration]
+    stream = stream_of_connection(connection)
+    checks = inspect(app.clients, configuration, stream)
+    for check in checks:
+        click.echo(f"{'ok' if check.ok else 'failed':<8}{check.name:<13}{check.message}")
+    if not all(check.ok for check in checks):
+        raise click.ClickException(f"{stream.name} in {stream.region} cannot be delivered to as it is")
+    _reopen(app.state, stream, connection_id)
+
+
+def _account_id(_: click.Context, __: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"[0-9]{12}", value):
+        raise click.BadParameter("an AWS account ID is 12 digits")
+    return value
+
+
+@click.command()
+@click.argument("connection_id")
+@click.option(
+    "--account-id", required=True, metavar="N", callback=_account_id, help="The stream's AWS account."
+)
+def policy(connection_id: str, account_id: str) -> None:
+    """Print the IAM policy that a connection needs, and nothing beyond it: ready to paste."""
+    connection = application().state.registry.connection(connection_id)
+    click.echo(json.dumps(policy_for(stream_of_connection(connection), account_id), indent=2))
+
+
+@click.command()
+@click.argument("connection_id")
+def pause(connection_id: str) -> None:
+    """Stop delivering to a connection's stream; its records wait in the broker.
+
+    The stream is paused as a whole, for other connections to it as well.
+    """
+    state = application().state
+    stream = stream_of_connection(state.registry.connection(connection_id))
+    state.gates.close(stream, OPERATOR)
+    click.echo(f"paused {stream.name} in {stream.region}")
+    others = [found for found in state.registry.snapshot().connections_to(stream) if found != connection_id]
+    if others:
+        note(f"{count(len(others), 'other connection')} to this stream waits with it: {', '.join(others)}")
+
+
+@click.command()
+@click.argument("connection_id")
+def resume(connection_id: str) -> None:
+    """Let a paused stream flow again, whyever it was paused."""
+    state = application().state
+    stream = stream_of_connection(state.registry.connection(connection_id))
+    gate = state.gates.get(stream)
+    if not state.gates.open(stream):
+        click.echo(f"{stream.name} in {stream.region} was not paused")
+        return
+    click.echo(f"resumed {stream.name} in {stream.region}")
+    if gate and gate.reason != OPERATOR:
+        note(f"it was paused for {gate.reason}: where that is not mended, it is paused again")
+    _note_dead(state, stream, connection_id)
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show what has become of the records, per stream, and what waits for an operator.
+
+    QUEUED counts messages in the broker, of up to 500 records each; all else counts
+    records. `audience.changes` is the queue that changes come in by.
+    """
+    app = application()
+    overview = Overview(app.state)
+    lengths: dict[str, int] = {}
+    problem = None
+    try:
+        lengths = queue_lengths(app, overview.queues())
+    except OperationalError as error:
+        # A broker that is away is no reason to withhold the rest.
+        problem = click.ClickException(explain(error))
+    listing(overview.rows(lengths), STATUS_COLUMNS, as_json=as_json, when_empty="")
+    if problem:
+        raise problem
+
+
+def policy_for(stream: Stream, account_id: str) -> dict[str, Any]:
+    """The least that a stream's AWS identity must be allowed."""
+    resource = f"{stream.region}:{account_id}:deliverystream/{stream.name}"
+    statement = {
+        "Effect": "Allow",
+        "Action": ACTIONS,
+        "Resource": f"arn:{partition(stream.region)}:firehose:{resource}",
+    }
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _reopen(state: State, stream: Stream, connection_id: str) -> None:
+    gate = state.gates.get(stream)
+    if gate and gate.reason == OPERATOR:
+        note(f"an operator has paused it; let it flow: audience-firehose resume {connection_id}")
+    elif gate:
+        state.gates.open(stream)
+        click.echo(f"it was paused ({gate.reason}) and flows again")
+    _note_dead(state, stream, connection_id)
+
+
+def _note_dead(state: State, stream: Stream, connection_id: str) -> None:
+    if dead := state.dead_letters.records_by_queue().get(stream.queue):
+        advice = f"audience-firehose replay --all --connection {connection_id}"
+        note(f"{count(dead, 'record')} could not be delivered before; send them again: {advice}")
+
+
+class Overview:
+    """What is known of every stream at one moment."""
+
+    def __init__(self, state: State) -> None:
+        self._counters = state.counters
+        self._registered = state.registry.snapshot().streams
+        self._closed = state.gates.closed()
+        self._dead = state.dead_letters.records_by_queue()
+        left = {stream_of(queue) for queue in self._closed}
+        left |= {letter.stream for letter in state.dead_letters.all() if letter.stream}
+        self.streams = sorted(self._registered | left)
+        """Those that are registered, and those that only have dead letters or a closed gate left."""
+
+    def queues(self) -> list[str]:
+        """Every queue that has a row."""
+        return [CHANGES_QUEUE, *(stream.queue for stream in self.streams)]
+
+    def rows(self, lengths: Mapping[str, int]) -> list[Row]:
+        """A row a stream, and at the end that of the changes before they have a stream."""
+        return [self._row(stream, lengths) for stream in (*self.streams, None)]
+
+    def _row(self, stream: Stream | None, lengths: Mapping[str, int]) -> Row:
+        queue = stream.queue if stream else CHANGES_QUEUE
+        gate, counts = self._closed.get(queue), self._counters.of(stream)
+        registered = stream is None or stream in self._registered
+        return {
+            "id": queue,
+            "configuration": stream.configuration if stream else None,
+            "region": stream.region if stream else None,
+            "delivery_stream_name": stream.name if stream else None,
+            "registered": registered,
+            "flowing": registered and gate is None,
+            "paused_reason": gate.reason if gate else None,
+            "paused_since": gate.since if gate else None,
+            "queued": lengths.get(queue),
+            "dead": self._dead.get(queue, 0),
+            **counts._asdict(),
+        }
