@@ -1,0 +1,75 @@
+"""What a browser makes of the pages, scripts and all."""
+
+import html
+import re
+import shutil
+import subprocess
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+PATIENCE = 60
+"""Seconds."""
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH (apt-get install chromium)")
+
+
+@pytest.fixture
+def browse(dashboard, tmp_path):
+    """Opens a page of the dashboard and returns what it became, as markup."""
+    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom")
+
+    def browse(path):
+        command = [BROWSER, *options, f"{dashboard.url}{path}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        assert re.search(r'<html lang="en" data-bs-theme="(light|dark)">', done.stdout), (
+            "Flower's scripts ran"
+        )
+        return done.stdout
+
+    return browse
+
+
+def cells(page):
+    """What stands in each row of a page's table."""
+    body = re.search(r"<tbody>(.*)</tbody>", page, re.DOTALL)[1]
+    return [html.unescape(re.sub(r"<[^>]*>", " ", row)) for row in body.split("</tr>")[:-1]]
+
+
+def title(page):
+    return re.search(r"<title>(.*?)</title>", page)[1]
+
+
+def test_alerts(browse, spiteful_name):
+    page = browse("/alerts")
+
+    assert title(page) == "System Alerts · Flower", "a stream's name must not run as a script"
+    spiteful, gone = cells(page)
+    assert spiteful_name in spiteful
+    assert "there is no such stream" in gone
+    assert re.search(r'<a [^>]*aria-current="page"[^>]*>System Alerts</a>', page)
+
+
+def test_alerts_of_a_type(browse):
+    page = browse("/alerts?type=Stream+Not+Found&range=1h")
+
+    assert len(cells(page)) == 1
+    assert '<option value="Stream Not Found" selected="">' in page
+
+
+def test_streams(browse):
+    page = browse("/streams")
+
+    assert title(page) == "Streams · Flower"
+    flowing, paused, _ = cells(page)
+    assert "1,234" in flowing
+    assert "Stream Not Found" in paused
+
+
+def test_flower_s_own_page_leads_to_ours(browse):
+    page = browse("/workers")
+
+    assert title(page) == "Workers · Flower"
+    assert re.search(r'href="/alerts"[^>]*>System Alerts<', page)
+    assert re.search(r'href="/streams"[^>]*>Streams<', page)

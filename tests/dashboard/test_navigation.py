@@ -1,0 +1,33 @@
+"""Our links in Flower's navigation."""
+
+import logging
+
+from worker.dashboard.navigation import FLOWER_TEMPLATES, LINKS, NAVIGATION, TEMPLATES, loader, with_links
+
+
+def test_our_links_follow_flower_s_and_nothing_else_changes():
+    flowers = (FLOWER_TEMPLATES / NAVIGATION).read_text()
+
+    ours = with_links(flowers)
+
+    assert ours.replace(LINKS, "") == flowers
+    assert ours.index("reverse_url('broker')") < ours.index(LINKS) < ours.index("</ul>")
+
+
+def test_a_changed_navigation_stays_as_it_is_and_is_told(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert with_links("<nav>new</nav>") == "<nav>new</nav>"
+
+    assert "/alerts and /streams" in caplog.text
+
+
+def test_our_templates_replace_none_of_flower_s():
+    ours, flowers = ({path.name for path in found.glob("*.html")} for found in (TEMPLATES, FLOWER_TEMPLATES))
+
+    assert not ours & flowers
+    assert (ours | flowers) == loader().dict.keys()
+
+
+def test_every_template_compiles_and_escapes():
+    for name in loader().dict:
+        assert loader().load(name).autoescape == "xhtml_escape"

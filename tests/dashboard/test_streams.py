@@ -1,0 +1,101 @@
+"""What the Streams page says of each stream."""
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from schemas.records import Skip
+from worker.dashboard.streams import SKIP_LABELS, stream_table
+from worker.failures import AlertType, Failure
+from worker.queues import CHANGES_QUEUE, Stream
+from worker.state.dead_letters import Message
+from worker.state.gates import OPERATOR
+
+GONE = Failure(AlertType.STREAM_NOT_FOUND, "ResourceNotFoundException", "there is no such stream")
+
+
+def nothing_waits(queues):
+    return dict.fromkeys(queues, 0)
+
+
+@pytest.fixture
+def stream(state):
+    """A registered stream."""
+    state.registry.configure(name="main")
+    state.registry.connect(audience_id=1, configuration="main", delivery_stream_name="members")
+    return Stream("main", "us-east-1", "members")
+
+
+def bury(state, stream, records):
+    queue = stream.queue if stream else CHANGES_QUEUE
+    message = Message("audience.forward", queue, {})
+    with state.redis.pipeline() as pipe:
+        state.dead_letters.store(pipe, f"{queue}:{records}", message, GONE, records=records, stream=stream)
+        pipe.execute()
+
+
+def test_a_flowing_stream(state, stream):
+    state.counters.delivered(stream, accepted=10, refused=2)
+    state.counters.retrying(stream, "task", 2)
+    state.counters.skipped({(stream, Skip.ANONYMOUS): 3})
+    bury(state, stream, records=4)
+
+    (row,) = stream_table(state, lambda queues: nothing_waits(queues) | {stream.queue: 5}).rows
+
+    assert (row.stream, row.gate, row.waiting, row.dead) == (stream, None, 5, 4)
+    assert (row.counts.delivered, row.counts.refused, row.counts.retrying) == (10, 2, 2)
+    assert row.counts.skipped == {Skip.ANONYMOUS: 3}
+    assert row.connection_ids == state.registry.snapshot().connections_to(stream)
+
+
+@pytest.mark.parametrize(
+    ("reason", "pause"),
+    [(OPERATOR, "paused by an operator"), (AlertType.ACCESS_DENIED, "Access Denied")],
+)
+def test_a_paused_stream_says_why(state, stream, reason, pause):
+    state.gates.close(stream, reason)
+
+    table = stream_table(state, nothing_waits)
+
+    assert table.rows[0].pause == pause
+    assert table.rows[0].gate.since == "2023-11-14T22:13:20+00:00"
+    assert table.paused == 1
+
+
+def test_what_a_disconnected_stream_left_is_still_shown(state, stream):
+    paused = Stream("main", "us-east-1", "paused.before")
+    state.gates.close(paused, OPERATOR)
+    bury(state, Stream("main", "us-east-1", "dead"), records=7)
+
+    rows = {row.stream.name: row for row in stream_table(state, nothing_waits).rows}
+
+    assert rows.keys() == {"dead", "members", "paused.before"}
+    assert rows["dead"].dead == 7
+    assert not rows["dead"].connection_ids
+
+
+def test_records_for_no_stream_are_counted_apart(state, stream):
+    bury(state, None, records=2)
+    bury(state, stream, records=3)
+    state.counters.skipped({(None, Skip.NO_CONNECTION): 40})
+
+    table = stream_table(state, lambda queues: nothing_waits(queues) | {CHANGES_QUEUE: 8})
+
+    assert (table.dead, table.all_dead, table.incoming) == (2, 5, 8)
+    assert table.skipped == {Skip.NO_CONNECTION: 40}
+
+
+def test_a_broker_that_is_away_hides_only_what_waits_in_it(state, stream):
+    def nobody_there(queues):
+        raise OperationalError("away")
+
+    state.counters.delivered(stream, accepted=10, refused=0)
+
+    table = stream_table(state, nobody_there)
+
+    assert not table.broker_answers
+    assert (table.waiting, table.rows[0].waiting) == (None, None)
+    assert table.rows[0].counts.delivered == 10
+
+
+def test_every_reason_for_skipping_has_words():
+    assert SKIP_LABELS.keys() == set(Skip)

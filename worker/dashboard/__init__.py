@@ -1,0 +1,1 @@
+"""Flower with two more pages, System Alerts and Streams, and with fewer secrets."""

@@ -1,0 +1,104 @@
+"""`celery -A worker dashboard`."""
+
+import logging
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+from celery.bin.base import CeleryCommand
+from flower.command import (
+    apply_env_options,
+    apply_options,
+    extract_settings,
+    print_banner,
+    setup_logging,
+    warn_about_celery_args_used_in_flower_command,
+)
+from flower.urls import settings
+from tornado.ioloop import IOLoop
+from tornado.options import options
+
+from worker.dashboard.access import credentials, listening_address
+from worker.dashboard.application import Dashboard
+from worker.errors import SettingError
+from worker.state import State
+
+EPILOG = (
+    "Every option of Flower is taken, on the command line and as an environment variable:"
+    " https://flower.readthedocs.io/en/latest/config.html"
+)
+
+
+@click.command(cls=CeleryCommand, context_settings={"ignore_unknown_options": True}, epilog=EPILOG)
+@click.argument("flower_options", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def dashboard(ctx: click.Context, flower_options: tuple[str, ...]) -> None:
+    """Flower with two more pages: System Alerts and Streams.
+
+    Listens on this machine only, unless there is a password:
+
+    \b
+      celery -A worker dashboard
+      FLOWER_BASIC_AUTH=user:password celery -A worker dashboard --address=0.0.0.0
+
+    \b
+      --port=5555               the port to listen on
+      --address=127.0.0.1       the address to listen on
+      --basic-auth=user:pass    better given as FLOWER_BASIC_AUTH
+      --auth, --auth-provider   OAuth instead
+      --url-prefix=flower       where a proxy serves it under a path
+
+    Arguments and results of tasks are never shown, because they hold identity values.
+    """
+    if not isinstance(getattr(ctx.obj.app, "state", None), State):
+        raise click.UsageError("it shows this project's application only: celery -A worker dashboard")
+    warn_about_celery_args_used_in_flower_command(ctx, flower_options)
+    try:
+        read_options(flower_options)
+    except SettingError as error:
+        raise click.ClickException(str(error)) from None
+    serve(ctx.obj.app, banner=not ctx.obj.quiet)
+
+
+def read_options(flower_options: tuple[str, ...]) -> None:
+    """Fill Flower's options and settings. Raises `SettingError` where they would let strangers in."""
+    apply_env_options()
+    apply_options(sys.argv[0], flower_options)
+    options.basic_auth = credentials(options.basic_auth)
+    options.address = listening_address(options.address, is_guarded=bool(options.basic_auth or options.auth))
+    extract_settings()
+    setup_logging()
+    # At debug level it logs the arguments of the tasks that it is asked to run.
+    logging.getLogger("flower.api.tasks").setLevel(logging.INFO)
+
+
+def serve(app: Any, *, banner: bool) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    application = Dashboard(app, options, **settings)
+    stop_on_signals(application.io_loop)
+    port = application.start_http_server()
+    if banner:
+        print_banner(app, "ssl_options" in settings, port)
+    try:
+        application.start()
+    finally:
+        application.stop()
+    leave()
+
+
+def stop_on_signals(loop: IOLoop) -> None:
+    """Let the loop end what it is doing and then itself; at once where it has not begun."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.add_callback_from_signal(loop.stop))
+
+
+def leave() -> NoReturn:
+    """End the process, with success, whatever its threads wait for.
+
+    Kombu waits for a broker that has gone away as long as it takes, in threads that Python
+    would wait for in turn.
+    """
+    logging.shutdown()
+    os._exit(os.EX_OK)
