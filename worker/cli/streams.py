@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections.abc import Mapping
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
 import click
-from kombu.exceptions import OperationalError
 
 from worker.broker import queue_lengths
 from worker.cli.application import application
@@ -15,7 +14,8 @@ from worker.cli.explanations import explain
 from worker.cli.output import Columns, Row, count, json_option, listing, note
 from worker.firehose.inspection import inspect
 from worker.firehose.regions import partition
-from worker.queues import CHANGES_QUEUE, Stream, stream_of
+from worker.overview import Overview, StreamStatus, overview
+from worker.queues import CHANGES_QUEUE, Stream
 from worker.state import State
 from worker.state.gates import OPERATOR
 from worker.state.registry import stream_of_connection
@@ -125,17 +125,12 @@ def status(as_json: bool) -> None:
     records. `audience.changes` is the queue that changes come in by.
     """
     app = application()
-    overview = Overview(app.state)
-    lengths: dict[str, int] = {}
-    problem = None
-    try:
-        lengths = queue_lengths(app, overview.queues())
-    except OperationalError as error:
+    found = overview(app.state, partial(queue_lengths, app))
+    rows = [_row(stream) for stream in found.rows]
+    listing([*rows, _incoming_row(found)], STATUS_COLUMNS, as_json=as_json, when_empty="")
+    if found.problem:
         # A broker that is away is no reason to withhold the rest.
-        problem = click.ClickException(explain(error))
-    listing(overview.rows(lengths), STATUS_COLUMNS, as_json=as_json, when_empty="")
-    if problem:
-        raise problem
+        raise click.ClickException(explain(found.problem))
 
 
 def policy_for(stream: Stream, account_id: str) -> dict[str, Any]:
@@ -165,41 +160,35 @@ def _note_dead(state: State, stream: Stream, connection_id: str) -> None:
         note(f"{count(dead, 'record')} could not be delivered before; send them again: {advice}")
 
 
-class Overview:
-    """What is known of every stream at one moment."""
+def _row(status: StreamStatus) -> Row:
+    stream, gate = status.stream, status.gate
+    registered = bool(status.connection_ids)
+    return {
+        "id": stream.queue,
+        "configuration": stream.configuration,
+        "region": stream.region,
+        "delivery_stream_name": stream.name,
+        "registered": registered,
+        "flowing": registered and gate is None,
+        "paused_reason": gate.reason if gate else None,
+        "paused_since": gate.since if gate else None,
+        "queued": status.waiting,
+        "dead": status.dead,
+        **status.counts._asdict(),
+    }
 
-    def __init__(self, state: State) -> None:
-        self._counters = state.counters
-        self._registered = state.registry.snapshot().streams
-        self._closed = state.gates.closed()
-        self._dead = state.dead_letters.records_by_queue()
-        left = {stream_of(queue) for queue in self._closed}
-        left |= {letter.stream for letter in state.dead_letters.all() if letter.stream}
-        self.streams = sorted(self._registered | left)
-        """Those that are registered, and those that only have dead letters or a closed gate left."""
 
-    def queues(self) -> list[str]:
-        """Every queue that has a row."""
-        return [CHANGES_QUEUE, *(stream.queue for stream in self.streams)]
-
-    def rows(self, lengths: Mapping[str, int]) -> list[Row]:
-        """A row a stream, and at the end that of the changes before they have a stream."""
-        return [self._row(stream, lengths) for stream in (*self.streams, None)]
-
-    def _row(self, stream: Stream | None, lengths: Mapping[str, int]) -> Row:
-        queue = stream.queue if stream else CHANGES_QUEUE
-        gate, counts = self._closed.get(queue), self._counters.of(stream)
-        registered = stream is None or stream in self._registered
-        return {
-            "id": queue,
-            "configuration": stream.configuration if stream else None,
-            "region": stream.region if stream else None,
-            "delivery_stream_name": stream.name if stream else None,
-            "registered": registered,
-            "flowing": registered and gate is None,
-            "paused_reason": gate.reason if gate else None,
-            "paused_since": gate.since if gate else None,
-            "queued": lengths.get(queue),
-            "dead": self._dead.get(queue, 0),
-            **counts._asdict(),
-        }
+def _incoming_row(found: Overview) -> Row:
+    """The changes before they have a stream, in the same columns."""
+    nothing = dict.fromkeys(
+        ("configuration", "region", "delivery_stream_name", "paused_reason", "paused_since")
+    )
+    counts = found.counts._asdict()
+    ours = {
+        "id": CHANGES_QUEUE,
+        "registered": True,
+        "flowing": True,
+        "queued": found.incoming,
+        "dead": found.dead,
+    }
+    return {**nothing, **ours, **counts}

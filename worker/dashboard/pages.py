@@ -12,8 +12,9 @@ from tornado.ioloop import IOLoop
 
 from worker.broker import queue_lengths
 from worker.dashboard.alerts import RANGES, AlertPage, Query, alert_page, read_query
-from worker.dashboard.streams import SKIP_LABELS, StreamTable, stream_table
+from worker.dashboard.labels import SKIP_LABELS, pause_label
 from worker.failures import AlertType, Severity
+from worker.overview import Overview, overview
 from worker.state.alerts import AlertState
 
 BADGES = {
@@ -68,6 +69,7 @@ class StatePage(BaseHandler):  # type: ignore[misc]
             "states": list(AlertState),
             "ranges": RANGES,
             "skip_labels": SKIP_LABELS,
+            "pause_label": pause_label,
         }
         return {**super().get_template_namespace(), **ours}
 
@@ -95,8 +97,8 @@ class StreamsPage(StatePage):
 
     template = "streams.html"
 
-    def question(self) -> Callable[[], StreamTable]:
-        return partial(stream_table, self.capp.state, partial(queue_lengths, self.capp))
+    def question(self) -> Callable[[], Overview]:
+        return partial(overview, self.capp.state, partial(queue_lengths, self.capp))
 
 
 class HiddenResult(BaseHandler):  # type: ignore[misc]

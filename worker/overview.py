@@ -1,4 +1,4 @@
-"""What the Streams page shows: every stream, and the records that reached none."""
+"""Every stream at one moment, and the records that reached none: what `status` and the Streams page show."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,25 +6,16 @@ from dataclasses import dataclass
 
 from kombu.exceptions import OperationalError
 
-from schemas.records import Skip
 from worker.queues import CHANGES_QUEUE, Stream, stream_of
 from worker.state import State
 from worker.state.counters import Counts
 from worker.state.dead_letters import DeadLetter
-from worker.state.gates import OPERATOR, Gate
+from worker.state.gates import Gate
 from worker.state.registry import Snapshot, stream_of_connection
-
-SKIP_LABELS = {
-    Skip.NO_CONNECTION: "without a connection",
-    Skip.ANONYMOUS: "anonymous users",
-    Skip.NO_IDENTITIES: "no identities left",
-    Skip.ATTRIBUTE_UPDATE: "attribute updates",
-    Skip.UNNAMED_IDENTITY: "unnamed identities",
-}
 
 
 @dataclass(frozen=True)
-class StreamRow:
+class StreamStatus:
     """A stream and how it fares."""
 
     stream: Stream
@@ -37,30 +28,26 @@ class StreamRow:
     """Records."""
     counts: Counts
 
-    @property
-    def pause(self) -> str:
-        """Why it is closed; empty where it flows."""
-        if self.gate is None:
-            return ""
-        return "paused by an operator" if self.gate.reason == OPERATOR else self.gate.reason
-
 
 @dataclass(frozen=True)
-class StreamTable:
+class Overview:
     """All streams, and what is outside them."""
 
-    rows: Sequence[StreamRow]
+    problem: OperationalError | None
+    """Why the lengths of queues are not known."""
+
+    rows: Sequence[StreamStatus]
     incoming: int | None
     """Messages of changes that no worker has picked up; None where the broker does not answer."""
-    skipped: Mapping[Skip, int]
-    """Records that were for no stream."""
+    counts: Counts
+    """Of records that were for no stream."""
     dead: int
     """Records in dead letters of no stream, invalid changes above all."""
 
     @property
     def broker_answers(self) -> bool:
         """Whether the lengths of queues are known."""
-        return self.incoming is not None
+        return self.problem is None
 
     @property
     def paused(self) -> int:
@@ -81,16 +68,16 @@ class StreamTable:
 QueueLengths = Callable[[Iterable[str]], Mapping[str, int]]
 
 
-def stream_table(state: State, queue_lengths: QueueLengths) -> StreamTable:
+def overview(state: State, queue_lengths: QueueLengths) -> Overview:
     """Everything as it is now. Raises `RedisError`; a broker that is away only leaves its part unknown."""
     gates = state.gates.closed()
     connections = connections_by_stream(state.registry.snapshot())
     dead = dead_by_stream(state.dead_letters.all())
     unregistered = {stream_of(queue) for queue in gates} | {stream for stream in dead if stream}
     streams = sorted(connections.keys() | unregistered)
-    lengths = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in streams)])
+    lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in streams)])
     rows = [
-        StreamRow(
+        StreamStatus(
             stream=stream,
             connection_ids=connections.get(stream, ()),
             gate=gates.get(stream.queue),
@@ -100,10 +87,11 @@ def stream_table(state: State, queue_lengths: QueueLengths) -> StreamTable:
         )
         for stream in streams
     ]
-    return StreamTable(
+    return Overview(
+        problem=problem,
         rows=rows,
         incoming=lengths.get(CHANGES_QUEUE),
-        skipped=state.counters.of(None).skipped,
+        counts=state.counters.of(None),
         dead=dead[None],
     )
 
@@ -124,8 +112,10 @@ def dead_by_stream(letters: Iterable[DeadLetter]) -> Counter[Stream | None]:
     return dead
 
 
-def _known(queue_lengths: QueueLengths, queues: Iterable[str]) -> Mapping[str, int]:
+def _known(
+    queue_lengths: QueueLengths, queues: Iterable[str]
+) -> tuple[Mapping[str, int], OperationalError | None]:
     try:
-        return queue_lengths(queues)
-    except OperationalError:
-        return {}
+        return queue_lengths(queues), None
+    except OperationalError as error:
+        return {}, error

@@ -1,11 +1,12 @@
-"""What the Streams page says of each stream."""
+"""What `status` and the Streams page say of each stream."""
 
 import pytest
 from kombu.exceptions import OperationalError
 
 from schemas.records import Skip
-from worker.dashboard.streams import SKIP_LABELS, stream_table
+from worker.dashboard.labels import SKIP_LABELS, pause_label
 from worker.failures import AlertType, Failure
+from worker.overview import overview
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.state.dead_letters import Message
 from worker.state.gates import OPERATOR
@@ -39,7 +40,7 @@ def test_a_flowing_stream(state, stream):
     state.counters.skipped({(stream, Skip.ANONYMOUS): 3})
     bury(state, stream, records=4)
 
-    (row,) = stream_table(state, lambda queues: nothing_waits(queues) | {stream.queue: 5}).rows
+    (row,) = overview(state, lambda queues: nothing_waits(queues) | {stream.queue: 5}).rows
 
     assert (row.stream, row.gate, row.waiting, row.dead) == (stream, None, 5, 4)
     assert (row.counts.delivered, row.counts.refused, row.counts.retrying) == (10, 2, 2)
@@ -54,9 +55,9 @@ def test_a_flowing_stream(state, stream):
 def test_a_paused_stream_says_why(state, stream, reason, pause):
     state.gates.close(stream, reason)
 
-    table = stream_table(state, nothing_waits)
+    table = overview(state, nothing_waits)
 
-    assert table.rows[0].pause == pause
+    assert pause_label(table.rows[0].gate) == pause
     assert table.rows[0].gate.since == "2023-11-14T22:13:20+00:00"
     assert table.paused == 1
 
@@ -66,7 +67,7 @@ def test_what_a_disconnected_stream_left_is_still_shown(state, stream):
     state.gates.close(paused, OPERATOR)
     bury(state, Stream("main", "us-east-1", "dead"), records=7)
 
-    rows = {row.stream.name: row for row in stream_table(state, nothing_waits).rows}
+    rows = {row.stream.name: row for row in overview(state, nothing_waits).rows}
 
     assert rows.keys() == {"dead", "members", "paused.before"}
     assert rows["dead"].dead == 7
@@ -78,10 +79,10 @@ def test_records_for_no_stream_are_counted_apart(state, stream):
     bury(state, stream, records=3)
     state.counters.skipped({(None, Skip.NO_CONNECTION): 40})
 
-    table = stream_table(state, lambda queues: nothing_waits(queues) | {CHANGES_QUEUE: 8})
+    table = overview(state, lambda queues: nothing_waits(queues) | {CHANGES_QUEUE: 8})
 
     assert (table.dead, table.all_dead, table.incoming) == (2, 5, 8)
-    assert table.skipped == {Skip.NO_CONNECTION: 40}
+    assert table.counts.skipped == {Skip.NO_CONNECTION: 40}
 
 
 def test_a_broker_that_is_away_hides_only_what_waits_in_it(state, stream):
@@ -90,7 +91,7 @@ def test_a_broker_that_is_away_hides_only_what_waits_in_it(state, stream):
 
     state.counters.delivered(stream, accepted=10, refused=0)
 
-    table = stream_table(state, nobody_there)
+    table = overview(state, nobody_there)
 
     assert not table.broker_answers
     assert (table.waiting, table.rows[0].waiting) == (None, None)
