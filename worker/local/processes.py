@@ -24,6 +24,19 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 LOOPBACK = "127.0.0.1"
 
+REDIS_SETTINGS = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
+"""What a broker needs: it comes back with what it held, and forgets nothing to make room."""
+
+SETTINGS = ("AUDIENCE_", "AWS_", "CELERY_", "FLOWER_")
+"""How the variables begin that could lead a process to real services."""
+PRIVATE = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_PROXY": LOOPBACK,
+    "no_proxy": LOOPBACK,
+}
+
 
 class StartError(Exception):
     """A process did not come up. The message holds the end of what it wrote."""
@@ -40,7 +53,7 @@ class Process:
             self._process = subprocess.Popen(
                 [str(part) for part in command],
                 cwd=ROOT,
-                env={**os.environ, **env},
+                env=private_environment(env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -64,17 +77,25 @@ class Process:
     def wait_until(self, is_ready: Callable[[], bool], timeout: float = START_TIMEOUT) -> Self:
         """Wait for it to come up. Raises `StartError` where it ends or the time runs out first."""
         deadline = time.monotonic() + timeout
-        while not is_ready():
-            if not self.is_running or time.monotonic() > deadline:
-                what = "did not come up" if self.is_running else f"ended with {self._process.returncode}"
-                raise StartError(f"{self.name} {what}; the end of {self.log}:\n{self.output()[-2000:]}")
+        while True:
+            is_up = is_ready()
+            if not self.is_running:
+                # Whoever answered was somebody else.
+                raise StartError(self._tell(f"ended with {self._process.returncode}"))
+            if is_up:
+                return self
+            if time.monotonic() > deadline:
+                raise StartError(self._tell("did not come up"))
             time.sleep(POLL_EVERY)
-        return self
+
+    def terminate(self) -> None:
+        """Ask it to end, and do not wait."""
+        if self.is_running:
+            self._process.terminate()
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
         """Ask it to end; after `timeout` seconds make it. Returns its exit code."""
-        if self.is_running:
-            self._process.terminate()
+        self.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
         self.kill()
@@ -91,6 +112,36 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _tell(self, what: str) -> str:
+        return f"{self.name} {what}; the end of {self.log}:\n{self.output()[-2000:]}"
+
+
+def private_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of whoever runs this, with `env` in place of their own settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    return {**inherited, **PRIVATE, **env}
+
+
+def installed(command: Sequence[str]) -> list[str | Path]:
+    """A command line of this environment's own programs."""
+    program, *arguments = command
+    return [BIN / program, *arguments]
+
+
+def worker_command(app: str = "worker") -> tuple[str, ...]:
+    """How operators start a worker."""
+    return ("celery", "-A", app, "worker", "--loglevel", "INFO")
+
+
+def dashboard_command(address: str, port: int) -> tuple[str, ...]:
+    """How operators start the dashboard."""
+    return ("celery", "-A", "worker", "dashboard", f"--address={address}", f"--port={port}")
+
+
+def moto_command(address: str, port: int) -> tuple[str, ...]:
+    """How moto's server is started."""
+    return ("moto_server", "-H", address, "-p", str(port))
 
 
 def free_port() -> int:
@@ -127,25 +178,17 @@ def redis(directory: Path, *options: str, port: int | None = None) -> Iterator[t
     """A private Redis with an append-only file in `directory`; yields it and its URL without a database."""
     port = port or free_port()
     command: list[str | Path] = [redis_server(), "--bind", LOOPBACK, "--port", str(port), "--dir", directory]
-    command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", *options]
+    command += [*REDIS_SETTINGS, "--save", "", *options]
     with Process("redis", command, directory / "redis.log", {}) as process:
         process.wait_until(lambda: _answers(port))
         yield process, f"redis://{LOOPBACK}:{port}"
 
 
-def worker(log: Path, env: Mapping[str, str], *options: str, name: str = "worker") -> Process:
+def worker(
+    log: Path, env: Mapping[str, str], *options: str, name: str = "worker", app: str = "worker"
+) -> Process:
     """A worker, as operators start one. Not ready yet: see `wait_for_worker`."""
-    command: list[str | Path] = [
-        BIN / "celery",
-        "-A",
-        "worker",
-        "worker",
-        "--loglevel",
-        "INFO",
-        "-n",
-        f"{name}@%h",
-        *options,
-    ]
+    command = installed([*worker_command(app), "-n", f"{name}@%h", *options])
     return Process(name, command, log, env)
 
 
@@ -156,22 +199,16 @@ def wait_for_worker(process: Process) -> Process:
 
 def dashboard(log: Path, env: Mapping[str, str], port: int) -> Process:
     """The dashboard on a port of this machine, up and answering."""
-    command: list[str | Path] = [
-        BIN / "celery",
-        "-A",
-        "worker",
-        "dashboard",
-        f"--address={LOOPBACK}",
-        f"--port={port}",
-    ]
-    process = Process("dashboard", command, log, env)
-    return process.wait_until(lambda: listens(port))
+    return _serving(Process("dashboard", installed(dashboard_command(LOOPBACK, port)), log, env), port)
 
 
-def moto(log: Path, port: int) -> Process:
-    """moto's server on a port of this machine: a local Firehose with S3 behind it."""
-    process = Process("moto", [BIN / "moto_server", "-H", LOOPBACK, "-p", str(port)], log, {})
-    return process.wait_until(lambda: listens(port))
+def _serving(process: Process, port: int) -> Process:
+    """The process, once it listens. Nobody else knows of it yet, so it ends here where it does not."""
+    try:
+        return process.wait_until(lambda: listens(port))
+    except BaseException:
+        process.kill()
+        raise
 
 
 def _answers(port: int) -> bool:

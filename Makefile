@@ -1,0 +1,57 @@
+# Needs Python 3.11 or newer, its pip, and make. Nothing is installed outside .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test install up check bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## see everything work in half a minute, on this machine alone
+	@$(BIN)/python -m worker.local demo
+
+test: $(INSTALLED) ## run the whole test suite
+	@$(BIN)/python -m pytest -q
+
+install: $(INSTALLED) ## make .venv with the pinned dependencies and the commands
+
+up: $(INSTALLED) ## leave the demo's stack running until Ctrl-C
+	@$(BIN)/python -m worker.local up
+
+check: $(INSTALLED) ## lint, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(INSTALLED) ## measure throughput beside plain Celery and a bare boto3 loop
+	@$(BIN)/python -m benchmarks
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
+
+lock: $(INSTALLED) ## pin what pyproject.toml asks for (UPGRADE=--upgrade for newer versions)
+	@$(LOCK) pyproject.toml --output-file requirements/run.txt
+	@$(LOCK) pyproject.toml --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
+	@echo 'celery[redis]' | $(LOCK) - --constraint requirements/run.txt --output-file requirements/caller.txt
+
+clean: ## remove .venv and everything that was made
+	@rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Without ensurepip, which some distributions leave out, the machine's own pip fills the environment.
+$(INSTALLED): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear --without-pip $(VENV)
+	@if $(PYTHON) -m pip --version >/dev/null 2>&1; then pip="$(PYTHON) -m pip --python $(BIN)/python"; \
+	elif $(BIN)/python -m ensurepip >/dev/null 2>&1; then pip="$(BIN)/python -m pip"; \
+	else echo "pip is missing: install it (apt-get install python3-pip, dnf install python3-pip)" >&2; exit 1; fi; \
+	echo "Installing the pinned dependencies into $(VENV); this can take a minute"; \
+	install="$$pip --disable-pip-version-check --no-input install -qq"; \
+	$$install --require-hashes -r requirements/dev.txt && $$install --no-deps --no-build-isolation -e .
+	@touch $@
