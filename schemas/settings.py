@@ -71,7 +71,7 @@ class Connection:
 def _matching(pattern: str, what: str) -> validate.Regexp:
     # marshmallow formats the text of an error: a pattern's braces are to be left alone.
     shown = pattern.replace("{", "{{").replace("}", "}}")
-    return validate.Regexp(rf"(?:{pattern})\Z", error=f"{what} must match {shown}")
+    return validate.Regexp(rf"(?:{pattern})\Z", flags=re.ASCII, error=f"{what} must match {shown}")
 
 
 class ConfigurationSchema(Schema):

@@ -13,6 +13,7 @@ from worker.environment import environment
 from worker.errors import DeliveryError, PermanentError, SecretKeyError, TransientError
 from worker.failures import AlertType, Failure
 from worker.firehose.batching import Unit, records_in
+from worker.firehose.creation import reconsidered
 from worker.firehose.put import Outcome, put
 from worker.firehose.regions import regions
 from worker.firehose.verdicts import verdict
@@ -114,6 +115,8 @@ class DeliveryTask(ForwarderTask):
             return put(self.app.clients.get(configuration, stream.region), stream.name, units)
         except FIREHOSE_ERRORS as error:
             found = verdict(error)
+            if found.failure.alert_type is AlertType.STREAM_NOT_FOUND:
+                found = reconsidered(found, self.app.clients.get(configuration, stream.region), stream.name)
             if found.renew_client:
                 self.app.clients.forget(stream.configuration, stream.region)
             with self.bookkeeping():

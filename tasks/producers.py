@@ -53,6 +53,9 @@ class ProducerTask(ForwarderTask):
     def forward(self, changes: list[Change], skips: Counter[Skip]) -> None:
         """Send each change to the streams of its audience's connections."""
         snapshot = self.app.state.registry.snapshot()
+        if any(change.audience_id not in snapshot.routes for change in changes):
+            # Nobody must miss a change for having been connected within the last second.
+            snapshot = self.app.state.registry.latest()
         if snapshot.unreadable:
             changes = self._without_unreadable(changes, snapshot)
         streams, skipped = fan_out(changes, snapshot)

@@ -4,11 +4,15 @@ Celery shows a task's arguments in its events, in `inspect active` and so in Flo
 the text of them comes from whoever sent the message. Ours hold identity values.
 """
 
+import logging
 from typing import Any
 
 from celery.worker.request import Request
 
 HIDDEN = "(not shown)"
+
+# At DEBUG, Celery writes down the messages that it hands to its pool.
+logging.getLogger("celery.pool").setLevel(logging.INFO)
 
 
 class DiscreetRequest(Request):  # type: ignore[misc]

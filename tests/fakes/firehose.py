@@ -19,13 +19,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 MAX_RECORDS = 500
 MAX_RECORD_BYTES = 1_024_000
 MAX_BATCH_BYTES = 4 * 2**20
+"""Counted as base64: the stricter reading of what AWS says."""
 STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/")
 
@@ -106,7 +107,20 @@ def fail(answer: Answer, times: int | None = None, stream: str | None = None) ->
             return None
         if left[0] is not None:
             left[0] -= 1
-        return answer
+        return replace(answer)
+
+    return fault
+
+
+def becomes_active_once_described(stream: Stream) -> Fault:
+    """A stream that is being created, and is ready just after somebody has asked."""
+
+    def fault(call: Call) -> Answer | None:
+        if call.operation != "DescribeDeliveryStream" or call.stream_name != stream.name:
+            return None
+        described = Answer(200, {"DeliveryStreamDescription": _description(stream, call)})
+        stream.status = "ACTIVE"
+        return described
 
     return fault
 
@@ -217,7 +231,7 @@ def _limits(records: list[bytes]) -> str:
         return f"{len(records)} records"
     if any(len(data) > MAX_RECORD_BYTES for data in records):
         return "a record over 1,000 KiB"
-    if sum(map(len, records)) > MAX_BATCH_BYTES:
+    if sum((len(data) + 2) // 3 * 4 for data in records) > MAX_BATCH_BYTES:
         return "more than 4 MiB"
     return ""
 

@@ -1,5 +1,6 @@
 """boto3 clients, one a configuration and region, with the credentials of the configuration."""
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +29,9 @@ CONFIG = Config(
     parameter_validation=False,
     user_agent_extra="audience-firehose",
 )
+
+# At DEBUG, botocore writes down what it sends and receives: records, and the keys of an assumed role.
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 
 class Cipher(Protocol):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mypy_boto3_firehose.type_defs import PutRecordBatchResponseEntryTypeDef
 
 MALFORMED_RESPONSE = "MalformedResponse"
-"""Our own code: an answer that does not have one entry a record."""
+"""Our own code: an answer that does not say of each record what became of it."""
 
 
 class Outcome(NamedTuple):
@@ -35,10 +35,10 @@ def put(client: "FirehoseClient", delivery_stream_name: str, units: Sequence[Uni
     response = client.put_record_batch(
         DeliveryStreamName=delivery_stream_name, Records=[{"Data": line.encode()} for line in lines]
     )
-    if not response["FailedPutCount"]:
+    if response.get("FailedPutCount") == 0:
         return Outcome(len(lines), 0, [], None)
-    answers = response["RequestResponses"]
-    if len(answers) != len(lines):
+    answers = response.get("RequestResponses", [])
+    if len(answers) != len(lines) or not any("ErrorCode" in answer for answer in answers):
         failure = of_code(MALFORMED_RESPONSE, status=500).failure
         return Outcome(0, len(lines), list(units), failure)
     return _partial(units, answers)

@@ -32,7 +32,8 @@ TRANSIENT_CODES = {
     "ConcurrentModificationException",
 }
 RETRY_STATUS = {429, *range(500, 600)}
-TRANSIENT_PREFIXES = ("Throttling", "RequestTimeout")
+THROTTLING_PREFIX = "Throttl"
+TRANSIENT_PREFIXES = (THROTTLING_PREFIX, "RequestTimeout")
 EXPIRED_CODES = {"ExpiredTokenException", "ExpiredToken"}
 PERMANENT_CODES = {
     "ResourceNotFoundException": AlertType.STREAM_NOT_FOUND,
@@ -41,7 +42,9 @@ PERMANENT_CODES = {
     "InvalidSignatureException": AlertType.INVALID_CREDENTIALS,
     "SignatureDoesNotMatch": AlertType.INVALID_CREDENTIALS,
     "IncompleteSignature": AlertType.INVALID_CREDENTIALS,
+    "IncompleteSignatureException": AlertType.INVALID_CREDENTIALS,
     "MissingAuthenticationToken": AlertType.INVALID_CREDENTIALS,
+    "MissingAuthenticationTokenException": AlertType.INVALID_CREDENTIALS,
     "OptInRequired": AlertType.INVALID_CREDENTIALS,
 }
 ACCESS_DENIED_PREFIX = "AccessDenied"
@@ -114,7 +117,7 @@ def is_throttling(code: str) -> bool:
         "RequestLimitExceeded",
         "LimitExceededException",
         "TooManyRequestsException",
-    } or code.startswith("Throttling")
+    } or code.startswith(THROTTLING_PREFIX)
 
 
 def _transient(code: str) -> Verdict:

@@ -91,11 +91,15 @@ class Registry:
 
     def snapshot(self) -> Snapshot:
         """The registry, at most a second old."""
-        now = self._monotonic()
-        if self._snapshot is None or now - self._looked_at >= REFRESH_AFTER:
-            self._looked_at = now
-            if self._snapshot is None or int(self._redis.get(VERSION) or 0) != self._snapshot.version:
-                self._snapshot = self._load()
+        if self._snapshot is not None and self._monotonic() - self._looked_at < REFRESH_AFTER:
+            return self._snapshot
+        return self.latest()
+
+    def latest(self) -> Snapshot:
+        """The registry as it is now."""
+        self._looked_at = self._monotonic()
+        if self._snapshot is None or int(self._redis.get(VERSION) or 0) != self._snapshot.version:
+            self._snapshot = self._load()
         return self._snapshot
 
     def configure(self, name: str, secret_access_key: str | None = None, **settings: Any) -> Configuration:

@@ -1,0 +1,80 @@
+"""One stack for all stories. Each story has audiences and streams of its own."""
+
+import pytest
+from firehose import FakeFirehose
+from stack import Stack
+
+from worker.local import processes
+
+READY_AUDIENCES = 70
+"""Connected before the worker starts, so that a story does not wait for its queue."""
+DOCUMENTED_AUDIENCE = 123123
+
+
+@pytest.fixture(scope="session")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("stack")
+
+
+@pytest.fixture(scope="session")
+def redis_url(directory):
+    with processes.redis(directory) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def running(directory, redis_url):
+    """The stack with its worker, and its audiences that no story has taken yet."""
+    with FakeFirehose() as firehose:
+        stack = Stack(directory, redis_url, firehose, databases=(0, 1))
+        stack.configure("main")
+        ready = [stack.audience(number=DOCUMENTED_AUDIENCE)]
+        ready += [stack.audience() for _ in range(READY_AUDIENCES)]
+        with stack.worker("--concurrency", "2") as worker:
+            with stack.watching():
+                yield stack, ready
+            assert worker.stop() == 0
+
+
+@pytest.fixture
+def stack(running):
+    """The running stack, with a Firehose that has no faults."""
+    stack, _ = running
+    yield stack
+    stack.firehose.faults.clear()
+
+
+@pytest.fixture
+def audience(running, stack):
+    """An audience with a stream of its own that the worker consumes."""
+    return running[1].pop()
+
+
+@pytest.fixture
+def another_audience(running, stack):
+    """One more."""
+    return running[1].pop()
+
+
+@pytest.fixture
+def documented_audience(running, stack):
+    """The audience of the documented examples."""
+    return running[1][0]
+
+
+@pytest.fixture
+def quiet_stack(directory, redis_url, request):
+    """A stack without a worker, on databases of its own: the story starts its workers itself."""
+    own_directory = directory / request.node.name
+    own_directory.mkdir()
+    with FakeFirehose() as firehose:
+        stack = Stack(own_directory, redis_url, firehose, databases=(2, 3))
+        stack.broker_client().flushdb()
+        stack.state.redis.flushdb()
+        stack.configure("main")
+        yield stack
+
+
+def pytest_collection_modifyitems(items):
+    """The search for leaks comes last, when there is everything to search."""
+    items.sort(key=lambda item: item.path.name == "test_secrecy.py")

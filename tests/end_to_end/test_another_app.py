@@ -1,0 +1,43 @@
+"""An app in an environment of its own: Celery for Redis, and nothing of this project."""
+
+import subprocess
+import sys
+
+import pytest
+from waiting import eventually
+
+from worker.local.processes import ROOT
+
+ENQUEUE = """
+import importlib.util, json, sys
+from celery import Celery
+
+assert not any(importlib.util.find_spec(name) for name in ("worker", "schemas", "tasks", "boto3"))
+app = Celery("another-app", broker=sys.argv[1])
+app.send_task("audience.forward", kwargs={"changes": json.loads(sys.argv[2])}, queue="audience.changes")
+"""
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory):
+    """A Python with `requirements/caller.txt` installed."""
+    directory = tmp_path_factory.mktemp("another-app")
+    run(sys.executable, "-m", "venv", directory)
+    python = directory / "bin" / "python"
+    quietly = ("--quiet", "--disable-pip-version-check", "--no-input")
+    run(python, "-m", "pip", "install", *quietly, "--require-hashes", "-r", ROOT / "requirements/caller.txt")
+    return python
+
+
+def run(*command, **options):
+    subprocess.run([str(part) for part in command], check=True, timeout=120, **options)
+
+
+def test_an_app_that_imports_nothing_of_ours_enqueues_by_name(stack, audience, bare_python, tmp_path):
+    import json
+
+    broker = stack.environment["CELERY_BROKER_URL"]
+    changes = json.dumps(audience.added("secretive-1"))
+    run(bare_python, "-c", ENQUEUE, broker, changes, cwd=tmp_path)
+    eventually(audience.received)
+    assert audience.customers() == ["secretive-1"]

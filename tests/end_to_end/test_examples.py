@@ -1,0 +1,66 @@
+"""The documented examples, byte for byte."""
+
+import pytest
+from waiting import eventually
+
+USER = (
+    '"UserIdentities":{"CustomerId":"p.fogg138","Email":"","Other":"balloondude83",'
+    '"Other3":"balloongal89","FacebookId":"phileas83"'
+)
+HEAD = '{"MembershipChangedTimestamp":"1234565788","AudienceId":123123,"AudienceName":"LowEngagement",'
+ADDED = HEAD + f'"IsMember":true,{USER},"GoogleAdvertisingIdentifier":"phileas83"}}}}\n'
+REMOVED = HEAD + f'"IsMember":false,{USER}}}}}\n'
+DELETED = HEAD + '"IsMember":false,"UserIdentities":{},"IsDeleted":true}\n'
+CHANGED_FROM = HEAD + '"IsMember":false,"UserIdentities":{"CustomerId":"p.fogg138"}}\n'
+CHANGED_TO = HEAD + '"IsMember":true,"UserIdentities":{"CustomerId":"phileas83","Email":""}}\n'
+
+IDENTITIES = {
+    "CustomerId": "p.fogg138",
+    "Email": "",
+    "Other": "balloondude83",
+    "Other3": "balloongal89",
+    "FacebookId": "phileas83",
+}
+
+
+@pytest.fixture
+def documented(documented_audience, stack):
+    """What `send_task` with these changes brings into the stream of the documented audience."""
+
+    def forward(*changes):
+        before = len(documented_audience.received())
+        stack.send(*(documented_audience.change(**change) for change in changes))
+        eventually(lambda: len(documented_audience.received()) > before)
+        return b"".join(documented_audience.received()[before:]).decode()
+
+    return forward
+
+
+def test_member_added(documented):
+    user = IDENTITIES | {"GoogleAdvertisingIdentifier": "phileas83"}
+    assert documented({"kind": "member_added", "user_identities": user}) == ADDED
+
+
+def test_member_removed(documented):
+    assert documented({"kind": "member_removed", "user_identities": IDENTITIES}) == REMOVED
+
+
+def test_identity_changed(documented):
+    before, after = {"CustomerId": "p.fogg138"}, {"CustomerId": "phileas83", "Email": ""}
+    change = {"kind": "identity_changed", "previous_user_identities": before, "user_identities": after}
+    assert documented(change) == CHANGED_FROM + CHANGED_TO
+
+
+def test_audience_deleted(documented):
+    assert documented({"kind": "audience_deleted"}) == DELETED
+
+
+def test_changes_of_one_message_keep_their_order(documented):
+    added = {
+        "kind": "member_added",
+        "user_identities": IDENTITIES | {"GoogleAdvertisingIdentifier": "phileas83"},
+    }
+    removed = {"kind": "member_removed", "user_identities": IDENTITIES}
+    assert (
+        documented(added, removed, added, {"kind": "audience_deleted"}) == ADDED + REMOVED + ADDED + DELETED
+    )

@@ -1,0 +1,60 @@
+"""Whatever else is put into a queue ends as a dead letter with an alert, and the worker lives on."""
+
+import json
+
+import pytest
+from waiting import eventually
+
+from worker.queues import CHANGES_QUEUE
+
+FOREIGN = {
+    "a broken body": (b'[[], {"changes": [{"user": "secretive', {"task": "audience.forward"}),
+    "a body that is no text": (b"\xff\xfe\xfd secretive", {"task": "audience.forward"}),
+    "a body that cannot be unpacked": (
+        b"\xff\xfe\xfd secretive",
+        {"task": "audience.forward", "compression": "application/zstd"},
+    ),
+    "no task call": (b'{"hello": "secretive"}', {}),
+    "a task that does not exist": (b'[["secretive"], {}, {}]', {"task": "reports.daily"}),
+    "a number": (b"5", {"task": "audience.forward"}),
+    "two thirds of a call": (b'[[], {"changes": ["secretive"]}]', {"task": "audience.forward"}),
+    "a call with a list of named arguments": (b'[[], ["secretive"], {}]', {"task": "audience.forward"}),
+    "a call with an object of arguments": (b'[{"secretive": 1}, {}, {}]', {"task": "audience.forward"}),
+    "an embed that is no object": (b'[[], {"changes": ["secretive"]}, 7]', {"task": "audience.forward"}),
+    "named arguments that the task does not have": (
+        b'[[], {"secretive": 1}, {}]',
+        {"task": "audience.forward"},
+    ),
+    "changes that are no list": (b'[[], {"changes": "secretive"}, {}]', {"task": "audience.forward"}),
+}
+
+
+def letters(stack):
+    return {letter.id: letter for letter in stack.state.dead_letters.all()}
+
+
+def content(message):
+    """What was sent, from what is kept of it: the body as it came, or the arguments of a call."""
+    if "body" in message.kwargs:
+        return message.kwargs["body"]
+    return json.dumps([message.args, message.kwargs, {}])
+
+
+@pytest.mark.parametrize(("body", "headers"), FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_message_is_kept_and_told_of(stack, audience, body, headers):
+    before = letters(stack)
+    stack.push_raw(CHANGES_QUEUE, body, **headers)
+    (identifier,) = eventually(lambda: letters(stack).keys() - before.keys())
+    kept = stack.state.dead_letters.message(letters(stack)[identifier])
+    assert content(kept) == body.decode(errors="backslashreplace")
+    (alert,) = [alert for alert in stack.state.alerts.all() if alert.dead_letter_id == identifier]
+    assert alert.type == "Invalid Change"
+    stack.send(*audience.added("secretive-after"))
+    eventually(audience.received)
+
+
+def test_two_unknown_tasks_with_the_same_arguments_are_two_dead_letters(stack):
+    before = letters(stack)
+    for task in ("reports.daily", "reports.weekly"):
+        stack.push_raw(CHANGES_QUEUE, b"[[], {}, {}]", task=task, id="one")
+    eventually(lambda: len(letters(stack).keys() - before.keys()) == 2)

@@ -1,0 +1,65 @@
+"""Which queues a worker consumes, and what stays apart."""
+
+from firehose import error, fail
+from waiting import always, eventually
+
+WITHIN = 5.0
+"""Seconds: the contract's, for a new connection."""
+
+
+def test_a_new_connection_is_consumed_within_five_seconds(stack):
+    audience = stack.audience()
+    stack.send(*audience.added("secretive-1"))
+    eventually(audience.received, timeout=WITHIN)
+
+
+def test_the_queue_of_a_removed_connection_is_left_alone(stack, audience):
+    stack.state.registry.disconnect(audience.connection_id)
+    consumed = f"Canceling queue {audience.stream.queue}"
+    eventually(lambda: consumed in stack.logs[0].read_text())
+    stack.call(audience.stream.task, {}, queue=audience.stream.queue)
+    # The worker may have been listening still, and then puts it back.
+    eventually(lambda: audience.waiting() == 1)
+    assert always(lambda: audience.waiting() == 1, seconds=1)
+    stack.broker_client().delete(audience.stream.queue)
+
+
+def test_an_audience_may_have_several_streams(stack, audience, another_audience):
+    stack.audience(number=audience.id, stream=another_audience.stream.name, append_newline=False)
+    eventually(lambda: stack.send(*audience.added("secretive-1")) and another_audience.received())
+    eventually(audience.received)
+    assert audience.received()[0] == another_audience.received()[0] + b"\n"
+
+
+def test_the_same_name_under_another_account_is_another_stream(stack):
+    stack.configure("account-a", access_key_id="AKIASECRETIVE000A")
+    stack.configure("account-b", access_key_id="AKIASECRETIVE000B")
+    stack.firehose.create("shared-name", access_key_id="AKIASECRETIVE000A")
+    stack.firehose.create("shared-name", access_key_id="AKIASECRETIVE000B")
+    stack.firehose.faults.append(
+        lambda call: error("AccessDeniedException") if call.access_key_id.endswith("B") else None
+    )
+    a = stack.audience(configuration="account-a", stream="shared-name")
+    b = stack.audience(configuration="account-b", stream="shared-name")
+    eventually(lambda: stack.send(*b.added("secretive-b")) and b.letters())
+    eventually(lambda: stack.state.gates.get(b.stream))
+    stack.send(*a.added("secretive-a"))
+    (line,) = eventually(lambda: stack.firehose.accepted("shared-name", access_key_id="AKIASECRETIVE000A"))
+    assert b"secretive-a" in line
+    assert not stack.state.gates.get(a.stream)
+    assert not stack.firehose.accepted("shared-name", access_key_id="AKIASECRETIVE000B")
+
+
+def test_a_failing_stream_does_not_hold_up_another(stack, audience, another_audience):
+    stack.firehose.faults.append(fail(error("InternalFailure", 500), stream=audience.stream.name))
+    stack.send(*audience.added("secretive-late"), *another_audience.added("secretive-on-time"))
+    eventually(another_audience.received)
+
+
+def test_q_narrows_a_worker_to_the_queues_it_names(quiet_stack):
+    mine, other = quiet_stack.audience(), quiet_stack.audience()
+    with quiet_stack.worker("-Q", f"audience.changes,{mine.stream.queue}"):
+        quiet_stack.send(*mine.added("secretive-mine"), *other.added("secretive-other"))
+        eventually(mine.received)
+        eventually(other.waiting)
+        assert always(lambda: not other.received(), seconds=1)

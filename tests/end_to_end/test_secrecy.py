@@ -1,0 +1,90 @@
+"""Runs after all other stories: what they said in confidence has come to nobody's eyes."""
+
+import json
+import re
+import threading
+from base64 import b64encode
+from dataclasses import asdict
+
+import pytest
+from firehose import Answer, fail
+from stack import SECRET_ACCESS_KEY
+from waiting import eventually
+
+PERSONAL = re.compile(r"secretive|fogg|phileas|balloon", re.IGNORECASE)
+"""Every identity value and every secret of the stories has one of these in it."""
+ACCESS_KEY_ID = re.compile(r"AKIASECRETIVE\w*")
+"""An access key's ID is a name, not a secret."""
+
+
+def leaks(text):
+    return [found.group() for found in PERSONAL.finditer(ACCESS_KEY_ID.sub("", text))]
+
+
+@pytest.fixture
+def mishap(stack, audience):
+    """A dead letter and its alert, however few stories have run."""
+    stack.send(audience.added_user(CustomerId="secretive" + "x" * 2 * 10**6))
+    eventually(audience.letters)
+
+
+def test_what_a_worker_holds_is_not_shown(stack, audience):
+    go = threading.Event()
+    stack.firehose.faults.append(fail(Answer(wait=go), stream=audience.stream.name))
+    stack.send(*audience.added("secretive-tomorrow"), countdown=24 * 3600)
+    stack.send(*audience.added("secretive-now"))
+    eventually(audience.received)
+    try:
+        assert audience.stream.task in repr(stack.inspect("active"))
+        assert "audience.forward" in repr(stack.inspect("scheduled"))
+        stack.inspect("reserved")
+    finally:
+        go.set()
+    assert not leaks("".join(stack.seen))
+
+
+def test_events_show_no_identity_and_no_secret(stack):
+    seen = "".join(stack.seen)
+    assert "task-received" in seen
+    assert not leaks(seen)
+
+
+def test_logs_show_no_identity_and_no_secret(stack):
+    for log in stack.directory.rglob("*.log"):
+        assert not leaks(log.read_text(errors="replace")), log.name
+
+
+def test_not_even_a_worker_that_logs_everything_shows_them(quiet_stack):
+    audience = quiet_stack.audience()
+    with quiet_stack.worker("--loglevel", "DEBUG") as worker:
+        quiet_stack.send(*audience.added("secretive-1"))
+        (line,) = eventually(audience.received)
+    assert "DEBUG" in worker.output()
+    assert not leaks(worker.output())
+    assert b64encode(line).decode()[:40] not in worker.output()
+
+
+@pytest.mark.usefixtures("mishap")
+def test_alerts_show_no_identity_and_no_secret(stack):
+    alerts = [json.dumps(asdict(alert)) for alert in stack.state.alerts.all()]
+    assert alerts
+    assert not leaks("".join(alerts))
+
+
+@pytest.mark.usefixtures("mishap")
+def test_what_is_told_of_a_dead_letter_shows_no_identity_and_no_secret(stack):
+    letters = [json.dumps(asdict(letter)) for letter in stack.state.dead_letters.all()]
+    assert letters
+    assert not leaks("".join(letters))
+
+
+def test_secrets_are_nowhere_in_redis(stack):
+    redis = stack.state.redis
+    stored = [redis.hgetall(key) for key in redis.keys("audience:config*")]
+    assert stored
+    assert SECRET_ACCESS_KEY not in repr(stored)
+
+
+def test_the_search_finds_what_it_looks_for():
+    assert leaks('{"CustomerId": "Secretive-1"}') == ["Secretive"]
+    assert not leaks("AKIASECRETIVE0001")

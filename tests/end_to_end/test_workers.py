@@ -1,0 +1,67 @@
+"""Workers come and go, and so does the broker; records do not."""
+
+import os
+import signal
+import threading
+
+import pytest
+from firehose import Answer, fail
+from waiting import always, eventually
+
+
+@pytest.fixture
+def hanging():
+    """An answer of Firehose that comes only when it is let go. The records are taken at once."""
+    go = threading.Event()
+    yield Answer(wait=go)
+    go.set()
+
+
+def test_sigterm_finishes_what_is_in_flight(quiet_stack, hanging):
+    audience = quiet_stack.audience()
+    quiet_stack.firehose.faults.append(fail(hanging, times=1))
+    with quiet_stack.worker() as worker:
+        quiet_stack.send(*audience.added("secretive-in-flight"))
+        eventually(audience.received)
+        os.kill(worker.pid, signal.SIGTERM)
+        assert always(lambda: worker.is_running, seconds=0.5)
+        hanging.wait.set()
+        eventually(lambda: not worker.is_running)
+    assert quiet_stack.state.counters.of(audience.stream).delivered == 1
+    assert not quiet_stack.broker_client().hlen("unacked")
+    assert not audience.waiting()
+
+
+def test_what_a_killed_worker_had_in_hand_is_delivered_by_the_next(quiet_stack, hanging):
+    audience = quiet_stack.audience()
+    quiet_stack.firehose.faults.append(fail(hanging, times=1))
+    with quiet_stack.worker() as worker:
+        quiet_stack.send(*audience.added("secretive-in-hand"))
+        eventually(audience.received)
+        worker.kill()
+    assert quiet_stack.broker_client().hlen("unacked") == 1
+    with quiet_stack.worker(env={"AUDIENCE_VISIBILITY_TIMEOUT": "1"}):
+        eventually(lambda: quiet_stack.state.counters.of(audience.stream).delivered == 1)
+    assert audience.customers() == ["secretive-in-hand"] * 2
+
+
+def test_a_worker_finds_its_streams_again_after_the_broker_was_away(quiet_stack):
+    flowing, closed = quiet_stack.audience(), quiet_stack.audience()
+    quiet_stack.state.gates.close(closed.stream, "operator")
+    with quiet_stack.worker() as worker:
+        lose_the_broker(quiet_stack)
+        eventually(lambda: "Connection to broker lost" in worker.output())
+        quiet_stack.send(*flowing.added("secretive-1"), *closed.added("secretive-2"))
+        eventually(flowing.received)
+        assert always(lambda: not closed.received(), seconds=1)
+        quiet_stack.state.gates.open(closed.stream)
+        eventually(closed.received)
+
+
+def lose_the_broker(stack):
+    """Cut every connection to the broker's database but our own."""
+    client = stack.broker_client()
+    mine = client.client_id()
+    for connection in client.client_list():
+        if int(connection["db"]) == stack.databases[0] and int(connection["id"]) != mine:
+            client.client_kill_filter(_id=connection["id"])

@@ -1,0 +1,82 @@
+"""A worker in the test's own process: real messages, real Celery tracing, no waiting.
+
+Messages live in kombu's in-memory broker. Each is run as a worker's pool would run it,
+and acknowledged, rejected or put back as its outcome says. Countdowns are not waited for.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from celery.concurrency.solo import TaskPool
+from kombu.transport import memory
+
+from worker.celery import AudienceFirehose
+from worker.queues import CHANGES_QUEUE
+from worker.requests import DiscreetRequest
+
+MANY = 1000
+"""Messages after which a queue must be empty; a loop does not end otherwise."""
+
+
+@dataclass
+class LittleWorker:
+    """Runs what waits in the broker's queues."""
+
+    app: AudienceFirehose
+
+    def __post_init__(self) -> None:
+        self.pool = TaskPool(1, app=self.app)
+
+    def send(self, task: str, kwargs: Any, queue: str = CHANGES_QUEUE, **options: Any) -> None:
+        """Enqueue a call."""
+        self.app.send_task(task, kwargs=kwargs, queue=queue, **options)
+
+    def waiting(self, queue: str) -> list[Any]:
+        """What waits in a queue; it stays there."""
+        with self.app.connection_for_read() as connection:
+            channel = connection.default_channel
+            messages = []
+            while (message := channel.basic_get(queue)) is not None:
+                messages.append(message)
+            for message in reversed(messages):
+                message.requeue()
+            return messages
+
+    def calls(self, queue: str) -> list[dict[str, Any]]:
+        """The named arguments of the calls that wait in a queue."""
+        return [message.payload[1] for message in self.waiting(queue)]
+
+    def run_one(self, queue: str) -> bool:
+        """Run the next message of a queue. False where there is none."""
+        with self.app.connection_for_read() as connection:
+            message = connection.default_channel.basic_get(queue)
+            if message is None:
+                return False
+            self._request(message).execute_using_pool(self.pool)
+            return True
+
+    def run(self, queue: str) -> int:
+        """Run messages of a queue until none is left; how many that were."""
+        for count in range(MANY):
+            if not self.run_one(queue):
+                return count
+        raise AssertionError(f"{queue} does not come to an end")
+
+    def _request(self, message: Any) -> DiscreetRequest:
+        return DiscreetRequest(
+            message,
+            on_ack=lambda *_: message.ack(),
+            on_reject=lambda _, __, requeue: message.reject(requeue=requeue),
+            app=self.app,
+            hostname="little-worker",
+            task=self.app.tasks[message.headers["task"]],
+            body=message.body,
+            headers=message.headers,
+            decoded=False,
+        )
+
+
+def forget_all_messages() -> None:
+    """Empty the in-memory broker, which all of a process shares."""
+    for queue in memory.Channel.queues.values():
+        queue.queue.clear()

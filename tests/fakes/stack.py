@@ -1,0 +1,231 @@
+"""Everything a user would run, for real: Redis, workers, another app. Only Firehose is a fake."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from celery import Celery
+from cryptography.fernet import Fernet
+from firehose import FakeFirehose
+from waiting import eventually
+
+from worker.environment import read
+from worker.local import processes
+from worker.queues import CHANGES_QUEUE, Stream
+from worker.state import connect
+from worker.state.alerts import Alert
+from worker.state.dead_letters import DeadLetter
+from worker.state.registry import stream_of_connection
+
+ACCESS_KEY_ID = "AKIASECRETIVE0001"
+SECRET_ACCESS_KEY = "secretive-access-key"
+RETRY_MAX = 3
+
+
+@dataclass
+class Audience:
+    """An audience tied to a stream of its own."""
+
+    stack: "Stack"
+    id: int
+    stream: Stream
+    connection_id: str
+
+    def added(self, *customers: str) -> list[dict[str, Any]]:
+        """Changes: these customers have joined."""
+        return [self.change("member_added", user_identities={"CustomerId": c}) for c in customers]
+
+    def change(self, kind: str, **keys: Any) -> dict[str, Any]:
+        """A change of this audience."""
+        given = {
+            "type": kind,
+            "audience_id": self.id,
+            "audience_internal_name": "LowEngagement",
+            "timestamp": 1234565788,
+        }
+        return given | keys
+
+    def added_user(self, **identities: str) -> dict[str, Any]:
+        """A change: a user with these identities has joined."""
+        return self.change("member_added", user_identities=identities)
+
+    def received(self) -> list[bytes]:
+        """The lines that arrived in the stream."""
+        return self.stack.firehose.accepted(self.stream.name, self.stream.region)
+
+    def customers(self) -> list[str]:
+        """The customers whose records arrived in the stream."""
+        return [json.loads(line)["UserIdentities"]["CustomerId"] for line in self.received()]
+
+    def puts(self) -> list[int]:
+        """How many records each request of this stream held."""
+        with self.stack.firehose.lock:
+            calls = list(self.stack.firehose.calls)
+        return [
+            len(call.records)
+            for call in calls
+            if call.stream_name == self.stream.name and call.operation.startswith("Put")
+        ]
+
+    def alerts(self) -> list[Alert]:
+        """What operators are told of this audience."""
+        return [alert for alert in self.stack.state.alerts.all() if self.id in alert.audience_ids]
+
+    def letters(self) -> list[DeadLetter]:
+        """What could not be delivered to this audience's stream."""
+        return [letter for letter in self.stack.state.dead_letters.all() if self.id in letter.audience_ids]
+
+    def waiting(self) -> int:
+        """How many messages wait in the stream's queue."""
+        return int(self.stack.broker_client().llen(self.stream.queue))
+
+
+@dataclass
+class Stack:
+    """A private Redis, a fake Firehose, an app that enqueues, and an operator's view of the state."""
+
+    directory: Path
+    redis_url: str
+    firehose: FakeFirehose
+    databases: tuple[int, int]
+    secret_key: str = field(default_factory=lambda: Fernet.generate_key().decode(), repr=False)
+    seen: list[str] = field(default_factory=list)
+    """Everything that operators could have seen on a screen: events and answers of `inspect`."""
+
+    def __post_init__(self) -> None:
+        self.state = connect(read(self.environment))
+        self.caller = Celery("another-app", broker=self.environment["CELERY_BROKER_URL"])
+        self.names = count(1)
+        self.logs: list[Path] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker is started with. Retries follow at once: the waits have tests of their own."""
+        broker, memory = self.databases
+        return {
+            "CELERY_BROKER_URL": f"{self.redis_url}/{broker}",
+            "AUDIENCE_REDIS_URL": f"{self.redis_url}/{memory}",
+            "AUDIENCE_SECRET_KEY": self.secret_key,
+            "AUDIENCE_RETRY_MAX": str(RETRY_MAX),
+            "AUDIENCE_RETRY_BACKOFF_MAX": "0",
+            "AWS_ENDPOINT_URL_FIREHOSE": self.firehose.url,
+        }
+
+    @contextmanager
+    def worker(self, *options: str, env: Mapping[str, str] | None = None) -> Iterator[processes.Process]:
+        """A worker that consumes."""
+        name = f"worker{len(self.logs)}"
+        log = self.directory / f"{name}.log"
+        self.logs.append(log)
+        started = processes.worker(log, self.environment | dict(env or {}), *options, name=name)
+        with started as process:
+            yield processes.wait_for_worker(process)
+
+    def configure(self, name: str, access_key_id: str = ACCESS_KEY_ID, **settings: Any) -> None:
+        """A configuration with a stored secret."""
+        self.state.registry.configure(
+            name=name, access_key_id=access_key_id, secret_access_key=SECRET_ACCESS_KEY, **settings
+        )
+
+    def audience(
+        self,
+        configuration: str = "main",
+        stream: str | None = None,
+        region: str = "us-east-1",
+        number: int | None = None,
+        **settings: Any,
+    ) -> Audience:
+        """A new audience, tied to a new stream, or to one that is there."""
+        number = number or next(self.names)
+        name = stream or f"stream-{number}"
+        if stream is None:
+            self.firehose.create(name, region)
+        identifier = self.state.registry.connect(
+            audience_id=number,
+            configuration=configuration,
+            delivery_stream_name=name,
+            region=region,
+            **settings,
+        )
+        connection = self.state.registry.connection(identifier)
+        return Audience(self, number, stream_of_connection(connection), identifier)
+
+    def send(self, *changes: dict[str, Any], **options: Any) -> str:
+        """Enqueue changes as any app would: by the task's name, with plain Celery."""
+        return self.call("audience.forward", {"changes": list(changes)}, **options)
+
+    def call(self, task: str, kwargs: dict[str, Any], queue: str = CHANGES_QUEUE, **options: Any) -> str:
+        """Enqueue any call; the ID of its message."""
+        sent = self.caller.send_task(task, kwargs=kwargs, queue=queue, ignore_result=True, **options)
+        return str(sent.id)
+
+    def push_raw(self, queue: str, body: bytes, **headers: Any) -> None:
+        """Push a message whose envelope is right and whose body is anything at all."""
+        with self.caller.connection() as connection:
+            connection.default_channel.queue_declare(queue)
+            connection.Producer().publish(
+                body,
+                routing_key=queue,
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers={"id": str(uuid4())} | headers,
+            )
+
+    def broker_client(self) -> Any:
+        """The broker's Redis, to count what waits in it."""
+        return self.caller.connection().default_channel.client
+
+    def replay(self, letter: DeadLetter) -> None:
+        """What `audience-firehose replay` does."""
+        message = self.state.dead_letters.message(letter)
+        self.caller.send_task(
+            message.task,
+            args=message.args,
+            kwargs=message.kwargs,
+            queue=message.queue,
+            task_id=letter.replay_id,
+            ignore_result=True,
+        )
+        self.state.dead_letters.remove(letter)
+        self.state.alerts.resolve([letter.id])
+
+    def inspect(self, what: str) -> dict[str, Any]:
+        """What `celery inspect` shows of the workers; it is kept for the search for leaks."""
+        control = self.caller.control.inspect(timeout=1.0)
+        answer: dict[str, Any] = getattr(control, what)() or {}
+        self.seen.append(repr(answer))
+        return answer
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Keep every event that the workers send, as Flower would receive it."""
+        with self.caller.connection() as connection:
+            receiver = self.caller.events.Receiver(connection, handlers={"*": self._watch})
+            watcher = threading.Thread(target=_receive, args=(receiver,), daemon=True)
+            watcher.start()
+            yield
+            receiver.should_stop = True
+            watcher.join(5)
+
+    def _watch(self, event: dict[str, Any]) -> None:
+        self.seen.append(repr(event))
+
+
+def _receive(receiver: Any) -> None:
+    while not receiver.should_stop:
+        try:
+            receiver.capture(limit=None, timeout=0.5, wakeup=False)
+        except TimeoutError:
+            continue
+
+
+def until_idle(stack: Stack, is_done: Callable[[], bool]) -> None:
+    """Wait until something is so, and nothing waits for a worker."""
+    eventually(is_done)
+    eventually(lambda: not any(stack.inspect("active").values()))

@@ -1,0 +1,30 @@
+"""Waits for other processes, with a deadline."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+"""Seconds until a test gives up on another process."""
+
+
+def eventually(answer: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
+    """What `answer` says once that is true. Fails where it still is not when the time runs out."""
+    deadline = time.monotonic() + timeout
+    while not (found := answer()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what or 'it'} did not come true in {timeout} s; it is {found!r}")
+        time.sleep(0.02)
+    return found
+
+
+def always(answer: Callable[[], bool], seconds: float) -> bool:
+    """Whether `answer` stays true for a while."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not answer():
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,86 @@
+"""The identity catalogue: the names that streams receive are data, and these."""
+
+import pytest
+
+from schemas.identities import ROWS, Catalogue
+
+DOCUMENTED = {"CustomerId", "Email", "FacebookId", "Other", "Other3", "GoogleAdvertisingIdentifier"}
+BY_PATTERN = {"TwitterId", "GoogleId", "MicrosoftId", "YahooId", "AndroidId"} | {
+    "AppleAdvertisingIdentifier",
+    "AppleVendorIdentifier",
+    *(f"Other{number}" for number in (2, 4, 5, 6, 7, 8, 9, 10)),
+}
+SEEN = {
+    "MPID": "seen in third-party payloads",
+    "RokuAdvertisingIdentifier": "seen in a vendor SDK",
+    "RokuPublisherId": "seen in a vendor SDK",
+    "MicrosoftAdvertisingId": "seen in a vendor SDK",
+    "FireAdvertisingId": "seen in a vendor SDK",
+}
+DEVICES = {
+    "Android ID",
+    "Google Advertising ID",
+    "Apple Advertising ID",
+    "Apple Vendor ID",
+    "Fire Advertising ID",
+    "Microsoft Advertising ID",
+    "Roku Advertising ID",
+    "Roku Publisher ID",
+}
+USERS = {
+    "Customer ID",
+    "Email Address",
+    "Facebook ID",
+    "Google ID",
+    "Microsoft ID",
+    "mParticle ID",
+    "Other",
+    *(f"Other {number}" for number in range(2, 11)),
+    "Twitter ID",
+    "Yahoo ID",
+}
+
+
+def named(basis):
+    return {row.name for row in ROWS if row.basis == basis}
+
+
+def test_the_documented_identities_are_all_there():
+    assert {row.identity for row in ROWS if row.kind == "device"} == DEVICES
+    assert {row.identity for row in ROWS if row.kind == "user"} == USERS
+    assert len(ROWS) == 8 + 18
+
+
+def test_each_name_says_where_it_comes_from():
+    assert named("documented") == DOCUMENTED
+    assert named("by pattern") == BY_PATTERN
+    assert {row.name: row.basis for row in ROWS if row.name in SEEN} == SEEN
+    assert Catalogue().names == DOCUMENTED | BY_PATTERN | SEEN.keys()
+
+
+def test_an_operator_spells_a_name_as_their_consumers_do():
+    catalogue = Catalogue({"Email": "EmailAddress"})
+    assert "EmailAddress" in catalogue.names
+    assert "Email" not in catalogue.names
+    assert catalogue.spelled("Email") == "EmailAddress"
+    assert catalogue.standard("EmailAddress") == "Email"
+    assert catalogue.by_mparticle_type["email"] == "EmailAddress"
+
+
+def test_the_anonymous_name_can_be_spelled_too():
+    assert Catalogue({"MPID": "MparticleId"}).anonymous == "MparticleId"
+
+
+def test_names_may_be_exchanged():
+    catalogue = Catalogue({"Other": "Other2", "Other2": "Other"})
+    assert (catalogue.spelled("Other"), catalogue.standard("Other")) == ("Other2", "Other2")
+
+
+def test_a_spelling_of_no_identity_is_refused_with_the_names_there_are():
+    with pytest.raises(ValueError, match=r"not an identity name: EMail; the names are .*\bEmail\b"):
+        Catalogue({"EMail": "email"})
+
+
+def test_two_identities_cannot_share_a_name():
+    with pytest.raises(ValueError, match="two identities"):
+        Catalogue({"Other": "Email"})

@@ -1,0 +1,155 @@
+"""The bytes that a stream receives, and what each setting makes of them."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.changes import Change
+from schemas.identities import Catalogue
+from schemas.records import Skip, render
+from schemas.settings import Configuration, Connection
+
+USER = {
+    "CustomerId": "p.fogg138",
+    "Email": "",
+    "Other": "balloondude83",
+    "Other3": "balloongal89",
+    "FacebookId": "phileas83",
+    "GoogleAdvertisingIdentifier": "phileas83",
+}
+HEAD = b'{"MembershipChangedTimestamp":"1234565788","AudienceId":123123,"AudienceName":"LowEngagement",'
+
+
+def change(kind="member_added", user=USER, previous=None):
+    return Change(kind, 123123, "LowEngagement", 1234565788, user, previous or {})
+
+
+def view(catalogue=None, send_remove_on_identity_change=True, **settings):
+    configuration = Configuration("main", send_remove_on_identity_change=send_remove_on_identity_change)
+    return Connection(123123, "main", "travel", **settings).view(configuration, catalogue or Catalogue())
+
+
+def lines(change, view):
+    rendered = render(change, view)
+    assert not rendered.skipped
+    return b"".join(rendered.lines)
+
+
+def sent_identities(user, **settings):
+    return json.loads(lines(change(user=user), view(**settings)))["UserIdentities"]
+
+
+def test_the_documented_member_added():
+    assert lines(change(), view()) == HEAD + (
+        b'"IsMember":true,"UserIdentities":{"CustomerId":"p.fogg138","Email":"","Other":"balloondude83",'
+        b'"Other3":"balloongal89","FacebookId":"phileas83","GoogleAdvertisingIdentifier":"phileas83"}}\n'
+    )
+
+
+def test_the_documented_member_removed():
+    user = {name: value for name, value in USER.items() if name != "GoogleAdvertisingIdentifier"}
+    assert lines(change("member_removed", user), view()) == HEAD + (
+        b'"IsMember":false,"UserIdentities":{"CustomerId":"p.fogg138","Email":"","Other":"balloondude83",'
+        b'"Other3":"balloongal89","FacebookId":"phileas83"}}\n'
+    )
+
+
+def test_a_deleted_audience():
+    deleted = change("audience_deleted", user={})
+    expected = HEAD + b'"IsMember":false,"UserIdentities":{},"IsDeleted":true}\n'
+    assert lines(deleted, view()) == expected
+    assert lines(deleted, view(send_anonymous_users=False)) == expected
+
+
+def test_an_identity_change_is_a_removal_and_the_addition_after_it():
+    removal, addition = render(change("identity_changed", {"Email": "b"}, {"Email": "a"}), view()).lines
+    assert removal == HEAD + b'"IsMember":false,"UserIdentities":{"Email":"a"}}\n'
+    assert addition == HEAD + b'"IsMember":true,"UserIdentities":{"Email":"b"}}\n'
+
+
+def test_without_send_remove_on_identity_change_there_is_only_the_addition():
+    seen = view(send_remove_on_identity_change=False)
+    changed = change("identity_changed", {"Email": "b"}, {"Email": "a"})
+    assert lines(changed, seen) == HEAD + b'"IsMember":true,"UserIdentities":{"Email":"b"}}\n'
+
+
+def test_append_newline_can_be_turned_off():
+    assert lines(change(), view(append_newline=False)) + b"\n" == lines(change(), view())
+
+
+SWITCHES = {
+    "forward_email_addresses": "Email",
+    "forward_customer_ids": "CustomerId",
+    "forward_idfas": "AppleAdvertisingIdentifier",
+    "forward_google_advertising_ids": "GoogleAdvertisingIdentifier",
+}
+
+
+@pytest.mark.parametrize(("setting", "name"), SWITCHES.items())
+def test_a_switch_withholds_its_identity_and_no_other(setting, name):
+    everything = dict.fromkeys(sorted(Catalogue().names), "x")
+    assert sent_identities(everything) == everything
+    assert everything.keys() - sent_identities(everything, **{setting: False}).keys() == {name}
+
+
+@pytest.mark.parametrize("name", sorted(Catalogue().names))
+def test_any_identity_can_be_excluded(name):
+    everything = dict.fromkeys(sorted(Catalogue().names), "x")
+    assert everything.keys() - sent_identities(everything, identities_to_exclude=(name,)).keys() == {name}
+
+
+def test_switches_and_exclusions_go_by_the_standard_name_whatever_its_spelling():
+    catalogue = Catalogue({"Email": "EmailAddress", "Other": "Login"})
+    seen = view(catalogue, forward_email_addresses=False, identities_to_exclude=("Other",))
+    user = {"EmailAddress": "a", "Login": "b", "CustomerId": "c"}
+    assert json.loads(lines(change(user=user), seen))["UserIdentities"] == {"CustomerId": "c"}
+
+
+def test_anonymous_users_are_sent_by_default():
+    assert sent_identities({"MPID": "1"}) == {"MPID": "1"}
+
+
+def test_anonymous_users_can_be_left_out():
+    assert render(change(user={"MPID": "1"}), view(send_anonymous_users=False)) == ((), (Skip.ANONYMOUS,))
+
+
+def test_a_user_is_anonymous_who_is_left_with_an_mpid_alone():
+    seen = view(send_anonymous_users=False, forward_email_addresses=False)
+    assert render(change(user={"MPID": "1", "Email": "a"}), seen).skipped == (Skip.ANONYMOUS,)
+
+
+def test_a_user_with_any_other_identity_is_not_anonymous():
+    assert sent_identities({"MPID": "1", "Email": ""}, send_anonymous_users=False) == {
+        "MPID": "1",
+        "Email": "",
+    }
+    assert sent_identities({"Email": "a"}, send_anonymous_users=False) == {"Email": "a"}
+
+
+def test_anonymity_goes_by_the_name_in_force():
+    seen = view(Catalogue({"MPID": "Id"}), send_anonymous_users=False)
+    assert render(change(user={"Id": "1"}), seen).skipped == (Skip.ANONYMOUS,)
+
+
+def test_a_user_left_without_identities_is_never_sent():
+    seen = view(forward_email_addresses=False)
+    assert render(change(user={"Email": "a"}), seen) == ((), (Skip.NO_IDENTITIES,))
+    assert render(change(user={}), view()).skipped == (Skip.NO_IDENTITIES,)
+
+
+def test_of_an_identity_change_what_remains_of_the_user_is_sent():
+    seen = view(forward_email_addresses=False)
+    rendered = render(change("identity_changed", {"Other": "b"}, {"Email": "a"}), seen)
+    assert rendered.skipped == (Skip.NO_IDENTITIES,)
+    assert [json.loads(line)["IsMember"] for line in rendered.lines] == [True]
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Catalogue().names)), st.text(), min_size=1), st.text())
+def test_whatever_a_record_holds_it_is_one_line_that_says_the_same(user, name):
+    (line,) = render(Change("member_added", 1, name, 7, user, {}), view()).lines
+    assert line.count(b"\n") == 1
+    record = json.loads(line)
+    assert list(record["UserIdentities"].items()) == list(user.items())
+    assert (record["AudienceName"], record["MembershipChangedTimestamp"]) == (name, "7")

@@ -1,0 +1,115 @@
+"""The tasks in the test's own process, on an in-memory broker and a Redis of their own."""
+
+import pytest
+from firehose import FakeFirehose
+from little_worker import LittleWorker, forget_all_messages
+
+import tasks.base
+import tasks.delivery
+import tasks.producers
+from schemas.settings import Configuration
+from worker.celery import app as real_app
+from worker.firehose.clients import Clients
+from worker.queues import CHANGES_QUEUE
+
+
+@pytest.fixture
+def app(state, monkeypatch):
+    """The application, over the test's state and broker."""
+    monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
+    monkeypatch.setitem(real_app.__dict__, "state", state)
+    monkeypatch.setattr(tasks.base, "REQUEUE_PAUSE", 0)
+    real_app.set_current()
+    forget_producers()
+    forget_all_messages()
+    yield real_app
+    forget_producers()
+
+
+def forget_producers():
+    """Connections that the application keeps lead to the broker it had when it made them."""
+    real_app._pool = None
+    real_app.amqp._producer_pool = None
+
+
+@pytest.fixture(scope="session")
+def firehose_server():
+    with FakeFirehose() as firehose:
+        yield firehose
+
+
+@pytest.fixture
+def firehose(firehose_server):
+    """A Firehose without streams and without faults."""
+    firehose_server.faults.clear()
+    firehose_server.calls.clear()
+    firehose_server.streams.clear()
+    return firehose_server
+
+
+class KeptClients:
+    """Real clients, made once for all tests."""
+
+    def __init__(self, clients):
+        self._clients = clients
+        self.forgotten = []
+
+    def get(self, configuration, region):
+        return self._clients.get(configuration, region)
+
+    def forget(self, configuration_name, region):
+        self.forgotten.append((configuration_name, region))
+
+
+@pytest.fixture(scope="session")
+def real_clients(firehose_server):
+    clients = Clients(cipher=None)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL_FIREHOSE", firehose_server.url)
+        environment.setenv("AWS_ACCESS_KEY_ID", "AKIASECRETIVE0001")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
+        clients.get(Configuration("main"), "us-east-1")
+    return clients
+
+
+@pytest.fixture
+def clients(app, real_clients, monkeypatch):
+    kept = KeptClients(real_clients)
+    monkeypatch.setitem(app.__dict__, "clients", kept)
+    return kept
+
+
+@pytest.fixture
+def worker(app, clients):
+    return LittleWorker(app)
+
+
+@pytest.fixture
+def connect(state):
+    """Tie an audience to a stream; the stream."""
+    state.registry.configure(name="main")
+
+    def make(audience_id=1, name="travel", region="us-east-1", configuration="main", **settings):
+        identifier = state.registry.connect(
+            audience_id=audience_id,
+            configuration=configuration,
+            delivery_stream_name=name,
+            region=region,
+            **settings,
+        )
+        return next(
+            r.stream for r in state.registry.snapshot().routes[audience_id] if r.connection_id == identifier
+        )
+
+    return make
+
+
+@pytest.fixture
+def forward(worker):
+    """Send changes to `audience.forward`, and run it."""
+
+    def send(*changes, task="audience.forward", **options):
+        worker.send(task, {"changes": list(changes)}, **options)
+        worker.run(CHANGES_QUEUE)
+
+    return send

@@ -1,0 +1,369 @@
+"""From a batch to Firehose: what is sent again, what is given up, and what is never sent twice."""
+
+import pytest
+from firehose import Answer, error, fail, refuse_once
+from redis.exceptions import RedisError
+
+from tasks.delivery import DELIVERY_TASKS, WARN_AFTER_ATTEMPTS
+from worker.environment import read
+from worker.firehose.regions import rate_limits, regions
+
+DEFAULTS = read({})
+
+
+@pytest.fixture
+def stream(connect, firehose):
+    firehose.create("travel")
+    return connect()
+
+
+@pytest.fixture
+def deliver(worker, stream):
+    """Enqueue a batch for the stream, and run everything that comes of it."""
+
+    def send(*records, run=True, **options):
+        call = {
+            "configuration": stream.configuration,
+            "delivery_stream_name": stream.name,
+            "records": list(records),
+            "connection_ids": ["1-a"],
+            "audience_ids": [1],
+        }
+        worker.send(stream.task, call, queue=stream.queue, **options)
+        if run:
+            worker.run(stream.queue)
+
+    return send
+
+
+@pytest.fixture
+def few_retries(monkeypatch, stream):
+    """Three, rather than hours of them."""
+    monkeypatch.setattr(DELIVERY_TASKS[stream.region], "max_retries", 3)
+
+
+def puts(firehose):
+    return [call.records for call in firehose.calls if call.operation == "PutRecordBatch"]
+
+
+def test_a_batch_is_one_request_of_its_records_in_their_order(deliver, firehose):
+    deliver("a\n", ["b\n", "c\n"])
+    assert puts(firehose) == [[b"a\n", b"b\n", b"c\n"]]
+
+
+def test_only_the_refused_are_sent_again(deliver, firehose, state, stream):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", "c")
+    assert puts(firehose) == [[b"a", b"b", b"c"], [b"b"]]
+    counts = state.counters.of(stream)
+    assert (counts.delivered, counts.refused, counts.retrying) == (3, 1, 0)
+
+
+def test_of_a_pair_whose_removal_is_refused_both_are_sent_again(deliver, firehose):
+    firehose.faults.append(refuse_once(b"removal"))
+    deliver("a", ["removal", "addition"])
+    assert puts(firehose) == [[b"a", b"removal", b"addition"], [b"removal", b"addition"]]
+
+
+def test_of_a_pair_whose_addition_is_refused_only_that_is_sent_again(deliver, firehose):
+    firehose.faults.append(refuse_once(b"addition"))
+    deliver("a", ["removal", "addition"])
+    assert puts(firehose) == [[b"a", b"removal", b"addition"], [b"addition"]]
+
+
+def test_what_waits_for_another_try_is_counted(worker, deliver, firehose, state, stream):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", run=False)
+    worker.run_one(stream.queue)
+    assert state.counters.of(stream).retrying == 1
+    worker.run_one(stream.queue)
+    assert state.counters.of(stream).retrying == 0
+
+
+def test_after_an_outage_all_is_delivered_and_nobody_was_bothered(deliver, firehose, state):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=WARN_AFTER_ATTEMPTS - 1))
+    deliver("a", "b")
+    assert puts(firehose)[-1] == [b"a", b"b"]
+    assert not state.alerts.all()
+    assert not state.dead_letters.all()
+
+
+def test_a_stream_that_keeps_failing_is_told_of_once(deliver, firehose, state):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=10))
+    deliver("a")
+    (alert,) = state.alerts.all()
+    assert (alert.type, alert.severity, alert.attempts) == (
+        "500 - Internal Server Error",
+        "warning",
+        WARN_AFTER_ATTEMPTS,
+    )
+    assert (alert.delivery_stream_name, alert.connection_ids, alert.audience_ids) == ("travel", ["1-a"], [1])
+
+
+@pytest.mark.usefixtures("few_retries")
+def test_when_retries_are_spent_the_undelivered_are_a_dead_letter(deliver, firehose, state, stream):
+    def refuse_unlucky(call):
+        return refuse_once(b"unlucky")(call)
+
+    firehose.faults.append(refuse_unlucky)
+    deliver("lucky", "unlucky", task_id="one")
+    assert len(puts(firehose)) == 1 + 3
+    (letter,) = state.dead_letters.all()
+    assert (letter.id, letter.type, letter.attempts, letter.records) == ("one", "Retry Limit Exceeded", 4, 1)
+    assert letter.error_code == "ServiceUnavailableException"
+    message = state.dead_letters.message(letter)
+    assert (message.task, message.queue) == (stream.task, stream.queue)
+    assert message.kwargs["records"] == ["unlucky"]
+    (fatal,) = [alert for alert in state.alerts.all() if alert.severity == "fatal"]
+    assert (fatal.type, fatal.dead_letter_id) == ("Retry Limit Exceeded", "one")
+    assert state.counters.of(stream).retrying == 0
+    assert state.gates.get(stream) is None
+
+
+@pytest.mark.usefixtures("few_retries")
+def test_a_replayed_dead_letter_starts_anew(worker, deliver, firehose, state, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=4))
+    deliver("a")
+    (letter,) = state.dead_letters.all()
+    message = state.dead_letters.message(letter)
+    worker.send(message.task, message.kwargs, queue=message.queue, task_id=letter.replay_id)
+    state.dead_letters.remove(letter)
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+
+
+PERMANENT = {
+    "ResourceNotFoundException": "Stream Not Found",
+    "AccessDeniedException": "Access Denied",
+    "UnrecognizedClientException": "Invalid Credentials",
+    "ValidationException": "Invalid Request",
+}
+
+
+@pytest.mark.parametrize(("code", "alert_type"), PERMANENT.items())
+def test_a_permanent_refusal_is_not_tried_again_and_closes_the_stream(
+    deliver, firehose, state, code, alert_type
+):
+    firehose.faults.append(fail(error(code, message="secretive")))
+    deliver("a", ["b", "c"])
+    assert len(puts(firehose)) == 1
+    (letter,), (alert,) = state.dead_letters.all(), state.alerts.all()
+    assert (alert.type, alert.severity, alert.error_code, alert.records) == (alert_type, "fatal", code, 3)
+    assert state.dead_letters.message(letter).kwargs["records"] == ["a", ["b", "c"]]
+    assert state.gates.get(letter.stream).reason == alert_type
+    assert "secretive" not in repr((letter, alert))
+
+
+def test_what_comes_for_a_closed_stream_goes_back_to_its_queue(worker, deliver, firehose, state, stream):
+    state.gates.close(stream, "operator")
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 1
+    assert not puts(firehose)
+    state.gates.open(stream)
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a"]]
+
+
+def test_a_retry_that_finds_its_stream_closed_keeps_what_remains(worker, deliver, firehose, state, stream):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", run=False)
+    worker.run_one(stream.queue)
+    state.gates.close(stream, "operator")
+    worker.run_one(stream.queue)
+    state.gates.open(stream)
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a", b"b"], [b"b"]]
+
+
+@pytest.mark.parametrize("status", ["DELETING", "DELETING_FAILED", "CREATING_FAILED"])
+def test_a_stream_that_will_not_come_is_given_up(deliver, firehose, state, stream, status):
+    firehose.create("travel", status=status)
+    deliver("a")
+    assert [alert.type for alert in state.alerts.all()] == ["Stream Not Found"]
+    assert state.gates.get(stream)
+
+
+def test_a_stream_that_is_being_created_is_waited_for(worker, deliver, firehose, state, stream):
+    firehose.create("travel", status="CREATING")
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    assert not state.dead_letters.all()
+    assert state.gates.get(stream) is None
+    firehose.create("travel")
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+
+
+def test_where_firehose_will_not_describe_a_stream_it_counts_as_missing(deliver, firehose, state):
+    firehose.create("travel", status="CREATING")
+    firehose.faults.append(refuse_to_describe(error("AccessDeniedException")))
+    deliver("a")
+    assert [alert.type for alert in state.alerts.all()] == ["Stream Not Found"]
+
+
+def test_where_firehose_cannot_describe_a_stream_just_now_it_is_asked_again(
+    worker, deliver, firehose, state, stream
+):
+    firehose.create("travel", status="CREATING")
+    firehose.faults.append(refuse_to_describe(error("LimitExceededException")))
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    assert not state.dead_letters.all()
+    assert len(worker.waiting(stream.queue)) == 1
+
+
+def refuse_to_describe(answer):
+    return lambda call: answer if call.operation == "DescribeDeliveryStream" else None
+
+
+def test_a_configuration_that_is_gone_is_named(deliver, firehose, state, redis, clock):
+    redis.delete("audience:configurations")
+    redis.incr("audience:registry:version")
+    clock.advance(60)
+    deliver("a")
+    (alert,) = state.alerts.all()
+    assert (alert.type, alert.error_code) == ("Invalid Credentials", "UnknownConfiguration")
+    assert "'main'" in alert.message
+    assert not puts(firehose)
+
+
+def test_expired_credentials_are_fetched_anew_and_the_batch_is_tried_again(deliver, firehose, clients):
+    firehose.faults.append(fail(error("ExpiredTokenException"), times=1))
+    deliver("a")
+    assert clients.forgotten == [("main", "us-east-1")]
+    assert puts(firehose)[-1] == [b"a"]
+    assert firehose.accepted("travel") == [b"a"]
+
+
+# A message comes back where its worker died before acknowledging it.
+
+
+def test_a_delivered_message_that_comes_back_is_not_delivered_again(deliver, firehose):
+    deliver("a", task_id="one")
+    deliver("a", task_id="one")
+    assert puts(firehose) == [[b"a"]]
+
+
+def test_an_attempt_that_was_handed_over_to_a_retry_is_not_repeated(worker, deliver, firehose, stream):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", run=False, task_id="one")
+    worker.run_one(stream.queue)
+    deliver("a", "b", run=False, task_id="one")
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a", b"b"], [b"b"]]
+
+
+def test_a_buried_message_that_comes_back_is_not_buried_again(deliver, firehose, state, stream):
+    firehose.faults.append(fail(error("ValidationException"), times=1))
+    deliver("a", task_id="one")
+    state.gates.open(stream)
+    deliver("a", task_id="one")
+    assert (len(state.dead_letters.all()), len(state.alerts.all())) == (1, 1)
+    assert len(puts(firehose)) == 1
+
+
+def test_while_redis_is_away_a_batch_stays_in_the_broker(worker, deliver, firehose, redis_server, stream):
+    deliver("a", run=False)
+    redis_server.connected = False
+    worker.run_one(stream.queue)
+    redis_server.connected = True
+    assert not puts(firehose)
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+
+
+def test_records_that_have_moved_are_not_moved_again_for_their_counters(
+    deliver, firehose, state, monkeypatch
+):
+    def refuse(*_, **__):
+        raise RedisError
+
+    monkeypatch.setattr(state.counters, "delivered", refuse)
+    monkeypatch.setattr(state.receipts, "issue", refuse)
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b")
+    assert puts(firehose) == [[b"a", b"b"], [b"b"]]
+
+
+WRONG_CALLS = [
+    {},
+    {"records": ["secretive"]},
+    {"configuration": 7, "delivery_stream_name": [], "records": None, "connection_ids": 1, "audience_ids": 1},
+]
+
+
+@pytest.mark.parametrize("kwargs", WRONG_CALLS)
+def test_a_call_that_is_none_becomes_a_dead_letter(worker, stream, state, kwargs):
+    worker.send(stream.task, kwargs, queue=stream.queue)
+    worker.run(stream.queue)
+    (letter,), (alert,) = state.dead_letters.all(), state.alerts.all()
+    message = state.dead_letters.message(letter)
+    assert (message.task, message.queue, message.kwargs) == (stream.task, stream.queue, kwargs)
+    assert alert.type == "Invalid Request"
+    assert "secretive" not in repr(alert)
+
+
+@pytest.mark.parametrize("records", [7, ["a", 7], ["a", None], None])
+def test_records_that_are_none_become_a_dead_letter(worker, stream, state, firehose, records):
+    call = {"configuration": "main", "delivery_stream_name": "travel", "records": records}
+    worker.send(stream.task, call | {"connection_ids": [], "audience_ids": []}, queue=stream.queue)
+    worker.run(stream.queue)
+    assert len(state.dead_letters.all()) == 1
+    assert not firehose.accepted("travel")
+
+
+# Retries: Celery's own, with full jitter.
+
+
+@pytest.mark.parametrize("region", regions())
+def test_every_region_s_task_is_retried_with_full_jitter_for_hours(region):
+    task = DELIVERY_TASKS[region]
+    assert task.name == f"audience.deliver.{region}"
+    assert task.retry_jitter is True
+    assert task.max_retries == DEFAULTS.retry_max
+    assert task.retry_backoff == DEFAULTS.retry_backoff == 1
+    assert task.retry_backoff_max == DEFAULTS.retry_backoff_max == 600
+
+
+def test_a_retry_waits_for_a_time_that_doubles_and_is_drawn_anew(
+    worker, deliver, firehose, stream, monkeypatch
+):
+    asked = []
+
+    def draw(factor, retries, maximum, full_jitter):
+        asked.append((factor, retries, maximum, full_jitter))
+        return 0
+
+    monkeypatch.setattr("celery.app.autoretry.get_exponential_backoff_interval", draw)
+    firehose.faults.append(fail(error("InternalFailure", 500), times=3))
+    deliver("a")
+    assert asked == [(1, 0, 600, True), (1, 1, 600, True), (1, 2, 600, True)]
+
+
+def test_every_region_s_task_has_its_rate_limit(app):
+    app.finalize()
+    for region, rate in rate_limits({}).items():
+        assert app.conf.task_annotations[f"audience.deliver.{region}"] == {"rate_limit": rate}
+        assert app.tasks[f"audience.deliver.{region}"].rate_limit == rate
+
+
+def test_a_message_is_acknowledged_late_and_put_back_if_its_worker_is_lost(app):
+    assert app.conf.task_acks_late
+    assert app.conf.task_reject_on_worker_lost
+
+
+def test_an_outage_of_redis_while_firehose_is_down_loses_nothing(
+    worker, deliver, firehose, redis_server, stream
+):
+    def down_with_redis(call):
+        redis_server.connected = False
+        return Answer(500, {"__type": "InternalFailure"})
+
+    firehose.faults.append(down_with_redis)
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    redis_server.connected = True
+    firehose.faults.clear()
+    worker.run(stream.queue)
+    assert set(firehose.accepted("travel")) == {b"a"}

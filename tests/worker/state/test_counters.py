@@ -1,0 +1,50 @@
+"""The numbers behind `status` and the Streams page."""
+
+import pytest
+
+from schemas.records import Skip
+
+
+@pytest.fixture
+def counters(state):
+    return state.counters
+
+
+def test_a_stream_begins_with_nothing(counters, stream):
+    assert counters.of(stream) == (0, 0, 0, {}, None)
+
+
+def test_deliveries_and_refusals_add_up(counters, stream):
+    counters.delivered(stream, accepted=3, refused=2)
+    counters.delivered(stream, accepted=1, refused=1)
+    counts = counters.of(stream)
+    assert (counts.delivered, counts.refused) == (4, 3)
+
+
+def test_only_an_accepted_record_is_a_delivery(counters, stream, clock):
+    counters.delivered(stream, accepted=1, refused=0)
+    clock.advance(60)
+    counters.delivered(stream, accepted=0, refused=1)
+    assert counters.of(stream).last_delivery == "2023-11-14T22:13:20+00:00"
+
+
+def test_what_waits_for_another_try_is_counted_by_message(counters, stream):
+    counters.retrying(stream, "one", 5)
+    counters.retrying(stream, "two", 2)
+    counters.retrying(stream, "one", 3)
+    assert counters.of(stream).retrying == 5
+    counters.retrying(stream, "one", 0)
+    assert counters.of(stream).retrying == 2
+
+
+def test_skipped_records_are_counted_by_reason(counters, stream):
+    counters.skipped({(stream, Skip.ANONYMOUS): 2, (None, Skip.NO_CONNECTION): 1})
+    counters.skipped({(stream, Skip.ANONYMOUS): 1, (stream, Skip.NO_IDENTITIES): 1})
+    assert counters.of(stream).skipped == {Skip.ANONYMOUS: 3, Skip.NO_IDENTITIES: 1}
+    assert counters.of(None).skipped == {Skip.NO_CONNECTION: 1}
+
+
+def test_another_stream_has_numbers_of_its_own(counters, stream):
+    counters.delivered(stream, accepted=1, refused=0)
+    counters.retrying(stream, "one", 1)
+    assert counters.of(stream._replace(configuration="other")) == (0, 0, 0, {}, None)

@@ -1,0 +1,87 @@
+"""Batches keep Firehose's limits, and part no removal from its addition."""
+
+from base64 import b64encode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.firehose.batching import Batches, records_in
+
+RECORDS = 500
+BYTES = 4 * 2**20
+RECORD_BYTES = 1_024_000
+
+
+def batched(*units):
+    batches = Batches()
+    for lines in units:
+        batches.add(lines, "1-a", 1)
+    return batches
+
+
+def lines_of(batch):
+    return [line for unit in batch.units for line in ([unit] if isinstance(unit, str) else unit)]
+
+
+def test_500_records_are_one_batch_and_501_are_two():
+    assert [batch.records for batch in batched(*[[b"x"]] * RECORDS)] == [RECORDS]
+    assert [batch.records for batch in batched(*[[b"x"]] * (RECORDS + 1))] == [RECORDS, 1]
+
+
+def test_a_pair_that_no_longer_fits_goes_into_the_next_batch_whole():
+    batches = batched(*[[b"x"]] * (RECORDS - 1), [b"removal", b"addition"])
+    assert [batch.units[-1] for batch in batches] == ["x", ["removal", "addition"]]
+    assert [batch.records for batch in batches] == [RECORDS - 1, 2]
+
+
+def test_bytes_are_counted_as_base64():
+    quarter = b"x" * (BYTES // 4 // 4 * 3)
+    assert len(b64encode(quarter)) * 4 == BYTES
+    assert [batch.records for batch in batched(*[[quarter]] * 4)] == [4]
+    assert [batch.records for batch in batched(*[[quarter]] * 4, [b"x"])] == [4, 1]
+
+
+@pytest.mark.parametrize(("size", "fits"), [(RECORD_BYTES, True), (RECORD_BYTES + 1, False)])
+def test_a_record_over_the_limit_is_set_apart(size, fits):
+    batches = batched([b"before"], [b"x" * size], [b"after"])
+    assert batches.oversize.records == (0 if fits else 1)
+    assert sum(batch.records for batch in batches) == (3 if fits else 2)
+
+
+def test_a_pair_with_a_record_over_the_limit_is_set_apart_whole():
+    batches = batched([b"removal", b"x" * (RECORD_BYTES + 1)])
+    assert (batches.oversize.records, list(batches)) == (2, [])
+
+
+def test_a_batch_knows_whose_records_it_holds():
+    batches = Batches()
+    batches.add([b"x"], "1-a", 1)
+    batches.add([b"x"], "2-b", 2)
+    (batch,) = batches
+    assert (batch.connection_ids, batch.audience_ids) == ({"1-a", "2-b"}, {1, 2})
+
+
+def test_records_are_counted_and_not_units():
+    assert records_in(["a", ["b", "c"], "d"]) == 4
+
+
+SIZE = st.integers(1, 50) | st.integers(300_000, 1_100_000)
+UNIT = st.lists(SIZE, min_size=1, max_size=2)
+
+
+@given(st.lists(UNIT, max_size=20), st.integers(0, 600))
+def test_whatever_is_batched(sizes, small_ones):
+    units = [[b"x" * size for size in unit] for unit in sizes] + [[b"x"]] * small_ones
+    batches = batched(*units)
+    for batch in batches:
+        lines = lines_of(batch)
+        assert 1 <= len(lines) == batch.records <= RECORDS
+        assert sum(len(b64encode(line.encode())) for line in lines) == batch.base64_bytes <= BYTES
+        assert max(map(len, lines)) <= RECORD_BYTES
+    sent = [unit for batch in batches for unit in batch.units]
+    fitting = [unit for unit in units if max(map(len, unit)) <= RECORD_BYTES]
+    assert sent == [
+        unit[0].decode() if len(unit) == 1 else [line.decode() for line in unit] for unit in fitting
+    ]
+    assert len(batches.oversize.units) == len(units) - len(fitting)

@@ -1,0 +1,194 @@
+"""boto3 clients with a configuration's credentials."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
+
+import pytest
+from botocore.exceptions import ClientError, NoCredentialsError
+from cryptography.fernet import Fernet
+from firehose import FakeFirehose, error, fail
+
+from schemas.settings import Configuration
+from worker.environment import read
+from worker.errors import SecretKeyError
+from worker.firehose.clients import Clients
+from worker.state import State
+from worker.state.credentials import Cipher
+
+ROLE = "arn:aws:iam::123456789012:role/firehose"
+ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+<AccessKeyId>ASIAASSUMED000001</AccessKeyId><SecretAccessKey>secretive</SecretAccessKey>
+<SessionToken>token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>
+</Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+DENIED = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error>
+<Code>AccessDenied</Code><Message>not authorized</Message></Error></ErrorResponse>"""
+
+
+class FakeSts:
+    """Lets somebody assume a role who gives its external ID."""
+
+    def __init__(self, external_id):
+        self.external_id = external_id
+        self.asked = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(sts):
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            asked = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+            sts.asked.append(asked | {"by": self.headers["Authorization"]})
+            is_known = asked.get("ExternalId") == sts.external_id
+            answer = (ASSUMED if is_known else DENIED).encode()
+            self.send_response(200 if is_known else 403)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    return Handler
+
+
+@pytest.fixture(scope="module")
+def firehose():
+    with FakeFirehose() as firehose:
+        firehose.create("travel")
+        yield firehose
+
+
+@pytest.fixture(scope="module")
+def sts():
+    with FakeSts("external") as sts:
+        yield sts
+
+
+@pytest.fixture(autouse=True)
+def endpoints(firehose, sts, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", firehose.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+    firehose.calls.clear()
+    sts.asked.clear()
+
+
+@pytest.fixture
+def clients(state):
+    return Clients(state.cipher)
+
+
+@pytest.fixture
+def caller(clients, firehose):
+    """Who Firehose thinks is calling, when somebody calls with a configuration."""
+
+    def call(configuration, region="us-east-1"):
+        clients.get(configuration, region).put_record_batch(
+            DeliveryStreamName="travel", Records=[{"Data": b"a"}]
+        )
+        return firehose.calls[-1].access_key_id
+
+    return call
+
+
+def with_key(state, access_key_id="AKIACONFIGURED001", **settings):
+    return Configuration("main", access_key_id, state.cipher.encrypt("secretive"), **settings)
+
+
+def test_a_configuration_s_access_key_is_used(caller, state):
+    assert caller(with_key(state)) == "AKIACONFIGURED001"
+
+
+def test_without_one_the_environment_s_credentials_are(caller, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT01")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
+    assert caller(Configuration("main")) == "AKIAENVIRONMENT01"
+
+
+def test_without_any_botocore_says_so(caller):
+    with pytest.raises(NoCredentialsError):
+        caller(Configuration("main"))
+    with pytest.raises(NoCredentialsError):
+        caller(Configuration("main", role_arn=ROLE))
+
+
+def test_a_role_is_assumed_with_its_external_id(caller, state, sts):
+    assert caller(with_key(state, role_arn=ROLE, external_id="external")) == "ASIAASSUMED000001"
+    (asked,) = sts.asked
+    assert (asked["Action"], asked["RoleArn"], asked["ExternalId"]) == ("AssumeRole", ROLE, "external")
+    assert asked["RoleSessionName"] == "audience-firehose-main"
+    assert "AKIACONFIGURED001" in asked["by"]
+
+
+def test_a_role_without_the_right_external_id_is_refused(caller, state):
+    with pytest.raises(ClientError, match="AccessDenied"):
+        caller(with_key(state, role_arn=ROLE, external_id="wrong"))
+
+
+def test_a_role_is_assumed_once_and_not_for_each_call(caller, state, sts):
+    configuration = with_key(state, role_arn=ROLE, external_id="external")
+    caller(configuration)
+    caller(configuration)
+    assert len(sts.asked) == 1
+
+
+def test_a_client_is_kept(clients, state):
+    configuration = with_key(state)
+    assert clients.get(configuration, "us-east-1") is clients.get(configuration, "us-east-1")
+
+
+def test_each_region_has_its_own(clients, state):
+    configuration = with_key(state)
+    clients.get(configuration, "us-east-1")
+    assert clients.get(configuration, "eu-west-1").meta.region_name == "eu-west-1"
+    assert clients.get(configuration, "us-east-1").meta.region_name == "us-east-1"
+
+
+def test_a_changed_configuration_has_a_new_client_and_the_old_one_goes(clients, caller, state):
+    old, new = with_key(state), with_key(state, "AKIACONFIGURED002")
+    first = clients.get(old, "us-east-1")
+    assert caller(new) == "AKIACONFIGURED002"
+    assert clients.get(old, "us-east-1") is not first
+
+
+def test_a_forgotten_client_is_made_anew_and_another_configuration_s_is_kept(clients, state):
+    configuration, other = with_key(state), Configuration("other")
+    first, kept = clients.get(configuration, "us-east-1"), clients.get(other, "us-east-1")
+    clients.forget("main", "us-east-1")
+    assert clients.get(configuration, "us-east-1") is not first
+    assert clients.get(other, "us-east-1") is kept
+
+
+def test_a_rotated_key_still_opens_a_stored_secret(redis, firehose):
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    State(redis, read({"AUDIENCE_SECRET_KEY": old})).registry.configure(
+        name="main", access_key_id="AKIACONFIGURED001", secret_access_key="secretive"
+    )
+    rotated = State(redis, read({"AUDIENCE_SECRET_KEY": f"{new},{old}"}))
+    client = Clients(rotated.cipher).get(rotated.registry.snapshot().configurations["main"], "us-east-1")
+    client.put_record_batch(DeliveryStreamName="travel", Records=[{"Data": b"a"}])
+    assert firehose.calls[-1].access_key_id == "AKIACONFIGURED001"
+
+
+def test_a_secret_that_cannot_be_opened_makes_no_client(state):
+    with pytest.raises(SecretKeyError):
+        Clients(Cipher([])).get(with_key(state), "us-east-1")
+
+
+def test_botocore_does_not_try_again_since_celery_does(clients, state, firehose):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    client = clients.get(with_key(state), "us-east-1")
+    with pytest.raises(ClientError):
+        client.put_record_batch(DeliveryStreamName="travel", Records=[{"Data": b"a"}])
+    assert len(firehose.calls) == 1
+    firehose.faults.clear()

@@ -1,0 +1,117 @@
+"""The environment: every variable, its default, and what is said of a wrong one."""
+
+import random
+from statistics import quantiles
+
+import pytest
+from celery.utils.time import get_exponential_backoff_interval
+from cryptography.fernet import Fernet
+
+from worker.environment import read
+from worker.errors import SettingError
+
+FOUR_HOURS = 4 * 3600
+
+
+def test_the_defaults():
+    environment = read({})
+    assert environment.broker_url == "redis://localhost:6379/0"
+    assert environment.redis_url == "redis://localhost:6379/1"
+    assert environment.secret_keys == ()
+    assert environment.rate_limits == {}
+    assert environment.retry_backoff == 1
+    assert environment.retry_backoff_max == 600
+    assert environment.visibility_timeout > environment.retry_backoff_max
+    assert "Email" in environment.catalogue.names
+
+
+def test_what_is_set_counts():
+    first, second = (Fernet.generate_key().decode() for _ in range(2))
+    environment = read(
+        {
+            "CELERY_BROKER_URL": "amqp://rabbit//",
+            "AUDIENCE_REDIS_URL": "rediss://state:6380/3",
+            "AUDIENCE_SECRET_KEY": f"{first}, {second}",
+            "AUDIENCE_RATE_LIMITS": "eu-west-1=10/s, us-east-1=600/m",
+            "AUDIENCE_RETRY_MAX": "5",
+            "AUDIENCE_RETRY_BACKOFF": "2",
+            "AUDIENCE_RETRY_BACKOFF_MAX": "30",
+            "AUDIENCE_VISIBILITY_TIMEOUT": "31",
+            "AUDIENCE_IDENTITY_NAMES": "Email=EmailAddress,MPID=Id",
+        }
+    )
+    assert environment.broker_url == "amqp://rabbit//"
+    assert environment.redis_url == "rediss://state:6380/3"
+    assert environment.secret_keys == (first, second)
+    assert environment.rate_limits == {"eu-west-1": "10/s", "us-east-1": "600/m"}
+    assert (environment.retry_max, environment.retry_backoff, environment.retry_backoff_max) == (5, 2, 30)
+    assert environment.visibility_timeout == 31
+    assert environment.catalogue.spelled("Email") == "EmailAddress"
+    assert environment.catalogue.anonymous == "Id"
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_variable_is_one_that_is_not_set(empty):
+    assert read({"AUDIENCE_RETRY_MAX": empty}) == read({})
+
+
+def test_the_visibility_timeout_follows_the_longest_backoff():
+    environment = read({"AUDIENCE_RETRY_BACKOFF_MAX": "7200"})
+    assert environment.visibility_timeout > 7200
+
+
+REFUSED = {
+    "AUDIENCE_RETRY_MAX": ["many", "-1", "1.5", "²"],
+    "AUDIENCE_RETRY_BACKOFF": ["0", "1s"],
+    "AUDIENCE_RETRY_BACKOFF_MAX": ["-600"],
+    "AUDIENCE_VISIBILITY_TIMEOUT": ["0", "600", "an hour"],
+    "AUDIENCE_REDIS_URL": ["localhost:6379", "http://redis"],
+    "AUDIENCE_SECRET_KEY": ["secretive", "c2VjcmV0aXZl"],
+    "AUDIENCE_RATE_LIMITS": ["10/s", "eu-west-1", "eu-west-1=", "eu-west-1=fast", "eu-west-1=10/d"],
+    "AUDIENCE_IDENTITY_NAMES": ["EMail=email", "Email", "Email=Other"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values]
+)
+def test_a_wrong_variable_is_named(name, value):
+    with pytest.raises(SettingError, match=f"^{name}: "):
+        read({name: value})
+
+
+def test_a_wrong_secret_key_is_not_repeated():
+    with pytest.raises(SettingError) as caught:
+        read({"AUDIENCE_SECRET_KEY": "secretive"})
+    assert "secretive" not in str(caught.value)
+
+
+def test_neither_urls_nor_keys_are_shown():
+    environment = read(
+        {
+            "CELERY_BROKER_URL": "redis://:secretive@broker",
+            "AUDIENCE_REDIS_URL": "redis://:secretive@state",
+            "AUDIENCE_SECRET_KEY": Fernet.generate_key().decode(),
+        }
+    )
+    assert "secretive" not in repr(environment)
+    assert environment.secret_keys[0] not in repr(environment)
+
+
+def retrying_lasts(environment, seed):
+    """Seconds from the first failure to the last retry, with the waits that Celery would draw."""
+    random.seed(seed)
+    return sum(
+        get_exponential_backoff_interval(
+            factor=environment.retry_backoff,
+            retries=retries,
+            maximum=environment.retry_backoff_max,
+            full_jitter=True,
+        )
+        for retries in range(environment.retry_max)
+    )
+
+
+def test_by_default_retries_go_on_for_four_hours():
+    lasts = [retrying_lasts(read({}), seed) for seed in range(1000)]
+    assert quantiles(lasts, n=1000)[0] >= FOUR_HOURS

@@ -1,0 +1,31 @@
+"""Names of queues, tasks and streams."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.settings import CONFIGURATION_NAME, DELIVERY_STREAM_NAME
+from worker.firehose.regions import regions
+from worker.queues import CHANGES_QUEUE, Stream, delivery_task, is_stream_queue, stream_of
+
+
+def test_a_stream_s_queue_and_task():
+    stream = Stream("main", "eu-west-1", "travel.v2")
+    assert stream.queue == "firehose.main.eu-west-1.travel.v2"
+    assert stream.task == delivery_task("eu-west-1") == "audience.deliver.eu-west-1"
+
+
+@given(
+    st.from_regex(CONFIGURATION_NAME, fullmatch=True),
+    st.sampled_from(regions()),
+    st.from_regex(DELIVERY_STREAM_NAME, fullmatch=True),
+)
+def test_a_queue_s_name_says_whose_it_is(configuration, region, name):
+    stream = Stream(configuration, region, name)
+    assert stream_of(stream.queue) == stream
+    assert is_stream_queue(stream.queue)
+
+
+@pytest.mark.parametrize("queue", [CHANGES_QUEUE, "celery", "firehose"])
+def test_other_queues(queue):
+    assert not is_stream_queue(queue)

@@ -1,0 +1,36 @@
+"""A stream that is being created is not found either, but will be in a minute."""
+
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from worker.failures import AlertType, Failure
+from worker.firehose.verdicts import Verdict, verdict
+
+if TYPE_CHECKING:
+    from mypy_boto3_firehose.client import FirehoseClient
+
+CREATING = Verdict(
+    Failure(
+        AlertType.INTERNAL_SERVER_ERROR,
+        "ResourceNotFoundException",
+        "the stream is still being created; delivery is tried again with growing pauses",
+    ),
+    transient=True,
+)
+
+
+def reconsidered(found: Verdict, client: "FirehoseClient", delivery_stream_name: str) -> Verdict:
+    """What was found of a stream that Firehose did not find, once it has been asked about it.
+
+    The verdict stays where Firehose will not say. Where it cannot say just now, another try
+    asks again: DescribeDeliveryStream takes 5 calls a second, which a backlog soon exceeds.
+    """
+    try:
+        description = client.describe_delivery_stream(DeliveryStreamName=delivery_stream_name)
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
+        unsaid = verdict(error)
+        return unsaid if unsaid.transient else found
+    is_creating = description["DeliveryStreamDescription"]["DeliveryStreamStatus"] == "CREATING"
+    return CREATING if is_creating else found
