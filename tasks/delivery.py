@@ -5,6 +5,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from celery.exceptions import Reject, Retry
+from kombu.exceptions import OperationalError
 
 from tasks.base import ForwarderTask
 from worker.burial import Case
@@ -44,14 +45,11 @@ class DeliveryTask(ForwarderTask):
         if state.gates.get(stream):
             raise Reject("the stream is closed", requeue=True)
         outcome = self._put(stream, units)
-        with self.bookkeeping():
-            state.counters.delivered(stream, outcome.accepted, outcome.refused)
         if outcome.failure:
-            raise TransientError(outcome.failure, outcome.remaining)
-        with self.bookkeeping():
-            state.receipts.issue(self.request.id, self.request.retries)
-            if self.request.retries:
-                state.counters.retrying(stream, self.request.id, 0)
+            raise TransientError(
+                outcome.failure, outcome.remaining, accepted=outcome.accepted, refused=outcome.refused
+            )
+        self._enter(stream, accepted=outcome.accepted)
 
     def retry(
         self,
@@ -65,43 +63,44 @@ class DeliveryTask(ForwarderTask):
         kwargs = dict(self.request.kwargs)
         if isinstance(exc, DeliveryError) and exc.remaining is not None:
             kwargs["records"] = exc.remaining
-        signal = super().retry(args=(), kwargs=kwargs, exc=exc, throw=False, **options)
-        with self.bookkeeping():
+        try:
+            signal = super().retry(args=(), kwargs=kwargs, exc=exc, throw=False, **options)
+        except Reject as rejection:
+            # Celery would drop the message where it cannot send the retry.
+            raise OperationalError(type(rejection.reason).__name__) from None
+        if isinstance(exc, TransientError):
             self._note_retry(exc, kwargs)
         if throw:
             raise signal
         return signal
 
     def case(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Case:
-        stream = self._stream(kwargs)
-        if isinstance(error, DeliveryError) and stream:
-            remaining = kwargs["records"] if error.remaining is None else error.remaining
-            kwargs = {**kwargs, "records": remaining}
+        if args or not is_delivery(kwargs):
             return Case(
                 id=self.request.id,
-                message=Message(self.name, stream.queue, kwargs),
+                message=Message(self.name, self.queue_consumed, kwargs, list(args)),
                 failure=self._final(error),
-                records=records_in(remaining),
-                stream=stream,
-                connection_ids=kwargs["connection_ids"],
-                audience_ids=kwargs["audience_ids"],
-                attempts=self.request.retries + 1,
+                records=1,
             )
-        problem = "not a call that this task takes, or a defect in audience-firehose; nothing of it was sent"
+        if isinstance(error, DeliveryError) and error.remaining is not None:
+            kwargs = {**kwargs, "records": error.remaining}
+        stream = self._stream(kwargs)
         return Case(
             id=self.request.id,
-            message=Message(self.name, self.queue_consumed, kwargs, list(args)),
-            failure=Failure(AlertType.INVALID_REQUEST, type(error).__name__, problem),
-            records=1,
+            message=Message(self.name, stream.queue, kwargs),
+            failure=self._final(error),
+            records=records_in(kwargs["records"]),
+            stream=stream,
+            connection_ids=kwargs["connection_ids"],
+            audience_ids=kwargs["audience_ids"],
+            attempts=self.request.retries + 1,
         )
 
     def after_burial(self, case: Case, error: Exception) -> None:
         if case.stream and isinstance(error, PermanentError):
             self.app.state.gates.close(case.stream, case.failure.alert_type)
-        with self.bookkeeping():
-            self.app.state.receipts.issue(self.request.id, self.request.retries)
-            if case.stream:
-                self.app.state.counters.retrying(case.stream, self.request.id, 0)
+        if case.stream and isinstance(error, DeliveryError):
+            self._enter(case.stream, accepted=error.accepted, refused=error.refused)
 
     def _put(self, stream: Stream, units: list[Unit]) -> Outcome:
         """Put the units. Raises `TransientError` or `PermanentError` where nothing of them was taken."""
@@ -119,41 +118,69 @@ class DeliveryTask(ForwarderTask):
                 found = reconsidered(found, self.app.clients.get(configuration, stream.region), stream.name)
             if found.renew_client:
                 self.app.clients.forget(stream.configuration, stream.region)
-            with self.bookkeeping():
-                self.app.state.counters.delivered(stream, accepted=0, refused=records_in(units))
+            kind = TransientError if found.transient else PermanentError
             # `from None`: what AWS says may quote what it was sent.
-            raise (TransientError if found.transient else PermanentError)(found.failure) from None
+            raise kind(found.failure, refused=records_in(units)) from None
 
-    def _note_retry(self, error: Exception | None, kwargs: dict[str, Any]) -> None:
-        state, stream, attempts = self.app.state, self._stream(kwargs), self.request.retries + 1
-        if stream is None or not isinstance(error, TransientError):
-            return
-        state.receipts.issue(self.request.id, self.request.retries)
-        state.counters.retrying(stream, self.request.id, records_in(kwargs["records"]))
-        if attempts >= WARN_AFTER_ATTEMPTS and not state.alerts.is_quiet_about(stream):
-            state.alerts.raise_alert(
-                error.failure,
+    def _enter(self, stream: Stream, *, accepted: int = 0, refused: int = 0, waiting: int = 0) -> None:
+        """Enter a finished attempt into the books, with its receipt."""
+        state, task_id, retries = self.app.state, self.request.id, self.request.retries
+        with self.bookkeeping(), state.redis.pipeline() as pipe:
+            state.receipts.issue(task_id, retries, pipe)
+            state.counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
+            if retries or waiting:
+                state.counters.retrying(stream, task_id, waiting, pipe)
+            pipe.execute()
+
+    def _note_retry(self, error: TransientError, kwargs: dict[str, Any]) -> None:
+        stream, waiting = self._stream(kwargs), records_in(kwargs["records"])
+        self._enter(stream, accepted=error.accepted, refused=error.refused, waiting=waiting)
+        if self.request.retries + 1 >= WARN_AFTER_ATTEMPTS:
+            with self.bookkeeping():
+                self._warn(stream, error.failure, kwargs, waiting)
+
+    def _warn(self, stream: Stream, failure: Failure, kwargs: dict[str, Any], records: int) -> None:
+        """Tell operators of a stream that keeps failing, unless they have just been told."""
+        alerts = self.app.state.alerts
+        if not alerts.is_quiet_about(stream):
+            alerts.raise_alert(
+                failure,
                 stream=stream,
                 connection_ids=kwargs["connection_ids"],
                 audience_ids=kwargs["audience_ids"],
-                attempts=attempts,
-                records=records_in(kwargs["records"]),
+                attempts=self.request.retries + 1,
+                records=records,
             )
 
-    def _final(self, error: DeliveryError) -> Failure:
-        """A transient failure that ends a delivery is one of its retries having run out."""
-        if not isinstance(error, TransientError):
+    def _final(self, error: Exception) -> Failure:
+        """What ended the delivery. Of a transient failure that is its retries having run out."""
+        if isinstance(error, TransientError):
+            attempts = self.request.retries + 1
+            advice = f"given up after {attempts} attempts; the last failure: {error.failure.message}"
+            return Failure(AlertType.RETRY_LIMIT_EXCEEDED, error.failure.error_code, advice)
+        if isinstance(error, DeliveryError):
             return error.failure
-        advice = (
-            f"given up after {self.request.retries + 1} attempts; the last failure: {error.failure.message}"
-        )
-        return Failure(AlertType.RETRY_LIMIT_EXCEEDED, error.failure.error_code, advice)
+        advice = "not a call that this task takes, or a defect in audience-firehose; nothing of it was sent"
+        return Failure(AlertType.INVALID_REQUEST, type(error).__name__, advice)
 
-    def _stream(self, kwargs: dict[str, Any]) -> Stream | None:
-        configuration, name = kwargs.get("configuration"), kwargs.get("delivery_stream_name")
-        if isinstance(configuration, str) and isinstance(name, str):
-            return Stream(configuration, self.region, name)
-        return None
+    def _stream(self, kwargs: dict[str, Any]) -> Stream:
+        return Stream(kwargs["configuration"], self.region, kwargs["delivery_stream_name"])
+
+
+def is_delivery(kwargs: dict[str, Any]) -> bool:
+    """Whether these are the arguments of a delivery, as the producer makes them."""
+    match kwargs:
+        case {
+            "configuration": str(),
+            "delivery_stream_name": str(),
+            "records": list(records),
+            "connection_ids": list(connections),
+            "audience_ids": list(audiences),
+        }:
+            lines = [line for unit in records for line in (unit if isinstance(unit, list) else [unit])]
+            are_text = all(isinstance(text, str) for text in (*lines, *connections))
+            return are_text and all(isinstance(audience, int) for audience in audiences)
+    return False
 
 
 def make_delivery_task(region: str) -> DeliveryTask:
@@ -169,6 +196,8 @@ def make_delivery_task(region: str) -> DeliveryTask:
         connection_ids: list[str],
         audience_ids: list[int],
     ) -> None:
+        if not is_delivery(self.request.kwargs):
+            raise TypeError("not the arguments of a delivery")
         self.deliver(Stream(configuration, region, delivery_stream_name), records)
 
     task: DeliveryTask = deliver

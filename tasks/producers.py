@@ -52,6 +52,8 @@ class ProducerTask(ForwarderTask):
 
     def forward(self, changes: list[Change], skips: Counter[Skip]) -> None:
         """Send each change to the streams of its audience's connections."""
+        if self.app.state.receipts.issued(self.request.id, self.request.retries):
+            return
         snapshot = self.app.state.registry.snapshot()
         if any(change.audience_id not in snapshot.routes for change in changes):
             # Nobody must miss a change for having been connected within the last second.
@@ -65,8 +67,7 @@ class ProducerTask(ForwarderTask):
             for number, batch in enumerate(batches):
                 self._enqueue(stream, number, batch)
         skipped.update({(None, skip): count for skip, count in skips.items()})
-        with self.bookkeeping():
-            self.app.state.counters.skipped(skipped)
+        self._enter({stream: batches.records for stream, batches in streams.items()}, skipped)
 
     def bury_invalid(self, invalid: list[Invalid], total: int, kwargs: dict[str, Any]) -> None:
         """Keep invalid items, as a call of this task with nothing but them, and raise one alert."""
@@ -103,6 +104,16 @@ class ProducerTask(ForwarderTask):
             )
             bury(self.app.state, case)
         return [change for change in changes if change.audience_id not in snapshot.unreadable]
+
+    def _enter(self, accepted: dict[Stream, int], skipped: Counter[tuple[Stream | None, Skip]]) -> None:
+        """Enter what the message came to into the books, with its receipt."""
+        state = self.app.state
+        with self.bookkeeping(), state.redis.pipeline() as pipe:
+            state.receipts.issue(self.request.id, self.request.retries, pipe)
+            for stream, records in accepted.items():
+                state.counters.accepted(stream, records, pipe)
+            state.counters.skipped(skipped, pipe)
+            pipe.execute()
 
     def _bury_oversize(self, stream: Stream, batch: Batch) -> None:
         failure = Failure(

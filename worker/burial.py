@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from worker.failures import Failure
 from worker.queues import Stream
 from worker.state import State
-from worker.state.dead_letters import Message
+from worker.state.dead_letters import DeadLetter, Message
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,16 @@ class Case:
     connection_ids: Collection[str] = ()
     audience_ids: Collection[int] = ()
     attempts: int = 1
+
+
+def discard(state: State, letter: DeadLetter) -> None:
+    """Forget a dead letter for good, at an operator's word."""
+    with state.redis.pipeline() as pipe:
+        state.dead_letters.remove(letter, pipe)
+        if letter.stream:
+            state.counters.discarded(letter.stream, letter.records, pipe)
+        pipe.execute()
+    state.alerts.resolve([letter.id])
 
 
 def bury(state: State, case: Case) -> None:

@@ -46,11 +46,17 @@ class SecretKeyError(AudienceFirehoseError):
 class DeliveryError(AudienceFirehoseError):
     """Firehose did not take a batch, or not all of it."""
 
-    def __init__(self, failure: Failure, remaining: list[Any] | None = None) -> None:
+    def __init__(
+        self, failure: Failure, remaining: list[Any] | None = None, *, accepted: int = 0, refused: int = 0
+    ) -> None:
         super().__init__(failure)
         self.failure = failure
         self.remaining = remaining
         """The units still to be delivered; None stands for all that were to be."""
+        self.accepted = accepted
+        """Records that Firehose took all the same."""
+        self.refused = refused
+        """Records that it did not take."""
 
     def __str__(self) -> str:
         return f"{self.failure.error_code}: {self.failure.message}"

@@ -28,6 +28,12 @@ class StreamStatus:
     """Records."""
     counts: Counts
 
+    @property
+    def in_broker(self) -> int:
+        """Records that wait in the stream's queue, or are with a worker: what the other numbers leave."""
+        counts = self.counts
+        return max(counts.accepted - counts.delivered - counts.discarded - self.dead, 0)
+
 
 @dataclass(frozen=True)
 class Overview:

@@ -1,15 +1,28 @@
-"""A task request that keeps what it carries to itself.
+"""A task request that keeps what it carries to itself, and ends where it would never end.
 
 Celery shows a task's arguments in its events, in `inspect active` and so in Flower, and
 the text of them comes from whoever sent the message. Ours hold identity values.
+
+A message whose pool process dies goes back to the broker; one that kills each process
+that takes it becomes a dead letter.
 """
 
 import logging
 from typing import Any
 
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
+from celery.worker.state import task_ready
+from redis.exceptions import RedisError
+
+from worker.burial import bury
 
 HIDDEN = "(not shown)"
+DEATHS_ALLOWED = 4
+"""Pool processes that may die over a message before it is taken for the cause."""
+
+logger = logging.getLogger(__name__)
 
 # At DEBUG, Celery writes down the messages that it hands to its pool.
 logging.getLogger("celery.pool").setLevel(logging.INFO)
@@ -24,3 +37,37 @@ class DiscreetRequest(Request):  # type: ignore[misc]
         self._args = self._kwargs = None
         # The pool process decodes the body itself: sending it the arguments once more is waste.
         self._request_dict.update(argsrepr=HIDDEN, kwargsrepr=HIDDEN, args=(), kwargs={})
+
+    def on_failure(
+        self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        """Called where the task did not end by itself, too."""
+        if isinstance(_error(exc_info), WorkerLostError) and self._is_deadly():
+            task_ready(self)
+            self.acknowledge()
+        else:
+            super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def _is_deadly(self) -> bool:
+        """Whether this message has killed too often, and is a dead letter now."""
+        try:
+            if self._app.state.receipts.lost(self.id) <= DEATHS_ALLOWED:
+                return False
+            self._bury()
+        except RedisError as error:
+            logger.warning("%s: the message goes back to the broker", type(error).__name__)
+            return False
+        return True
+
+    def _bury(self) -> None:
+        args, kwargs, _ = self._payload
+        self.task.request_stack.push(self._context)
+        try:
+            bury(self._app.state, self.task.case(WorkerLostError(), tuple(args), kwargs))
+        finally:
+            self.task.request_stack.pop()
+
+
+def _error(exc_info: ExceptionInfo) -> BaseException:
+    error: BaseException = exc_info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error

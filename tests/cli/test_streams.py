@@ -152,7 +152,9 @@ def test_resuming_after_a_refusal_warns_that_it_may_come_again(operator, state):
 
 def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, state, queues):
     operator.connects()
+    state.counters.accepted(STREAM, 60)
     state.counters.delivered(STREAM, accepted=40, refused=2)
+    state.counters.discarded(STREAM, 7)
     state.counters.retrying(STREAM, "task", 2)
     state.counters.skipped({(STREAM, Skip.ANONYMOUS): 3, (None, Skip.NO_CONNECTION): 5})
     state.gates.close(STREAM, AlertType.ACCESS_DENIED)
@@ -170,10 +172,13 @@ def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, state, qu
         "paused_reason": "Access Denied",
         "paused_since": "2027-01-15T08:00:00+00:00",
         "queued": 4,
+        "in_broker": 10,
+        "accepted": 60,
         "delivered": 40,
         "refused": 2,
         "retrying": 2,
         "dead": 3,
+        "discarded": 7,
         "skipped": {"anonymous": 3},
         "last_delivery": "2027-01-15T08:00:00+00:00",
     }

@@ -8,6 +8,7 @@ from schemas.records import Skip
 from worker.environment import read
 from worker.queues import CHANGES_QUEUE
 from worker.state import State
+from worker.state.receipts import RECEIPTS
 from worker.state.registry import CONNECTIONS, VERSION
 
 MEGABYTE = 10**6
@@ -163,11 +164,20 @@ def test_a_change_without_a_timestamp_bears_the_time_of_its_receipt(worker, conn
     assert json.loads(call["records"][0])["MembershipChangedTimestamp"] == "1700000000"
 
 
-def test_a_message_that_comes_back_makes_the_same_batches(worker, connect, forward, clock):
+def test_a_message_that_comes_back_when_it_is_done_with_makes_nothing(worker, connect, forward, state):
+    stream = connect()
+    forward(added(), task_id="one")
+    forward(added(), task_id="one")
+    assert len(worker.waiting(stream.queue)) == 1
+    assert state.counters.of(stream).accepted == 1
+
+
+def test_a_message_whose_worker_died_halfway_makes_the_same_batches(worker, connect, forward, clock, redis):
     stream = connect()
     timeless = added()
     del timeless["timestamp"]
     forward(timeless, task_id="one")
+    redis.delete(f"{RECEIPTS}:one:0")
     clock.advance(3600)
     forward(timeless, task_id="one")
     first, second = worker.waiting(stream.queue)

@@ -12,6 +12,7 @@ from operator import itemgetter
 import click
 from kombu.exceptions import OperationalError
 
+from worker import burial
 from worker.broker import Sender, sender
 from worker.cli.application import application
 from worker.cli.explanations import explain
@@ -157,8 +158,7 @@ def discard(dead_letter_id: str, yes: bool) -> None:
     letter = state.dead_letters.get(dead_letter_id)
     if not yes:
         _confirm_loss(letter)
-    state.dead_letters.remove(letter)
-    state.alerts.resolve([letter.id])
+    burial.discard(state, letter)
     click.echo(f"discarded {letter.id}: {count(letter.records, 'record')}")
 
 

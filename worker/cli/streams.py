@@ -36,7 +36,9 @@ def state_of(row: Row) -> str:
 STATUS_COLUMNS: Columns = {
     "STREAM": itemgetter("id"),
     "STATE": state_of,
+    "ACCEPTED": itemgetter("accepted"),
     "QUEUED": itemgetter("queued"),
+    "IN BROKER": itemgetter("in_broker"),
     "DELIVERED": itemgetter("delivered"),
     "REFUSED": itemgetter("refused"),
     "RETRYING": itemgetter("retrying"),
@@ -173,6 +175,7 @@ def _row(status: StreamStatus) -> Row:
         "paused_reason": gate.reason if gate else None,
         "paused_since": gate.since if gate else None,
         "queued": status.waiting,
+        "in_broker": status.in_broker,
         "dead": status.dead,
         **status.counts._asdict(),
     }
@@ -189,6 +192,7 @@ def _incoming_row(found: Overview) -> Row:
         "registered": True,
         "flowing": True,
         "queued": found.incoming,
+        "in_broker": None,
         "dead": found.dead,
     }
     return {**nothing, **ours, **counts}

@@ -58,6 +58,11 @@ class Batches:
         batch.connection_ids.add(connection_id)
         batch.audience_ids.add(audience_id)
 
+    @property
+    def records(self) -> int:
+        """Of all batches, and set apart."""
+        return self.oversize.records + sum(batch.records for batch in self._batches)
+
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._batches)
 

@@ -1,4 +1,10 @@
-"""What has happened to records, per stream: the numbers behind `status` and the Streams page."""
+"""The books: what has become of every record, per stream.
+
+Every record that a producer made for a stream is delivered, a dead letter, discarded,
+or in the broker: `in_broker` is what the other numbers leave. Numbers are written down
+together with the receipt of the attempt they belong to, so that neither is without the
+other; what is delivered twice is also counted twice.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,66 +25,85 @@ NO_STREAM = "none"
 class Counts(NamedTuple):
     """Records, since the counters began."""
 
+    accepted: int
+    """Made for the stream, of valid changes."""
     delivered: int
     refused: int
     """Refusals: a record that is refused twice counts twice."""
     retrying: int
     """Waiting for another try now."""
+    discarded: int
+    """Given up by an operator."""
     skipped: dict[Skip, int]
     last_delivery: str | None
     """UTC, ISO 8601."""
 
 
 class Counters:
-    """One Redis hash a stream. A batch costs one round trip."""
+    """One Redis hash a stream. What is counted goes into `pipe`, where there is one."""
 
     def __init__(self, redis: Redis, clock: Callable[[], float]) -> None:
         self._redis = redis
         self._clock = clock
 
-    def delivered(self, stream: Stream, accepted: int, refused: int) -> None:
+    def accepted(self, stream: Stream, records: int, pipe: Redis | None = None) -> None:
+        """These records are for the stream."""
+        self._add(stream, "accepted", records, pipe)
+
+    def delivered(
+        self, stream: Stream, *, accepted: int = 0, refused: int = 0, pipe: Redis | None = None
+    ) -> None:
         """Firehose has answered."""
-        key = f"{COUNTERS}:{stream.queue}"
-        with self._redis.pipeline(transaction=False) as pipe:
-            if accepted:
-                pipe.hincrby(key, "delivered", accepted)
-                pipe.hset(key, "last_delivery", self._now())
-            if refused:
-                pipe.hincrby(key, "refused", refused)
-            pipe.execute()
+        if accepted:
+            self._add(stream, "delivered", accepted, pipe)
+            self._into(pipe).hset(_key(stream), "last_delivery", self._now())
+        if refused:
+            self._add(stream, "refused", refused, pipe)
 
-    def skipped(self, skips: Mapping[tuple[Stream | None, Skip], int]) -> None:
+    def discarded(self, stream: Stream, records: int, pipe: Redis | None = None) -> None:
+        """An operator does not want these any more."""
+        self._add(stream, "discarded", records, pipe)
+
+    def skipped(self, skips: Mapping[tuple[Stream | None, Skip], int], pipe: Redis | None = None) -> None:
         """Records were not sent, each for a reason."""
-        if not skips:
-            return
-        with self._redis.pipeline(transaction=False) as pipe:
-            for (stream, skip), count in skips.items():
-                pipe.hincrby(f"{COUNTERS}:{stream.queue if stream else NO_STREAM}", f"skipped:{skip}", count)
-            pipe.execute()
+        for (stream, skip), count in skips.items():
+            self._add(stream, f"skipped:{skip}", count, pipe)
 
-    def retrying(self, stream: Stream, task_id: str, records: int) -> None:
+    def retrying(self, stream: Stream, task_id: str, records: int, pipe: Redis | None = None) -> None:
         """This many records of a message wait for another try; with 0, none any more.
 
         Kept by message, so that a message which is delivered twice is not counted twice.
         """
         if records:
-            self._redis.hset(f"{RETRYING}:{stream.queue}", task_id, records)
+            self._into(pipe).hset(f"{RETRYING}:{stream.queue}", task_id, records)
         else:
-            self._redis.hdel(f"{RETRYING}:{stream.queue}", task_id)
+            self._into(pipe).hdel(f"{RETRYING}:{stream.queue}", task_id)
 
     def of(self, stream: Stream | None) -> Counts:
         """What is known of a stream; with None, of the records that were for no stream."""
-        queue = stream.queue if stream else NO_STREAM
+        retrying = f"{RETRYING}:{stream.queue if stream else NO_STREAM}"
         with self._redis.pipeline(transaction=False) as pipe:
-            counters, waiting = pipe.hgetall(f"{COUNTERS}:{queue}").hvals(f"{RETRYING}:{queue}").execute()
+            counters, waiting = pipe.hgetall(_key(stream)).hvals(retrying).execute()
         skipped = Counter({skip: int(counters.get(f"skipped:{skip}", 0)) for skip in Skip})
         return Counts(
+            accepted=int(counters.get("accepted", 0)),
             delivered=int(counters.get("delivered", 0)),
             refused=int(counters.get("refused", 0)),
             retrying=sum(map(int, waiting)),
+            discarded=int(counters.get("discarded", 0)),
             skipped=dict(+skipped),
             last_delivery=counters.get("last_delivery"),
         )
 
+    def _add(self, stream: Stream | None, field: str, count: int, pipe: Redis | None) -> None:
+        self._into(pipe).hincrby(_key(stream), field, count)
+
+    def _into(self, pipe: Redis | None) -> Redis:
+        return self._redis if pipe is None else pipe
+
     def _now(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
+
+
+def _key(stream: Stream | None) -> str:
+    return f"{COUNTERS}:{stream.queue if stream else NO_STREAM}"

@@ -140,11 +140,11 @@ class DeadLetters:
             raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
         return Message(**json.loads(text))
 
-    def remove(self, letter: DeadLetter) -> bool:
-        """Forget a letter: it is in the broker again, or nobody wants it. False where it was gone."""
-        with self._redis.pipeline() as pipe:
-            pipe.hdel(DEAD_LETTERS, letter.id).hdel(MESSAGES, letter.id)
-            return bool(pipe.execute()[0])
+    def remove(self, letter: DeadLetter, pipe: Redis | None = None) -> None:
+        """Forget a letter: it is in the broker again, or nobody wants it."""
+        redis = self._redis if pipe is None else pipe
+        redis.hdel(DEAD_LETTERS, letter.id)
+        redis.hdel(MESSAGES, letter.id)
 
     def records_by_queue(self) -> dict[str, int]:
         """How many records lie dead, by the queue they came from."""

@@ -9,6 +9,7 @@ from redis import Redis
 
 RECEIPTS = "audience:receipts"
 RECEIVED = "audience:received"
+LOST = "audience:lost"
 
 
 class Receipts:
@@ -18,9 +19,10 @@ class Receipts:
         self._redis = redis
         self._keep_seconds = keep_seconds
 
-    def issue(self, task_id: str, retries: int) -> None:
+    def issue(self, task_id: str, retries: int, pipe: Redis | None = None) -> None:
         """The attempt is done with: delivered, handed over to a retry, or a dead letter."""
-        self._redis.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
+        redis = self._redis if pipe is None else pipe
+        redis.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
 
     def issued(self, task_id: str, retries: int) -> bool:
         """Whether the attempt was done with before."""
@@ -31,6 +33,12 @@ class Receipts:
         key = f"{RECEIVED}:{task_id}"
         self._redis.set(key, now, nx=True, ex=self._keep_seconds)
         return int(self._redis.get(key) or now)
+
+    def lost(self, task_id: str) -> int:
+        """A pool process died over this message; how many have by now."""
+        key = f"{LOST}:{task_id}"
+        with self._redis.pipeline() as pipe:
+            return int(pipe.incr(key).expire(key, self._keep_seconds).execute()[0])
 
     def _key(self, task_id: str, retries: int) -> str:
         return f"{RECEIPTS}:{task_id}:{retries}"

@@ -67,6 +67,17 @@ def test_where_the_alert_cannot_be_raised_no_letter_is_kept(state, letters, stre
     assert not state.alerts.all()
 
 
+def test_where_the_letter_cannot_be_kept_no_alert_is_raised(state, letters, stream, redis, monkeypatch):
+    def refuse(*_, **__):
+        raise RedisConnectionError("gone")
+
+    with monkeypatch.context() as broken, pytest.raises(RedisConnectionError):
+        broken.setattr(type(redis.pipeline()), "execute", refuse)
+        bury(state, case(stream))
+    assert not state.alerts.all()
+    assert not letters.all()
+
+
 def test_where_redis_is_away_neither_is_there(state, letters, stream, redis_server):
     redis_server.connected = False
     with pytest.raises(RedisConnectionError):
@@ -86,8 +97,7 @@ def test_the_oldest_comes_first(state, letters, stream, clock):
 def test_a_removed_letter_is_gone_and_so_is_its_message(state, letters, stream, redis):
     bury(state, case(stream))
     (letter,) = letters.all()
-    assert letters.remove(letter)
-    assert not letters.remove(letter)
+    letters.remove(letter)
     assert not redis.keys("audience:dead-letters*")
     with pytest.raises(NotRegistered, match="just been replayed or discarded"):
         letters.message(letter)
