@@ -27,8 +27,8 @@ check: $(INSTALLED) ## lint, formatting and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(INSTALLED) ## measure throughput beside plain Celery and a bare boto3 loop
-	@$(BIN)/python -m benchmarks
+bench: $(INSTALLED) ## measure throughput beside plain Celery and bare boto3 (ARGS=--json)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)

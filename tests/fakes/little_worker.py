@@ -7,7 +7,9 @@ and acknowledged, rejected or put back as its outcome says. Countdowns are not w
 from dataclasses import dataclass
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from celery.concurrency.solo import TaskPool
+from celery.exceptions import WorkerLostError
 from kombu.transport import memory
 
 from worker.celery import AudienceFirehose
@@ -61,6 +63,15 @@ class LittleWorker:
             if not self.run_one(queue):
                 return count
         raise AssertionError(f"{queue} does not come to an end")
+
+    def die_over_one(self, queue: str) -> None:
+        """A pool process takes the next message of a queue, and dies."""
+        with self.app.connection_for_read() as connection:
+            request = self._request(connection.default_channel.basic_get(queue))
+            try:
+                raise WorkerLostError("killed")
+            except WorkerLostError:
+                request.on_failure(ExceptionInfo())
 
     def _request(self, message: Any) -> DiscreetRequest:
         return DiscreetRequest(

@@ -1,12 +1,15 @@
 """From a batch to Firehose: what is sent again, what is given up, and what is never sent twice."""
 
 import pytest
+from celery.canvas import Signature
 from firehose import Answer, error, fail, refuse_once
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from tasks.delivery import DELIVERY_TASKS, WARN_AFTER_ATTEMPTS
 from worker.environment import read
 from worker.firehose.regions import rate_limits, regions
+from worker.requests import DEATHS_ALLOWED
 
 DEFAULTS = read({})
 
@@ -271,6 +274,34 @@ def test_while_redis_is_away_a_batch_stays_in_the_broker(worker, deliver, fireho
     assert not puts(firehose)
     worker.run(stream.queue)
     assert firehose.accepted("travel") == [b"a"]
+
+
+def test_a_retry_that_cannot_be_sent_leaves_the_batch_in_the_broker(
+    worker, deliver, firehose, stream, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OperationalError
+
+    firehose.faults.append(refuse_once(b"a"))
+    deliver("a", run=False)
+    with monkeypatch.context() as away:
+        away.setattr(Signature, "apply_async", refuse)
+        worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 1
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+
+
+def test_a_message_that_kills_every_process_becomes_a_dead_letter(worker, deliver, state, stream):
+    deliver("a", "b", run=False)
+    for _ in range(DEATHS_ALLOWED):
+        worker.die_over_one(stream.queue)
+        assert len(worker.waiting(stream.queue)) == 1
+    worker.die_over_one(stream.queue)
+    assert not worker.waiting(stream.queue)
+    (letter,), (alert,) = state.dead_letters.all(), state.alerts.all()
+    assert (letter.records, letter.stream, letter.error_code) == (2, stream, "WorkerLostError")
+    assert alert.dead_letter_id == letter.id
 
 
 def test_records_that_have_moved_are_not_moved_again_for_their_counters(
