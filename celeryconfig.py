@@ -12,6 +12,8 @@ broker_connection_max_retries = None
 broker_transport_options = {
     # Redis: when the messages of a worker that died come back.
     "visibility_timeout": environment().visibility_timeout,
+    # Redis: look for them every 10 seconds, not at every tenth of these occasions.
+    "unacked_restore_throttle": 1,
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
     "confirm_publish": True,
 }

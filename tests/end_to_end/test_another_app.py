@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from waiting import eventually
@@ -22,11 +23,24 @@ app.send_task("audience.forward", kwargs={"changes": json.loads(sys.argv[2])}, q
 def bare_python(tmp_path_factory):
     """A Python with `requirements/caller.txt` installed."""
     directory = tmp_path_factory.mktemp("another-app")
-    run(sys.executable, "-m", "venv", directory)
+    run(sys.executable, "-m", "venv", "--without-pip", directory)
     python = directory / "bin" / "python"
     quietly = ("--quiet", "--disable-pip-version-check", "--no-input")
-    run(python, "-m", "pip", "install", *quietly, "--require-hashes", "-r", ROOT / "requirements/caller.txt")
+    pip = (python_with_pip(), "-m", "pip", "--python", python)
+    run(*pip, "install", *quietly, "--require-hashes", "-r", ROOT / "requirements/caller.txt")
     return python
+
+
+def python_with_pip():
+    """The machine's Python: our own environment needs no pip, and some machines have no ensurepip."""
+    candidates = (Path(sys.base_prefix, "bin", "python3"), Path(sys.executable))
+    return next(python for python in candidates if has_pip(python))
+
+
+def has_pip(python):
+    return (
+        subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def run(*command, **options):
