@@ -6,13 +6,17 @@ from worker.environment import environment
 from worker.firehose.regions import rate_limits
 from worker.queues import CHANGES_QUEUE, delivery_task
 
+RESTORE_EVERY = 10
+"""Seconds."""
+
 broker_url = environment().broker_url
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_transport_options = {
     # Redis: when the messages of a worker that died come back.
     "visibility_timeout": environment().visibility_timeout,
-    # Redis: look for them every 10 seconds, not at every tenth of these occasions.
+    # Redis: look for them this often, not at every tenth of these occasions.
+    "unacked_restore_interval": min(RESTORE_EVERY, environment().visibility_timeout),
     "unacked_restore_throttle": 1,
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
     "confirm_publish": True,
@@ -34,6 +38,7 @@ task_store_errors_even_if_ignored = False
 # A message is acknowledged when its records are safe elsewhere, not when it is picked up.
 task_acks_late = True
 task_reject_on_worker_lost = True
+task_acks_on_timeout = False
 worker_prefetch_multiplier = 1
 
 task_annotations = {

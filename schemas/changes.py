@@ -69,6 +69,8 @@ Event = tuple[tuple[str, type, Any], ...]
 class ChangeSchema(Schema):
     """The change of the contract: field types here, the rules between fields in `rules`."""
 
+    error_messages = {"unknown": "unknown key"}
+
     type = Text(required=True, validate=one_of(frozenset(ChangeType), "type"))
     audience_id = StrictInteger(required=True)
     audience_external_name = Text(allow_none=True)

@@ -21,6 +21,9 @@ MPID_TYPE = "mpid"
 MEMBERSHIP = {"add": ChangeType.MEMBER_ADDED, "delete": ChangeType.MEMBER_REMOVED}
 ATTRIBUTE_UPDATE = "attribute_update"
 
+ANYTHING = fields.Raw(allow_none=True)
+"""An entry that is looked at later, by itself. A null among them is wrong alone, and not the whole list."""
+
 
 class Translated(NamedTuple):
     """A request as changes."""
@@ -56,16 +59,16 @@ class ProfileSchema(_Excluding):
 
     user_identities = fields.List(fields.Nested(IdentitySchema), allow_none=True)
     device_identities = fields.List(fields.Nested(IdentitySchema), allow_none=True)
-    partner_identities = fields.List(fields.Raw(), allow_none=True)
+    partner_identities = fields.List(ANYTHING, allow_none=True)
     mpid = Text(allow_none=True)
-    audiences = fields.List(fields.Raw(), allow_none=True)
+    audiences = fields.List(ANYTHING, allow_none=True)
 
 
 class RequestSchema(_Excluding):
     """The envelope. Its profiles are checked one by one, after it."""
 
     timestamp_ms = StrictInteger(required=True)
-    user_profiles = fields.List(fields.Raw(), required=True)
+    user_profiles = fields.List(ANYTHING, required=True)
 
 
 REQUEST, PROFILE, AUDIENCE = RequestSchema(), ProfileSchema(), AudienceSchema()

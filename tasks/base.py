@@ -2,16 +2,18 @@
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
+from redis import Redis
 from redis.exceptions import RedisError
 
 from worker.burial import Case, bury
+from worker.state.receipts import Standing
 
 if TYPE_CHECKING:
     from worker.celery import AudienceFirehose
@@ -20,6 +22,8 @@ INFRASTRUCTURE_ERRORS = (RedisError, OperationalError)
 """Redis or the broker is away. No task can do anything about that but wait."""
 REQUEUE_PAUSE = 1.0
 """Seconds before a message goes back to the broker for their sake, so that it does not spin."""
+BOOKKEEPING_ATTEMPTS = 30
+"""About as many seconds: a Redis that restarts is back by then."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +45,12 @@ class ForwarderTask(Task):  # type: ignore[misc]
         """Run the task. The worker calls this; Celery's autoretry is inside `run`."""
         try:
             return self._run_or_bury(args, kwargs)
-        except INFRASTRUCTURE_ERRORS as error:
+        except (Buried, Retry, Ignore, Reject):
+            raise
+        except Exception as error:
+            # Redis or the broker is away; or, which nothing should be, a defect in burying.
             logger.warning("%s: the message goes back to the broker", type(error).__name__)
+            self._release()
             time.sleep(REQUEUE_PAUSE)
             raise Reject(type(error).__name__, requeue=True) from None
 
@@ -53,18 +61,74 @@ class ForwarderTask(Task):  # type: ignore[misc]
     def after_burial(self, case: Case, error: Exception) -> None:
         """What else an end means. Called again if the message comes back."""
 
+    def attempt_id(self, message_id: str, kwargs: dict[str, Any]) -> str:
+        """What the receipts know a message by."""
+        return message_id
+
+    @property
+    def attempt(self) -> str:
+        """`attempt_id` of the message that is being run."""
+        if not hasattr(self.request, "attempt_id"):
+            self.request.attempt_id = self.attempt_id(self.request.id, self.request.kwargs or {})
+        return str(self.request.attempt_id)
+
     @property
     def queue_consumed(self) -> str:
         """The queue that the message came from."""
         return (self.request.delivery_info or {}).get("routing_key") or ""
 
+    def begin(self) -> bool:
+        """Whether this attempt is still to be made; then nobody else makes it.
+
+        Raises `Reject` where another copy of the message is being run: what becomes of
+        that one decides about this one.
+        """
+        standing = self.app.state.receipts.begin(self.attempt, self.request.retries)
+        if standing is Standing.ELSEWHERE:
+            time.sleep(REQUEUE_PAUSE)
+            raise Reject("another copy of the message is being run", requeue=True)
+        self.request.has_claim = standing is Standing.CLAIMED
+        return standing is Standing.CLAIMED
+
+    def enter(self, entries: Callable[[Redis], None]) -> None:
+        """Enter what became of the attempt into the books, with its receipt: both or neither, and once.
+
+        The records have moved, so failing at it must not move them again: it is tried
+        until Redis is back, and the message is unacknowledged until then.
+        """
+        for attempt in range(BOOKKEEPING_ATTEMPTS):
+            try:
+                # The answer may have been lost on its way, and not the entry.
+                if not (attempt and self._has_receipt()):
+                    self._enter_once(entries)
+            except RedisError as error:
+                logger.warning("%s: the books have to wait", type(error).__name__)
+                time.sleep(REQUEUE_PAUSE)
+            else:
+                return
+        logger.error("the records of message %s moved, but their counters did not", self.request.id)
+
     @contextmanager
     def bookkeeping(self) -> Iterator[None]:
-        """For what is written down after records have moved: failing at it must not move them again."""
+        """For what is told after records have moved: failing at it must not move them again."""
         try:
             yield
         except RedisError as error:
-            logger.warning("%s: the records moved, but their counters did not", type(error).__name__)
+            logger.warning("%s: the records moved, but nobody was told", type(error).__name__)
+
+    def _enter_once(self, entries: Callable[[Redis], None]) -> None:
+        with self.app.state.redis.pipeline() as pipe:
+            self.app.state.receipts.issue(self.attempt, self.request.retries, pipe)
+            entries(pipe)
+            pipe.execute()
+
+    def _has_receipt(self) -> bool:
+        return self.app.state.receipts.issued(self.attempt, self.request.retries)
+
+    def _release(self) -> None:
+        if getattr(self.request, "has_claim", False):
+            with suppress(RedisError):
+                self.app.state.receipts.release(self.attempt, self.request.retries)
 
     def _run_or_bury(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:

@@ -1,27 +1,29 @@
 """From a batch to Firehose: `audience.deliver.<region>`, one task a region."""
 
+import time
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject, Retry, WorkerLostError
 from kombu.exceptions import OperationalError
+from redis import Redis
 
 from tasks.base import ForwarderTask
 from worker.burial import Case
 from worker.celery import app
 from worker.environment import environment
-from worker.errors import DeliveryError, PermanentError, SecretKeyError, TransientError
+from worker.errors import DeliveryError, PermanentError, TransientError
 from worker.failures import AlertType, Failure
 from worker.firehose.batching import Unit, records_in
 from worker.firehose.creation import reconsidered
 from worker.firehose.put import Outcome, put
 from worker.firehose.regions import regions
-from worker.firehose.verdicts import verdict
+from worker.firehose.verdicts import FIREHOSE_ERRORS, verdict
 from worker.queues import Stream, delivery_task
+from worker.requests import HIDDEN
 from worker.state.dead_letters import Message
 
-FIREHOSE_ERRORS = (BotoCoreError, ClientError, ResponseParserError, SecretKeyError)
+CLOSED_PAUSE = 0.2
+"""Seconds before a closed stream's batch goes back, until the consumer has seen the gate, too."""
 WARN_AFTER_ATTEMPTS = 3
 """Failed attempts of one batch from which on a stream "keeps failing". One hiccup is no news."""
 
@@ -38,12 +40,12 @@ class DeliveryTask(ForwarderTask):
     region: str
 
     def deliver(self, stream: Stream, units: list[Unit]) -> None:
-        """Put the units, unless this attempt is done with or the stream is closed."""
-        state = self.app.state
-        if state.receipts.issued(self.request.id, self.request.retries):
-            return
-        if state.gates.get(stream):
+        """Put the units, unless the stream is closed or this attempt is done with."""
+        if self.app.state.gates.get(stream):
+            time.sleep(CLOSED_PAUSE)
             raise Reject("the stream is closed", requeue=True)
+        if not self.begin():
+            return
         outcome = self._put(stream, units)
         if outcome.failure:
             raise TransientError(
@@ -64,7 +66,9 @@ class DeliveryTask(ForwarderTask):
         if isinstance(exc, DeliveryError) and exc.remaining is not None:
             kwargs["records"] = exc.remaining
         try:
-            signal = super().retry(args=(), kwargs=kwargs, exc=exc, throw=False, **options)
+            signal = super().retry(
+                args=(), kwargs=kwargs, exc=exc, throw=False, argsrepr=HIDDEN, kwargsrepr=HIDDEN, **options
+            )
         except Reject as rejection:
             # Celery would drop the message where it cannot send the retry.
             raise OperationalError(type(rejection.reason).__name__) from None
@@ -97,10 +101,13 @@ class DeliveryTask(ForwarderTask):
         )
 
     def after_burial(self, case: Case, error: Exception) -> None:
-        if case.stream and isinstance(error, PermanentError):
+        if case.stream is None:
+            return
+        # Whatever else ends a sound delivery would end the next one too.
+        if not isinstance(error, TransientError | WorkerLostError):
             self.app.state.gates.close(case.stream, case.failure.alert_type)
-        if case.stream and isinstance(error, DeliveryError):
-            self._enter(case.stream, accepted=error.accepted, refused=error.refused)
+        told = error if isinstance(error, DeliveryError) else None
+        self._enter(case.stream, accepted=told.accepted if told else 0, refused=told.refused if told else 0)
 
     def _put(self, stream: Stream, units: list[Unit]) -> Outcome:
         """Put the units. Raises `TransientError` or `PermanentError` where nothing of them was taken."""
@@ -124,13 +131,14 @@ class DeliveryTask(ForwarderTask):
 
     def _enter(self, stream: Stream, *, accepted: int = 0, refused: int = 0, waiting: int = 0) -> None:
         """Enter a finished attempt into the books, with its receipt."""
-        state, task_id, retries = self.app.state, self.request.id, self.request.retries
-        with self.bookkeeping(), state.redis.pipeline() as pipe:
-            state.receipts.issue(task_id, retries, pipe)
-            state.counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
+        counters, retries = self.app.state.counters, self.request.retries
+
+        def entries(pipe: Redis) -> None:
+            counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
             if retries or waiting:
-                state.counters.retrying(stream, task_id, waiting, pipe)
-            pipe.execute()
+                counters.retrying(stream, self.request.id, waiting, pipe)
+
+        self.enter(entries)
 
     def _note_retry(self, error: TransientError, kwargs: dict[str, Any]) -> None:
         stream, waiting = self._stream(kwargs), records_in(kwargs["records"])
@@ -177,6 +185,8 @@ def is_delivery(kwargs: dict[str, Any]) -> bool:
             "connection_ids": list(connections),
             "audience_ids": list(audiences),
         }:
+            if not records:
+                return False
             lines = [line for unit in records for line in (unit if isinstance(unit, list) else [unit])]
             are_text = all(isinstance(text, str) for text in (*lines, *connections))
             return are_text and all(isinstance(audience, int) for audience in audiences)

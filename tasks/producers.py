@@ -11,6 +11,8 @@ from hashlib import blake2b
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+from redis import Redis
+
 from schemas.changes import Change, ChangeSchema, Invalid, check_changes
 from schemas.mparticle import translate
 from schemas.records import Rendered, Skip, View, render
@@ -20,13 +22,16 @@ from worker.celery import app
 from worker.environment import environment
 from worker.failures import AlertType, Failure
 from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Batches
-from worker.queues import CHANGES_QUEUE, Stream
+from worker.queues import CHANGES_QUEUE, FORWARD, Stream
 from worker.requests import HIDDEN
+from worker.serialization import dumps
 from worker.state.dead_letters import Message
 from worker.state.registry import Snapshot
 
 SHOWN_PROBLEMS = 5
-"""Invalid changes that an alert spells out; its dead letter holds them all."""
+"""Invalid changes of which an alert says what is wrong; its dead letter holds them all."""
+SHOWN_RANGES = 100
+"""Runs of invalid positions that an alert names."""
 
 CATALOGUE = environment().catalogue
 SCHEMA = ChangeSchema(CATALOGUE)
@@ -38,7 +43,7 @@ class ProducerTask(ForwarderTask):
     abstract = True
 
     def case(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Case:
-        problem = "not a call that this task takes, or a defect in audience-firehose; nothing of it was sent"
+        problem = "not a call that this task takes, or a defect in audience-firehose"
         return Case(
             id=self._derived_id("call"),
             message=Message(self.name, self.queue_consumed or CHANGES_QUEUE, kwargs, list(args)),
@@ -46,14 +51,18 @@ class ProducerTask(ForwarderTask):
             records=1,
         )
 
+    def attempt_id(self, message_id: str, kwargs: dict[str, Any]) -> str:
+        """Of the content too: callers may choose IDs, and may choose one twice."""
+        digest = blake2b(f"{message_id}:".encode(), digest_size=16)
+        digest.update(dumps(kwargs).encode())
+        return str(UUID(bytes=digest.digest()))
+
     def received_at(self) -> int:
         """When this message was received, in Unix seconds; the same when it comes back."""
-        return self.app.state.receipts.received_at(self.request.id, int(self.app.state.clock()))
+        return self.app.state.receipts.received_at(self.attempt, int(self.app.state.clock()))
 
     def forward(self, changes: list[Change], skips: Counter[Skip]) -> None:
         """Send each change to the streams of its audience's connections."""
-        if self.app.state.receipts.issued(self.request.id, self.request.retries):
-            return
         snapshot = self.app.state.registry.snapshot()
         if any(change.audience_id not in snapshot.routes for change in changes):
             # Nobody must miss a change for having been connected within the last second.
@@ -71,13 +80,7 @@ class ProducerTask(ForwarderTask):
 
     def bury_invalid(self, invalid: list[Invalid], total: int, kwargs: dict[str, Any]) -> None:
         """Keep invalid items, as a call of this task with nothing but them, and raise one alert."""
-        shown = [f"position {i.position}: {'; '.join(i.problems)}" for i in invalid[:SHOWN_PROBLEMS]]
-        rest = len(invalid) - len(shown)
-        failure = Failure(
-            AlertType.INVALID_CHANGE,
-            "ValidationError",
-            f"{len(invalid)} of {total} invalid: {' | '.join(shown)}{f' | and {rest} more' if rest else ''}",
-        )
+        failure = Failure(AlertType.INVALID_CHANGE, "ValidationError", _told(invalid, total))
         case = Case(
             id=self._derived_id("invalid"),
             message=Message(self.name, CHANGES_QUEUE, kwargs),
@@ -96,7 +99,7 @@ class ProducerTask(ForwarderTask):
             case = Case(
                 id=self._derived_id("unreadable"),
                 message=Message(
-                    forward.name, CHANGES_QUEUE, {"changes": [change.as_item() for change in unknown]}
+                    FORWARD, CHANGES_QUEUE, {"changes": [change.as_item() for change in unknown]}
                 ),
                 failure=Failure(AlertType.INVALID_REQUEST, "UnreadableConnection", advice),
                 records=len(unknown),
@@ -107,13 +110,14 @@ class ProducerTask(ForwarderTask):
 
     def _enter(self, accepted: dict[Stream, int], skipped: Counter[tuple[Stream | None, Skip]]) -> None:
         """Enter what the message came to into the books, with its receipt."""
-        state = self.app.state
-        with self.bookkeeping(), state.redis.pipeline() as pipe:
-            state.receipts.issue(self.request.id, self.request.retries, pipe)
+        counters = self.app.state.counters
+
+        def entries(pipe: Redis) -> None:
             for stream, records in accepted.items():
-                state.counters.accepted(stream, records, pipe)
-            state.counters.skipped(skipped, pipe)
-            pipe.execute()
+                counters.accepted(stream, records, pipe)
+            counters.skipped(skipped, pipe)
+
+        self.enter(entries)
 
     def _bury_oversize(self, stream: Stream, batch: Batch) -> None:
         failure = Failure(
@@ -133,7 +137,7 @@ class ProducerTask(ForwarderTask):
         bury(self.app.state, case)
 
     def _enqueue(self, stream: Stream, number: int, batch: Batch) -> None:
-        digest = blake2b(f"{self.request.id}:{stream.queue}:{number}".encode(), digest_size=16)
+        digest = blake2b(f"{self.attempt}:{stream.queue}:{number}".encode(), digest_size=16)
         for unit in batch.units:
             digest.update((unit if isinstance(unit, str) else "".join(unit)).encode())
         self.app.send_task(
@@ -146,7 +150,28 @@ class ProducerTask(ForwarderTask):
         )
 
     def _derived_id(self, what: str) -> str:
-        return str(uuid5(NAMESPACE_OID, f"{self.request.id}:{what}"))
+        return str(uuid5(NAMESPACE_OID, f"{self.attempt}:{what}"))
+
+
+def _told(invalid: list[Invalid], total: int) -> str:
+    """How many are invalid, at which positions, and of the first ones what is wrong."""
+    positions = _ranges([found.position for found in invalid])
+    where = ", ".join(positions[:SHOWN_RANGES]) + (" …" if len(positions) > SHOWN_RANGES else "")
+    details = [
+        f"position {found.position}: {'; '.join(found.problems)}" for found in invalid[:SHOWN_PROBLEMS]
+    ]
+    return f"{len(invalid)} of {total} invalid, at {where}: {' | '.join(details)}"
+
+
+def _ranges(positions: list[int]) -> list[str]:
+    """`0-7`, `9`: runs of positions, which come in ascending order."""
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs and position <= runs[-1][1] + 1:
+            runs[-1][1] = position
+        else:
+            runs.append([position, position])
+    return [str(first) if first == last else f"{first}-{last}" for first, last in runs]
 
 
 def fan_out(
@@ -184,11 +209,13 @@ def _delivery(stream: Stream, batch: Batch) -> dict[str, Any]:
     }
 
 
-@app.task(name="audience.forward", base=ProducerTask, bind=True)
+@app.task(name=FORWARD, base=ProducerTask, bind=True)
 def forward(self: ProducerTask, changes: list[Any]) -> None:
     """Forward changes of audience memberships. The contract's section 3 says how a change looks."""
     if not isinstance(changes, list):
         raise TypeError("changes must be a list")
+    if not self.begin():
+        return
     accepted, invalid = check_changes(SCHEMA, changes, cache(self.received_at))
     if invalid:
         self.bury_invalid(invalid, len(changes), {"changes": [change.item for change in invalid]})
@@ -198,10 +225,13 @@ def forward(self: ProducerTask, changes: list[Any]) -> None:
 @app.task(name="audience.forward_mparticle", base=ProducerTask, bind=True)
 def forward_mparticle(self: ProducerTask, request: Any) -> None:
     """Forward the `add` and `delete` actions of an mParticle AudienceMembershipChangeRequest."""
+    if not self.begin():
+        return
     changes, invalid, skipped = translate(request, CATALOGUE)
     if invalid:
         alone = request
         if isinstance(request, dict) and isinstance(request.get("user_profiles"), list):
             alone = {**request, "user_profiles": [profile.item for profile in invalid]}
-        self.bury_invalid(invalid, len(changes) + len(invalid), {"request": alone})
+        total = len(request["user_profiles"]) if alone is not request else 1
+        self.bury_invalid(invalid, total, {"request": alone})
     self.forward(changes, skipped)

@@ -7,6 +7,7 @@ acknowledged only afterwards, so its records are always somewhere.
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from worker.errors import NotRegistered
 from worker.failures import Failure
 from worker.queues import Stream
 from worker.state import State
@@ -29,12 +30,14 @@ class Case:
 
 
 def discard(state: State, letter: DeadLetter) -> None:
-    """Forget a dead letter for good, at an operator's word."""
-    with state.redis.pipeline() as pipe:
-        state.dead_letters.remove(letter, pipe)
-        if letter.stream:
-            state.counters.discarded(letter.stream, letter.records, pipe)
-        pipe.execute()
+    """Forget a dead letter for good, at an operator's word.
+
+    Raises `NotRegistered` where somebody else has replayed or discarded it meanwhile.
+    """
+    if not state.dead_letters.remove(letter):
+        raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
+    if letter.stream:
+        state.counters.discarded(letter.stream, letter.records)
     state.alerts.resolve([letter.id])
 
 

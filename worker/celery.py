@@ -7,6 +7,8 @@ from celery import Celery
 from worker.environment import environment
 from worker.errors import SettingError
 from worker.firehose.clients import Clients
+from worker.memory_watch import MemoryWatch
+from worker.redis_transport import use_safe_redis
 from worker.serialization import use_orjson
 from worker.state import State, connect
 from worker.stream_queues import StreamQueues
@@ -31,10 +33,12 @@ def make_app() -> AudienceFirehose:
     try:
         app = AudienceFirehose("audience-firehose")
         use_orjson()
+        use_safe_redis()
         app.config_from_object("celeryconfig", force=True)
     except SettingError as error:
         raise SystemExit(f"audience-firehose: {error}") from None
     app.steps["consumer"].add(StreamQueues)
+    app.steps["consumer"].add(MemoryWatch)
     return app
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-from celery.exceptions import InvalidTaskError
 from celery.worker import consumer
 from kombu.message import Message as KombuMessage
 from redis.exceptions import RedisError
@@ -17,6 +16,7 @@ from vine import promise
 from worker.burial import Case, bury
 from worker.failures import AlertType, Failure
 from worker.state.dead_letters import FOREIGN, Message
+from worker.task_calls import is_task_call
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         def on_task_received(message: KombuMessage) -> None:
             try:
-                if not _is_task_call(message):
-                    raise InvalidTaskError("not the arguments of a task call")
-                handle(message)
+                if is_task_call(message):
+                    handle(message)
+                else:
+                    self.on_unknown_message(None, message)
             except self.connection_errors:
                 raise
             except Exception as error:
@@ -54,10 +55,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def _bury(self, message: KombuMessage, error_code: str, what: str) -> None:
         """Keep the message as it came, then acknowledge it. Where it cannot be kept, it goes back."""
         body = _text(message.body)
-        headers = {name: str(value) for name, value in (message.headers or {}).items()}
-        queue = (message.delivery_info or {}).get("routing_key") or ""
+        headers = {name: _text(value) for name, value in (message.headers or {}).items()}
+        queue = _text((message.delivery_info or {}).get("routing_key") or "")
+        what_it_is = f"{queue}:{headers.get('task')}:{headers.get('id')}:{body}"
         case = Case(
-            id=str(uuid5(NAMESPACE_OID, f"{queue}:{headers.get('task')}:{headers.get('id')}:{body}")),
+            id=str(uuid5(NAMESPACE_OID, ascii(what_it_is))),
             message=Message(FOREIGN, queue, {"headers": headers, "body": body}),
             failure=Failure(
                 AlertType.INVALID_CHANGE,
@@ -76,19 +78,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             message.ack()
 
 
-def _text(body: str | bytes) -> str:
-    """A message's body as text from which its bytes can be told."""
-    return body if isinstance(body, str) else bytes(body).decode(errors="backslashreplace")
-
-
-def _is_task_call(message: KombuMessage) -> bool:
-    """Whether Celery can read the message's arguments. It drops one whose arguments it cannot.
-
-    A message that does not name its task is looked at by Celery itself.
-    """
-    match message.payload:
-        case [list(), dict(), dict() | None]:
-            return True
-        case {"args": list(), "kwargs": dict()}:
-            return True
-    return "task" not in (message.headers or {})
+def _text(content: Any) -> str:
+    """What a message holds, as text from which its bytes can be told."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content).decode(errors="backslashreplace")
+    try:
+        return str(content)
+    except RecursionError:
+        return f"({type(content).__name__}, nested too deeply to be kept)"

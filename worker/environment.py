@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from schemas.identities import Catalogue
 from worker.errors import SettingError
@@ -64,7 +65,7 @@ def read(variables: Mapping[str, str]) -> Environment:
             f" ({backoff_max}, AUDIENCE_RETRY_BACKOFF_MAX), or waiting batches are delivered twice"
         )
     return Environment(
-        broker_url=setting("CELERY_BROKER_URL", "redis://localhost:6379/0", str),
+        broker_url=setting("CELERY_BROKER_URL", "redis://localhost:6379/0", _url),
         redis_url=setting("AUDIENCE_REDIS_URL", "redis://localhost:6379/1", _redis_url),
         secret_keys=setting("AUDIENCE_SECRET_KEY", (), _keys),
         rate_limits=setting("AUDIENCE_RATE_LIMITS", {}, _rates),
@@ -102,7 +103,19 @@ def _keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _url(text: str) -> str:
+    for url in text.split(";"):
+        try:
+            # Asked for, as it is parsed when first used, far from here, and shown with its neighbours.
+            _ = urlsplit(url).port
+        except ValueError:
+            problem = "not a URL; percent-encode what is special in its password"
+            raise ValueError(problem) from None
+    return text
+
+
 def _redis_url(text: str) -> str:
+    _url(text)
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// or unix://")
     return text
@@ -121,6 +134,6 @@ def _pairs(text: str) -> dict[str, str]:
 def _rates(text: str) -> dict[str, str]:
     rates = _pairs(text)
     for region, rate in rates.items():
-        if not re.fullmatch(r"\d+(\.\d+)?(/[smh])?", rate):
+        if not re.fullmatch(r"\d+(\.\d+)?(/[smh])?", rate) or not float(rate.partition("/")[0]):
             raise ValueError(f"{rate!r} for {region} is not a rate such as 10/s, 600/m or 36000/h")
     return rates

@@ -4,8 +4,10 @@
     ├── SettingError            an environment variable does not say what it should
     ├── OperatorError           a command cannot be carried out as given
     │   ├── InvalidSettings     a configuration or a connection that cannot be
-    │   └── NotRegistered       no such configuration, connection, alert or dead letter
+    │   ├── NotRegistered       no such configuration, connection, alert or dead letter
+    │   └── NotReplayable       sending a dead letter again cannot succeed
     ├── SecretKeyError          a stored secret cannot be made or opened
+    ├── EndpointError           AWS_ENDPOINT_URL_FIREHOSE is no URL
     └── DeliveryError           Firehose did not take a batch
         ├── TransientError      worth another try
         └── PermanentError      it will not heal by trying again
@@ -41,6 +43,10 @@ class NotRegistered(OperatorError):
 
 class SecretKeyError(AudienceFirehoseError):
     """A stored secret cannot be made or opened: AUDIENCE_SECRET_KEY is missing or not the right one."""
+
+
+class EndpointError(AudienceFirehoseError):
+    """There can be no client: AWS_ENDPOINT_URL_FIREHOSE is no URL."""
 
 
 class DeliveryError(AudienceFirehoseError):

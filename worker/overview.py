@@ -31,8 +31,7 @@ class StreamStatus:
     @property
     def in_broker(self) -> int:
         """Records that wait in the stream's queue, or are with a worker: what the other numbers leave."""
-        counts = self.counts
-        return max(counts.accepted - counts.delivered - counts.discarded - self.dead, 0)
+        return max(self.counts.in_hand - self.dead, 0)
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ def overview(state: State, queue_lengths: QueueLengths) -> Overview:
     connections = connections_by_stream(state.registry.snapshot())
     dead = dead_by_stream(state.dead_letters.all())
     unregistered = {stream_of(queue) for queue in gates} | {stream for stream in dead if stream}
+    unregistered |= {stream for stream in state.counters.streams() if state.counters.of(stream).in_hand}
     streams = sorted(connections.keys() | unregistered)
     lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in streams)])
     rows = [

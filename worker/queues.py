@@ -3,7 +3,11 @@
 from typing import NamedTuple
 
 CHANGES_QUEUE = "audience.changes"
+FORWARD = "audience.forward"
+"""The producer task."""
 STREAM_QUEUE_PREFIX = "firehose"
+PARTS = 4
+"""Of a stream's queue: the prefix, the configuration, the region, and a name that may hold dots."""
 
 
 class Stream(NamedTuple):
@@ -31,10 +35,10 @@ def delivery_task(region: str) -> str:
 
 def is_stream_queue(queue: str) -> bool:
     """Whether a queue is some stream's."""
-    return queue.startswith(f"{STREAM_QUEUE_PREFIX}.")
+    return queue.startswith(f"{STREAM_QUEUE_PREFIX}.") and queue.count(".") >= PARTS - 1
 
 
 def stream_of(queue: str) -> Stream:
     """The stream whose queue this is: a name may hold dots, what stands before it may not."""
-    _, configuration, region, name = queue.split(".", 3)
+    _, configuration, region, name = queue.split(".", PARTS - 1)
     return Stream(configuration, region, name)

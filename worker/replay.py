@@ -1,7 +1,7 @@
 """Dead letters on their way again.
 
 A letter is sent before it is removed, and under an ID of its own that does not change:
-whoever dies in between, and replays it once more, delivers nothing twice.
+whoever is interrupted in between, and soon replays it once more, delivers nothing twice.
 """
 
 from collections.abc import Set

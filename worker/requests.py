@@ -34,7 +34,10 @@ class DiscreetRequest(Request):  # type: ignore[misc]
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         self._argsrepr = self._kwargsrepr = HIDDEN
+        self.name = self._type
         self._args = self._kwargs = None
+        # A limit of the sender's would kill the pool process in the middle of a delivery.
+        self.time_limits = (None, None)
         # The pool process decodes the body itself: sending it the arguments once more is waste.
         self._request_dict.update(argsrepr=HIDDEN, kwargsrepr=HIDDEN, args=(), kwargs={})
 
@@ -48,10 +51,16 @@ class DiscreetRequest(Request):  # type: ignore[misc]
         else:
             super().on_failure(exc_info, send_failed_event, return_ok)
 
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Called where the worker's own time limit has killed the pool process."""
+        if not soft and self._is_deadly():
+            self.acknowledge()
+        super().on_timeout(soft, timeout)
+
     def _is_deadly(self) -> bool:
         """Whether this message has killed too often, and is a dead letter now."""
         try:
-            if self._app.state.receipts.lost(self.id) <= DEATHS_ALLOWED:
+            if self._app.state.receipts.lost(self._attempt_id(), self._context.retries) <= DEATHS_ALLOWED:
                 return False
             self._bury()
         except RedisError as error:
@@ -59,11 +68,17 @@ class DiscreetRequest(Request):  # type: ignore[misc]
             return False
         return True
 
+    def _attempt_id(self) -> str:
+        return str(self.task.attempt_id(self.id, self._payload[1]))
+
     def _bury(self) -> None:
         args, kwargs, _ = self._payload
+        error = WorkerLostError()
         self.task.request_stack.push(self._context)
         try:
-            bury(self._app.state, self.task.case(WorkerLostError(), tuple(args), kwargs))
+            case = self.task.case(error, tuple(args), kwargs)
+            bury(self._app.state, case)
+            self.task.after_burial(case, error)
         finally:
             self.task.request_stack.pop()
 

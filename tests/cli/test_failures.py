@@ -8,8 +8,9 @@ from dataclasses import fields
 import pytest
 from kombu.exceptions import OperationalError
 
-from worker.burial import Case, bury
+from worker.burial import Case, bury, discard
 from worker.cli import failures
+from worker.errors import NotRegistered
 from worker.failures import AlertType, Failure
 from worker.queues import Stream
 from worker.state.alerts import Alert
@@ -184,7 +185,8 @@ def test_replaying_all_leaves_what_cannot_be(operator, buried, queues, state):
         buried(f"bad-{number}", **letter)
     buried("good-1")
     buried("good-2")
-    result = operator.runs("replay", "--all")
+    result = operator.tries("replay", "--all")
+    assert result.exit_code == 1
     assert len(queues.calls(STREAM.queue)) == 2
     assert {letter.id for letter in state.dead_letters.all()} == {"bad-0", "bad-1", "bad-2"}
     assert result.stderr.count("left: bad-") == 3
@@ -264,6 +266,15 @@ def test_discarding_asks_first(operator, buried, state):
     operator.runs("discard", "letter", stdin="y\n")
     assert not state.dead_letters.holds("letter")
     assert alert_states(operator) == {"letter": "resolved"}
+
+
+def test_a_letter_that_somebody_else_replays_meanwhile_is_not_discarded(buried, state):
+    buried("letter")
+    letter = state.dead_letters.get("letter")
+    state.dead_letters.remove(letter)
+    with pytest.raises(NotRegistered):
+        discard(state, letter)
+    assert state.counters.of(letter.stream).discarded == 0
 
 
 def test_yes_skips_the_question(operator, buried, state):

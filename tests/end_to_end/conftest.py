@@ -23,10 +23,37 @@ def redis_url(directory):
 
 
 @pytest.fixture(scope="session")
-def running(directory, redis_url):
+def rabbitmq_url(tmp_path_factory):
+    """A RabbitMQ, where the machine has one. CI installs it."""
+    try:
+        processes.rabbitmq_server()
+    except processes.StartError as error:
+        pytest.skip(str(error))
+    with processes.rabbitmq(tmp_path_factory.mktemp("rabbitmq"), "running", "quiet") as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="session", params=["redis", "rabbitmq"])
+def broker(request):
+    """Every story is told over both brokers, unless it says that it is about one of them."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def broker_url(broker, request):
+    """The URL of a RabbitMQ without a virtual host; None where the broker is the Redis."""
+    return request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
+
+
+@pytest.fixture(scope="session")
+def running(directory, redis_url, broker, broker_url):
     """The stack with its worker, and its audiences that no story has taken yet."""
+    own_directory = directory / broker
+    own_directory.mkdir(exist_ok=True)
     with FakeFirehose() as firehose:
-        stack = Stack(directory, redis_url, firehose, databases=(0, 1))
+        databases = (0, 1) if broker == "redis" else (4, 5)
+        url = broker_url and f"{broker_url}/running"
+        stack = Stack(own_directory, redis_url, firehose, databases, url)
         stack.configure("main")
         ready = [stack.audience(number=DOCUMENTED_AUDIENCE)]
         ready += [stack.audience() for _ in range(READY_AUDIENCES)]
@@ -63,13 +90,15 @@ def documented_audience(running, stack):
 
 
 @pytest.fixture
-def quiet_stack(directory, redis_url, request):
+def quiet_stack(directory, redis_url, broker, broker_url, request):
     """A stack without a worker, on databases of its own: the story starts its workers itself."""
-    own_directory = directory / request.node.name
-    own_directory.mkdir()
+    own_directory = directory / broker / request.node.name
+    own_directory.mkdir(parents=True)
     with FakeFirehose() as firehose:
-        stack = Stack(own_directory, redis_url, firehose, databases=(2, 3))
-        stack.broker_client().flushdb()
+        url = broker_url and f"{broker_url}/quiet"
+        stack = Stack(own_directory, redis_url, firehose, databases=(2, 3), broker_url=url)
+        if not url:
+            stack.broker_client().flushdb()
         stack.state.redis.flushdb()
         stack.configure("main")
         yield stack

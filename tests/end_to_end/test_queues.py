@@ -21,7 +21,7 @@ def test_the_queue_of_a_removed_connection_is_left_alone(stack, audience):
     # The worker may have been listening still, and then puts it back.
     eventually(lambda: audience.waiting() == 1)
     assert always(lambda: audience.waiting() == 1, seconds=1)
-    stack.broker_client().delete(audience.stream.queue)
+    stack.empty(audience.stream.queue)
 
 
 def test_an_audience_may_have_several_streams(stack, audience, another_audience):

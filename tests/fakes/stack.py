@@ -15,9 +15,11 @@ from cryptography.fernet import Fernet
 from firehose import FakeFirehose
 from waiting import eventually
 
+from worker.broker import queue_lengths, sender
 from worker.environment import read
 from worker.local import processes
 from worker.queues import CHANGES_QUEUE, Stream
+from worker.replay import replay
 from worker.state import connect
 from worker.state.alerts import Alert
 from worker.state.dead_letters import DeadLetter
@@ -83,7 +85,7 @@ class Audience:
 
     def waiting(self) -> int:
         """How many messages wait in the stream's queue."""
-        return int(self.stack.broker_client().llen(self.stream.queue))
+        return queue_lengths(self.stack.caller, [self.stream.queue])[self.stream.queue]
 
 
 @dataclass
@@ -94,6 +96,8 @@ class Stack:
     redis_url: str
     firehose: FakeFirehose
     databases: tuple[int, int]
+    broker_url: str | None = None
+    """Of another broker than the Redis."""
     secret_key: str = field(default_factory=lambda: Fernet.generate_key().decode(), repr=False)
     seen: list[str] = field(default_factory=list)
     """Everything that operators could have seen on a screen: events and answers of `inspect`."""
@@ -109,7 +113,7 @@ class Stack:
         """What a worker is started with. Retries follow at once: the waits have tests of their own."""
         broker, memory = self.databases
         return {
-            "CELERY_BROKER_URL": f"{self.redis_url}/{broker}",
+            "CELERY_BROKER_URL": self.broker_url or f"{self.redis_url}/{broker}",
             "AUDIENCE_REDIS_URL": f"{self.redis_url}/{memory}",
             "AUDIENCE_SECRET_KEY": self.secret_key,
             "AUDIENCE_RETRY_MAX": str(RETRY_MAX),
@@ -168,7 +172,7 @@ class Stack:
     def push_raw(self, queue: str, body: bytes, **headers: Any) -> None:
         """Push a message whose envelope is right and whose body is anything at all."""
         with self.caller.connection() as connection:
-            connection.default_channel.queue_declare(queue)
+            connection.default_channel.queue_declare(queue, durable=True, auto_delete=False)
             connection.Producer().publish(
                 body,
                 routing_key=queue,
@@ -177,22 +181,23 @@ class Stack:
                 headers={"id": str(uuid4())} | headers,
             )
 
+    def empty(self, queue: str) -> None:
+        """Forget what waits in a queue."""
+        with self.caller.connection() as connection:
+            connection.default_channel.queue_purge(queue)
+
+    def unacknowledged(self) -> int:
+        """How many messages are with workers, or were with one that is gone. RabbitMQ does not tell."""
+        return 0 if self.broker_url else int(self.broker_client().hlen("unacked"))
+
     def broker_client(self) -> Any:
-        """The broker's Redis, to count what waits in it."""
+        """The broker's Redis, where it is one."""
         return self.caller.connection().default_channel.client
 
     def replay(self, letter: DeadLetter) -> None:
         """What `audience-firehose replay` does."""
-        message = self.state.dead_letters.message(letter)
-        self.caller.send_task(
-            message.task,
-            args=message.args,
-            kwargs=message.kwargs,
-            queue=message.queue,
-            task_id=letter.replay_id,
-            ignore_result=True,
-        )
-        self.state.dead_letters.remove(letter)
+        with sender(self.caller) as broker:
+            replay(self.state, broker, letter)
         self.state.alerts.resolve([letter.id])
 
     def inspect(self, what: str) -> dict[str, Any]:

@@ -10,13 +10,13 @@ PATIENCE = 20.0
 """Seconds until a test gives up on another process."""
 
 
-def eventually(answer: Callable[[], T], timeout: float = PATIENCE, what: str = "") -> T:
+def eventually(answer: Callable[[], T], timeout: float = PATIENCE, what: str = "", every: float = 0.02) -> T:
     """What `answer` says once that is true. Fails where it still is not when the time runs out."""
     deadline = time.monotonic() + timeout
     while not (found := answer()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what or 'it'} did not come true in {timeout} s; it is {found!r}")
-        time.sleep(0.02)
+        time.sleep(every)
     return found
 
 

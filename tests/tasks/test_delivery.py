@@ -6,8 +6,11 @@ from firehose import Answer, error, fail, refuse_once
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+import tasks.base
+import tasks.delivery
 from tasks.delivery import DELIVERY_TASKS, WARN_AFTER_ATTEMPTS
 from worker.environment import read
+from worker.firehose.clients import Clients
 from worker.firehose.regions import rate_limits, regions
 from worker.requests import DEATHS_ALLOWED
 
@@ -237,6 +240,30 @@ def test_expired_credentials_are_fetched_anew_and_the_batch_is_tried_again(deliv
     assert clients.forgotten == [("main", "us-east-1")]
     assert puts(firehose)[-1] == [b"a"]
     assert firehose.accepted("travel") == [b"a"]
+
+
+def test_an_endpoint_that_is_no_url_pauses_the_stream(deliver, app, state, stream, monkeypatch):
+    monkeypatch.setitem(app.__dict__, "clients", Clients(cipher=None))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", "secretive@localhost:5000")
+    deliver("a")
+    (alert,) = state.alerts.all()
+    assert (alert.type, alert.error_code) == ("Invalid Request", "EndpointError")
+    assert state.gates.get(stream).reason == "Invalid Request"
+
+
+def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, state, stream, monkeypatch):
+    monkeypatch.setattr(tasks.delivery, "put", lambda *_: 1 / 0)
+    deliver("a")
+    assert len(state.dead_letters.all()) == 1
+    assert state.gates.get(stream).reason == "Invalid Request"
+
+
+def test_a_defect_in_burying_leaves_the_batch_in_the_broker(worker, deliver, app, stream, monkeypatch):
+    monkeypatch.setattr(tasks.delivery, "put", lambda *_: 1 / 0)
+    monkeypatch.setattr(tasks.base, "bury", lambda *_: 1 / 0)
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 1
 
 
 # A message comes back where its worker died before acknowledging it.

@@ -126,8 +126,8 @@ def test_invalid_changes_become_one_dead_letter_and_one_alert(worker, connect, f
     assert state.dead_letters.message(letter).kwargs == {"changes": bad}
     assert (alert.type, alert.severity, alert.records) == ("Invalid Change", "warning", 7)
     assert alert.dead_letter_id == letter.id
-    assert alert.message.startswith("7 of 9 invalid: position 1: audience_id: not an integer | position 2:")
-    assert alert.message.endswith("| and 2 more")
+    assert alert.message.startswith("7 of 9 invalid, at 1-7: position 1: audience_id: not an integer | ")
+    assert alert.message.endswith("position 5: audience_id: not an integer")
 
 
 def test_corrected_the_replayed_letter_is_the_same_call_with_the_invalid_changes_alone(forward, state):
@@ -172,12 +172,36 @@ def test_a_message_that_comes_back_when_it_is_done_with_makes_nothing(worker, co
     assert state.counters.of(stream).accepted == 1
 
 
+def test_another_message_under_the_same_id_is_another_message(worker, connect, forward, state):
+    stream = connect()
+    forward(added(CustomerId="first"), 1, task_id="nightly")
+    forward(added(CustomerId="second"), 2, task_id="nightly")
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["first"], ["second"]]
+    assert len(state.dead_letters.all()) == 2
+
+
+def test_a_removal_that_is_too_large_leaves_its_addition(worker, connect, forward, state):
+    stream = connect()
+    forward(changed("secretive" * MEGABYTE, "new"))
+    (call,), (letter,) = worker.calls(stream.queue), state.dead_letters.all()
+    assert customers(call) == ["new"]
+    assert (letter.type, letter.records) == ("Record Too Large", 1)
+
+
+def test_an_addition_that_is_too_large_takes_its_removal_along(worker, connect, forward, state):
+    stream = connect()
+    forward(changed("old", "secretive" * MEGABYTE))
+    (letter,) = state.dead_letters.all()
+    assert not worker.calls(stream.queue)
+    assert (letter.type, letter.records) == ("Record Too Large", 2)
+
+
 def test_a_message_whose_worker_died_halfway_makes_the_same_batches(worker, connect, forward, clock, redis):
     stream = connect()
     timeless = added()
     del timeless["timestamp"]
     forward(timeless, task_id="one")
-    redis.delete(f"{RECEIPTS}:one:0")
+    redis.delete(*redis.keys(f"{RECEIPTS}:*"))
     clock.advance(3600)
     forward(timeless, task_id="one")
     first, second = worker.waiting(stream.queue)

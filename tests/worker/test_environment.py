@@ -80,6 +80,18 @@ def test_a_wrong_variable_is_named(name, value):
         read({name: value})
 
 
+@pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "AUDIENCE_REDIS_URL"])
+def test_a_url_that_cannot_be_parsed_does_not_show_its_password(variable):
+    with pytest.raises(SettingError, match=f"{variable}: .*percent-encode") as told:
+        read({variable: "redis://:secr/etive@host:6379/0"})
+    assert "secr" not in str(told.value)
+
+
+def test_a_rate_of_nothing_is_refused():
+    with pytest.raises(SettingError, match="AUDIENCE_RATE_LIMITS"):
+        read({"AUDIENCE_RATE_LIMITS": "eu-west-1=0/s"})
+
+
 def test_a_wrong_secret_key_is_not_repeated():
     with pytest.raises(SettingError) as caught:
         read({"AUDIENCE_SECRET_KEY": "secretive"})

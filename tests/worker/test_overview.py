@@ -100,3 +100,12 @@ def test_a_broker_that_is_away_hides_only_what_waits_in_it(state, stream):
 
 def test_every_reason_for_skipping_has_words():
     assert SKIP_LABELS.keys() == set(Skip)
+
+
+def test_a_disconnected_stream_with_records_left_is_not_forgotten(state, stream):
+    state.counters.accepted(stream, 3)
+    state.registry.disconnect(*state.registry.snapshot().connections)
+
+    (row,) = overview(state, nothing_waits).rows
+
+    assert (row.stream, row.connection_ids, row.in_broker) == (stream, (), 3)

@@ -125,6 +125,7 @@ def test_what_aws_and_botocore_say_is_not_repeated(error):
 def test_only_expired_credentials_need_a_new_client():
     assert of_code("ExpiredTokenException").renew_client
     assert of_code("ExpiredToken").renew_client
+    assert of_code("UnrecognizedClientException").renew_client
     assert not of_code("InternalFailure").renew_client
     assert not of_code("AccessDeniedException").renew_client
 

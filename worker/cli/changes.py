@@ -16,10 +16,7 @@ from worker.cli.explanations import explain
 from worker.cli.interruption import Interrupted, Interruption
 from worker.cli.output import count, note, note_beside_progress, progress
 from worker.environment import environment
-from worker.queues import CHANGES_QUEUE
-
-FORWARD = "audience.forward"
-"""The producer task, by its name as for any other app."""
+from worker.queues import CHANGES_QUEUE, FORWARD
 
 STDIN = "<stdin>"
 

@@ -147,6 +147,8 @@ def replay(dead_letter_id: str | None, everything: bool, connection: str | None)
             replayed.one(app.state.dead_letters.get(dead_letter_id), broker)
         else:
             replayed.each(_letters(app.state, connection), broker)
+    if replayed.left:
+        raise click.ClickException(f"{count(replayed.left, 'dead letter')} left, as said above")
 
 
 @click.command()
@@ -174,6 +176,8 @@ class Replayed:
 
     state: State
     letters: list[DeadLetter] = field(default_factory=list)
+    left: int = 0
+    """Letters that could not be sent."""
 
     def one(self, letter: DeadLetter, broker: Sender) -> None:
         """Send a letter again. Raises `NotReplayable` and `NotRegistered`."""
@@ -192,6 +196,7 @@ class Replayed:
         try:
             self.one(letter, broker)
         except (NotReplayable, NotRegistered) as error:
+            self.left += 1
             note_beside_progress(f"left: {text(str(error))}")
 
     def __str__(self) -> str:

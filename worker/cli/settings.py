@@ -160,10 +160,14 @@ def disconnect(connection_id: str) -> None:
     What is enqueued for the stream is still delivered while another connection leads to it.
     """
     app = application()
-    stream = stream_of_connection(app.state.registry.disconnect(connection_id))
+    connection = app.state.registry.disconnect(connection_id)
     click.echo(f"disconnected {connection_id}")
+    if connection is None:
+        return
+    stream = stream_of_connection(connection)
     if stream in app.state.registry.snapshot().streams:
         return
+    app.state.gates.open(stream)
     try:
         waiting = queue_lengths(app, [stream.queue])[stream.queue]
     except OperationalError:

@@ -49,7 +49,17 @@ class Batches:
         self._batches: list[Batch] = []
 
     def add(self, lines: Sequence[bytes], connection_id: str, audience_id: int) -> None:
-        """Append a unit: its lines stay adjacent, in one batch."""
+        """Append a unit: its lines stay adjacent, in one batch.
+
+        A removal that is too large is set apart alone, and its addition is sent: what a
+        stream hears last is then still true. It would not be the other way round.
+        """
+        if len(lines) > 1 and _is_oversize(lines[0]) and not _is_oversize(lines[1]):
+            self._append(lines[:1], connection_id, audience_id)
+            lines = lines[1:]
+        self._append(lines, connection_id, audience_id)
+
+    def _append(self, lines: Sequence[bytes], connection_id: str, audience_id: int) -> None:
         base64_bytes = sum((len(line) + 2) // 3 * 4 for line in lines)
         batch = self._batch_for(lines, base64_bytes)
         batch.units.append(lines[0].decode() if len(lines) == 1 else [line.decode() for line in lines])
@@ -67,8 +77,12 @@ class Batches:
         return iter(self._batches)
 
     def _batch_for(self, lines: Sequence[bytes], base64_bytes: int) -> Batch:
-        if any(len(line) > MAX_RECORD_BYTES for line in lines):
+        if any(map(_is_oversize, lines)):
             return self.oversize
         if not self._batches or not self._batches[-1].has_room_for(len(lines), base64_bytes):
             self._batches.append(Batch())
         return self._batches[-1]
+
+
+def _is_oversize(line: bytes) -> bool:
+    return len(line) > MAX_RECORD_BYTES

@@ -11,6 +11,7 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import NoCredentialsError
 
 from schemas.settings import Configuration
+from worker.errors import EndpointError
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -48,19 +49,26 @@ class Clients:
         self._clients: dict[tuple[Configuration, str], FirehoseClient] = {}
 
     def get(self, configuration: Configuration, region: str) -> "FirehoseClient":
-        """The client for this configuration in this region."""
+        """The client for this configuration in this region. Raises `EndpointError` and `SecretKeyError`."""
         key = configuration, region
         if key not in self._clients:
             self.forget(configuration.name, region)
-            self._clients[key] = self._session(configuration, region).client(
-                "firehose", region_name=region, config=CONFIG
-            )
+            self._clients[key] = self._make(configuration, region)
         return self._clients[key]
 
     def forget(self, configuration_name: str, region: str) -> None:
         """Drop the client, and with it its credentials: they have expired or have been replaced."""
         for key in [k for k in self._clients if (k[0].name, k[1]) == (configuration_name, region)]:
             del self._clients[key]
+
+    def _make(self, configuration: Configuration, region: str) -> "FirehoseClient":
+        session = self._session(configuration, region)
+        try:
+            return session.client("firehose", region_name=region, config=CONFIG)
+        except ValueError:
+            # botocore's text repeats the URL, which may hold a password.
+            advice = "AWS_ENDPOINT_URL_FIREHOSE must be a URL such as http://localhost:5000"
+            raise EndpointError(advice) from None
 
     def _session(self, configuration: Configuration, region: str) -> boto3.Session:
         session = botocore.session.Session()

@@ -2,11 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
-
 from worker.failures import AlertType, Failure
-from worker.firehose.verdicts import Verdict, verdict
+from worker.firehose.verdicts import FIREHOSE_ERRORS, Verdict, verdict
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -29,8 +26,8 @@ def reconsidered(found: Verdict, client: "FirehoseClient", delivery_stream_name:
     """
     try:
         description = client.describe_delivery_stream(DeliveryStreamName=delivery_stream_name)
-    except (BotoCoreError, ClientError, ResponseParserError) as error:
+    except FIREHOSE_ERRORS as error:
         unsaid = verdict(error)
         return unsaid if unsaid.transient else found
-    is_creating = description["DeliveryStreamDescription"]["DeliveryStreamStatus"] == "CREATING"
-    return CREATING if is_creating else found
+    status = description.get("DeliveryStreamDescription", {}).get("DeliveryStreamStatus")
+    return CREATING if status == "CREATING" else found

@@ -2,23 +2,21 @@
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from botocore import exceptions as botocore
-from botocore.parsers import ResponseParserError
 
 from schemas.settings import Configuration
-from worker.errors import SecretKeyError
+from worker.errors import EndpointError, SecretKeyError
 from worker.failures import AlertType
 from worker.firehose.clients import Clients
-from worker.firehose.verdicts import EXPIRED_CODES, of_code
+from worker.firehose.verdicts import EXPIRED_CODES, FIREHOSE_ERRORS, of_code
 from worker.queues import Stream
 
 DIRECT_PUT = "DirectPut"
 ACTIVE = "ACTIVE"
 ASSUME_ROLE = "AssumeRole"
 """The operation of AWS STS that takes on a configuration's role."""
-
-INSPECTION_ERRORS = (botocore.BotoCoreError, botocore.ClientError, ResponseParserError, SecretKeyError)
 
 
 class Check(NamedTuple):
@@ -101,7 +99,7 @@ def inspect(clients: Clients, configuration: Configuration, stream: Stream) -> l
     try:
         client = clients.get(configuration, stream.region)
         response = client.describe_delivery_stream(DeliveryStreamName=stream.name)
-    except INSPECTION_ERRORS as error:
+    except FIREHOSE_ERRORS as error:
         return of_error(error)
     description = response.get("DeliveryStreamDescription")
     return of_description(description) if description else _up_to(ENDPOINT, NO_FIREHOSE)
@@ -116,6 +114,8 @@ def of_error(error: Exception) -> list[Check]:
     """The checks up to the one that failed, where the stream could not be described."""
     if isinstance(error, SecretKeyError):
         return _up_to(CREDENTIALS, str(error))
+    if isinstance(error, EndpointError):
+        return _up_to(ENDPOINT, str(error))
     if isinstance(error, botocore.ClientError):
         return _of_refusal(error)
     name = type(error).__name__
@@ -148,7 +148,11 @@ def _up_to(check: Check, problem: str) -> list[Check]:
 def _where(error: Exception) -> str:
     """The endpoint that an error is about, where botocore says so."""
     url = getattr(error, "kwargs", {}).get("endpoint_url")
-    return f" at {url}" if url else ""
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    # Without a password that may stand in it.
+    return f" at {parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
 
 def _source(description: Mapping[str, Any]) -> Check:

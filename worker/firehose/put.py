@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.failures import Failure
-from worker.firehose.batching import Unit
+from worker.firehose.batching import Unit, records_in
 from worker.firehose.verdicts import of_code
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Outcome(NamedTuple):
     """What Firehose said to a batch."""
 
     accepted: int
-    """Records."""
+    """Records that are done with."""
     refused: int
     """Records."""
     remaining: list[Unit]
@@ -68,4 +68,5 @@ def _partial(units: Sequence[Unit], answers: "Sequence[PutRecordBatchResponseEnt
     codes = [answer["ErrorCode"] for answer in answers if "ErrorCode" in answer]
     # A refused record is always worth another try: what is wrong for good refuses the whole call.
     failure = of_code(codes[0], status=500).failure
-    return Outcome(len(answers) - len(codes), len(codes), remaining, failure)
+    # An addition that was accepted counts once it is sent again, after its refused removal.
+    return Outcome(len(answers) - records_in(remaining), len(codes), remaining, failure)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from botocore import exceptions as botocore
 from botocore.parsers import ResponseParserError
 
-from worker.errors import SecretKeyError
+from worker.errors import EndpointError, SecretKeyError
 from worker.failures import AlertType, Failure
 
 
@@ -15,7 +15,7 @@ class Verdict(NamedTuple):
     failure: Failure
     transient: bool
     renew_client: bool = False
-    """The credentials of the client have expired; a new client fetches new ones."""
+    """The credentials of the client are no good; a new client fetches new ones."""
 
 
 TRANSIENT_CODES = {
@@ -58,6 +58,14 @@ TRANSIENT_ERRORS = (
     ResponseParserError,
 )
 """No answer, an answer cut short, or credentials that could not be fetched just now."""
+FIREHOSE_ERRORS = (
+    botocore.BotoCoreError,
+    botocore.ClientError,
+    ResponseParserError,
+    SecretKeyError,
+    EndpointError,
+)
+"""All that a client, or making one, raises and `verdict` judges."""
 CREDENTIAL_ERRORS = (botocore.NoCredentialsError, botocore.PartialCredentialsError, SecretKeyError)
 
 ADVICE = {
@@ -126,4 +134,6 @@ def _transient(code: str) -> Verdict:
 
 
 def _permanent(alert_type: AlertType, code: str) -> Verdict:
-    return Verdict(Failure(alert_type, code, ADVICE[alert_type]), transient=False)
+    # Credentials that an operator mends outside of us, in a file or a role, are looked for again.
+    renew = alert_type is AlertType.INVALID_CREDENTIALS
+    return Verdict(Failure(alert_type, code, ADVICE[alert_type]), transient=False, renew_client=renew)

@@ -1,5 +1,6 @@
 """Starts and stops real servers and workers."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -27,7 +28,7 @@ LOOPBACK = "127.0.0.1"
 REDIS_SETTINGS = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
 """What a broker needs: it comes back with what it held, and forgets nothing to make room."""
 
-SETTINGS = ("AUDIENCE_", "AWS_", "CELERY_", "FLOWER_")
+SETTINGS = ("AUDIENCE_", "AWS_", "CELERY_", "FLOWER_", "RABBITMQ_")
 """How the variables begin that could lead a process to real services."""
 PRIVATE = {
     "AWS_CONFIG_FILE": os.devnull,
@@ -182,6 +183,69 @@ def redis(directory: Path, *options: str, port: int | None = None) -> Iterator[t
     with Process("redis", command, directory / "redis.log", {}) as process:
         process.wait_until(lambda: _answers(port))
         yield process, f"redis://{LOOPBACK}:{port}"
+
+
+def rabbitmq_server() -> Path:
+    """A RabbitMQ server of the machine's own. Raises `StartError` where there is none."""
+    # The command that Debian puts on the PATH runs as another user, in that user's directories.
+    debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    if debian.exists():
+        return debian
+    if found := shutil.which("rabbitmq-server"):
+        return Path(found)
+    raise StartError("there is no RabbitMQ server: install one (apt-get install rabbitmq-server)")
+
+
+@contextmanager
+def rabbitmq(directory: Path, *virtual_hosts: str) -> Iterator[tuple[Process, str]]:
+    """A private RabbitMQ with these virtual hosts; yields it and its URL without a virtual host.
+
+    Everything of it is in `directory` and on loopback, its port mapper (epmd) included.
+    """
+    server, (port, distribution_port, mapper_port) = rabbitmq_server(), (free_port() for _ in range(3))
+    env = _rabbitmq_environment(directory, port, distribution_port, mapper_port)
+    definitions = directory / "definitions.json"
+    definitions.write_text(json.dumps(_rabbitmq_definitions(virtual_hosts)))
+    (directory / "rabbitmq.conf").write_text(f"load_definitions = {definitions}\n")
+    mapper = ("epmd", "-address", LOOPBACK, "-port", str(mapper_port))
+    with Process("epmd", mapper, directory / "epmd.log", env) as epmd:
+        epmd.wait_until(lambda: listens(mapper_port))
+        with Process("rabbitmq", [server], directory / "rabbitmq.log", env) as process:
+            process.wait_until(lambda: listens(port))
+            yield process, f"amqp://guest:guest@{LOOPBACK}:{port}"
+
+
+def _rabbitmq_environment(
+    directory: Path, port: int, distribution_port: int, mapper_port: int
+) -> dict[str, str]:
+    return {
+        # Erlang's cookie is kept in the home directory.
+        "HOME": str(directory),
+        "ERL_EPMD_ADDRESS": LOOPBACK,
+        "ERL_EPMD_PORT": str(mapper_port),
+        "RABBITMQ_NODENAME": "private@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(distribution_port),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(directory),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_PID_FILE": str(directory / "rabbitmq.pid"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+        "RABBITMQ_CONF_ENV_FILE": str(directory / "rabbitmq-env.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+    }
+
+
+def _rabbitmq_definitions(virtual_hosts: Sequence[str]) -> dict[str, Any]:
+    """A user `guest`, who may do anything, as on a server that was just installed."""
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    return {
+        "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
+        "vhosts": [{"name": name} for name in virtual_hosts],
+        "permissions": [{"user": "guest", "vhost": name, **everything} for name in virtual_hosts],
+    }
 
 
 def worker(

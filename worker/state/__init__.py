@@ -16,6 +16,8 @@ from worker.state.registry import Registry
 
 RECEIPTS_KEPT = 4
 """Visibility timeouts: a message may come back, wait in a queue, and come back again."""
+CLAIM_SECONDS = 60
+"""Above what one call of Firehose can take: five seconds to connect, thirty to answer."""
 SOCKET_TIMEOUT = 5
 """Seconds."""
 
@@ -37,7 +39,11 @@ class State:
         self.alerts = Alerts(redis, clock)
         self.dead_letters = DeadLetters(redis, clock)
         self.counters = Counters(redis, clock)
-        self.receipts = Receipts(redis, RECEIPTS_KEPT * environment.visibility_timeout)
+        self.receipts = Receipts(
+            redis,
+            keep_seconds=RECEIPTS_KEPT * environment.visibility_timeout,
+            claim_seconds=min(CLAIM_SECONDS, environment.visibility_timeout),
+        )
         self.clock = clock
 
 

@@ -16,6 +16,7 @@ from redis import Redis
 from worker.errors import NotRegistered
 from worker.failures import Failure, severity
 from worker.queues import Stream
+from worker.state.entries import entries
 
 ALERTS = "audience:alerts"
 STATES = "audience:alerts:states"
@@ -98,16 +99,20 @@ class Alerts:
 
     def is_quiet_about(self, stream: Stream) -> bool:
         """Whether this stream's trouble was told within 15 minutes. If not, it counts as told now."""
-        return not self._redis.set(f"{QUIET}:{stream.queue}", 1, nx=True, ex=QUIET_SECONDS)
+        return self.is_quiet_about_all(stream.queue)
+
+    def is_quiet_about_all(self, subject: str) -> bool:
+        """The same of what concerns no stream by itself."""
+        return not self._redis.set(f"{QUIET}:{subject}", 1, nx=True, ex=QUIET_SECONDS)
 
     def all(self) -> list[Alert]:
         """Every alert, newest first."""
-        return [Alert(**json.loads(entry)) for entry in self._redis.lrange(ALERTS, 0, -1)]
+        return list(entries(Alert, self._redis.lrange(ALERTS, 0, -1)))
 
     def newer_than(self, identifier: str | None) -> list[Alert]:
         """The alerts that came after this one, newest first; all where it is not in the list (any more)."""
         for count in (NEWEST, MAX_ALERTS):
-            newest = [Alert(**json.loads(entry)) for entry in self._redis.lrange(ALERTS, 0, count - 1)]
+            newest = list(entries(Alert, self._redis.lrange(ALERTS, 0, count - 1)))
             identifiers = [alert.id for alert in newest]
             if identifier in identifiers:
                 return newest[: identifiers.index(identifier)]
@@ -115,7 +120,9 @@ class Alerts:
 
     def states(self) -> dict[str, AlertState]:
         """By alert ID, what has become of it. One that is not here is open."""
-        return {identifier: AlertState(state) for identifier, state in self._redis.hgetall(STATES).items()}
+        known = set(AlertState)
+        states = self._redis.hgetall(STATES).items()
+        return {identifier: AlertState(state) for identifier, state in states if state in known}
 
     def acknowledge(self, identifier: str) -> None:
         """Note that an operator has seen it. Raises `NotRegistered`."""

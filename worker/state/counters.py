@@ -14,7 +14,8 @@ from typing import NamedTuple
 from redis import Redis
 
 from schemas.records import Skip
-from worker.queues import Stream
+from worker.queues import STREAM_QUEUE_PREFIX, Stream, is_stream_queue, stream_of
+from worker.state.entries import number
 
 COUNTERS = "audience:counters"
 RETRYING = "audience:retrying"
@@ -37,6 +38,11 @@ class Counts(NamedTuple):
     skipped: dict[Skip, int]
     last_delivery: str | None
     """UTC, ISO 8601."""
+
+    @property
+    def in_hand(self) -> int:
+        """Neither delivered nor discarded: in the broker, or dead letters."""
+        return max(self.accepted - self.delivered - self.discarded, 0)
 
 
 class Counters:
@@ -84,16 +90,22 @@ class Counters:
         retrying = f"{RETRYING}:{stream.queue if stream else NO_STREAM}"
         with self._redis.pipeline(transaction=False) as pipe:
             counters, waiting = pipe.hgetall(_key(stream)).hvals(retrying).execute()
-        skipped = Counter({skip: int(counters.get(f"skipped:{skip}", 0)) for skip in Skip})
+        skipped = Counter({skip: number(counters.get(f"skipped:{skip}")) for skip in Skip})
         return Counts(
-            accepted=int(counters.get("accepted", 0)),
-            delivered=int(counters.get("delivered", 0)),
-            refused=int(counters.get("refused", 0)),
-            retrying=sum(map(int, waiting)),
-            discarded=int(counters.get("discarded", 0)),
+            accepted=number(counters.get("accepted")),
+            delivered=number(counters.get("delivered")),
+            refused=number(counters.get("refused")),
+            retrying=sum(map(number, waiting)),
+            discarded=number(counters.get("discarded")),
             skipped=dict(+skipped),
             last_delivery=counters.get("last_delivery"),
         )
+
+    def streams(self) -> set[Stream]:
+        """Every stream that anything is known of."""
+        keys = self._redis.scan_iter(match=f"{COUNTERS}:{STREAM_QUEUE_PREFIX}.*")
+        queues = (key.removeprefix(f"{COUNTERS}:") for key in keys)
+        return {stream_of(queue) for queue in queues if is_stream_queue(queue)}
 
     def _add(self, stream: Stream | None, field: str, count: int, pipe: Redis | None) -> None:
         self._into(pipe).hincrby(_key(stream), field, count)

@@ -8,17 +8,20 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from redis import Redis
 
-from worker.errors import NotRegistered
+from worker.errors import NotRegistered, OperatorError
 from worker.failures import AlertType, Failure
 from worker.queues import Stream
+from worker.state.entries import entries, entry
 
 DEAD_LETTERS = "audience:dead-letters"
 MESSAGES = "audience:dead-letters:messages"
+T = TypeVar("T")
+
 FOREIGN = ""
 """The task of a message that was no task call."""
 UNREPLAYABLE = {AlertType.RECORD_TOO_LARGE}
@@ -112,7 +115,8 @@ class DeadLetters:
             connection_ids=sorted(connection_ids),
             audience_ids=sorted(audience_ids),
         )
-        pipe.hset(MESSAGES, identifier, json.dumps(asdict(message)))
+        # Not `asdict`, which copies what may be nested more deeply than it can go.
+        pipe.hset(MESSAGES, identifier, json.dumps(vars(message)))
         pipe.hset(DEAD_LETTERS, identifier, json.dumps(asdict(letter)))
 
     def holds(self, identifier: str) -> bool:
@@ -121,7 +125,7 @@ class DeadLetters:
 
     def all(self) -> list[DeadLetter]:
         """Every letter, oldest first."""
-        letters = (DeadLetter(**json.loads(text)) for text in self._redis.hvals(DEAD_LETTERS))
+        letters = entries(DeadLetter, self._redis.hvals(DEAD_LETTERS))
         return sorted(letters, key=lambda letter: letter.raised_at)
 
     def get(self, identifier: str) -> DeadLetter:
@@ -131,20 +135,19 @@ class DeadLetters:
             raise NotRegistered(
                 f"there is no dead letter {identifier!r}; list them: audience-firehose dead-letters"
             )
-        return DeadLetter(**json.loads(text))
+        return _readable(DeadLetter, text, identifier)
 
     def message(self, letter: DeadLetter) -> Message:
         """What the letter keeps. Raises `NotRegistered` where somebody else has just removed it."""
         text = self._redis.hget(MESSAGES, letter.id)
         if text is None:
             raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
-        return Message(**json.loads(text))
+        return _readable(Message, text, letter.id)
 
-    def remove(self, letter: DeadLetter, pipe: Redis | None = None) -> None:
-        """Forget a letter: it is in the broker again, or nobody wants it."""
-        redis = self._redis if pipe is None else pipe
-        redis.hdel(DEAD_LETTERS, letter.id)
-        redis.hdel(MESSAGES, letter.id)
+    def remove(self, letter: DeadLetter) -> bool:
+        """Forget a letter: it is in the broker again, or nobody wants it. False where it was gone."""
+        with self._redis.pipeline() as pipe:
+            return bool(pipe.hdel(DEAD_LETTERS, letter.id).hdel(MESSAGES, letter.id).execute()[0])
 
     def records_by_queue(self) -> dict[str, int]:
         """How many records lie dead, by the queue they came from."""
@@ -152,3 +155,11 @@ class DeadLetters:
         for letter in self.all():
             dead[letter.queue] = dead.get(letter.queue, 0) + letter.records
         return dead
+
+
+def _readable(kind: type[T], text: str, identifier: str) -> T:
+    """The entry. Raises `OperatorError` where somebody spoilt it."""
+    found = entry(kind, text)
+    if found is None:
+        raise OperatorError(f"the dead letter {identifier!r} cannot be read; look into Redis: {MESSAGES}")
+    return found

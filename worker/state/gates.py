@@ -7,17 +7,19 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from worker.queues import Stream
+from worker.queues import Stream, is_stream_queue
+from worker.state.entries import entry
 
 GATES = "audience:gates"
 OPERATOR = "operator"
+UNREADABLE = "unreadable"
 
 
 class Gate(NamedTuple):
     """A closed stream. Its backlog waits in its queue until it is resumed."""
 
     reason: str
-    """An alert's type, or `operator`."""
+    """An alert's type, `operator`, or `unreadable` where somebody spoilt the entry."""
     since: str
     """UTC, ISO 8601."""
 
@@ -41,8 +43,14 @@ class Gates:
     def get(self, stream: Stream) -> Gate | None:
         """The stream's closed gate, or None where it flows."""
         found = self._redis.hget(GATES, stream.queue)
-        return Gate(**json.loads(found)) if found else None
+        return None if found is None else _read(found)
 
     def closed(self) -> dict[str, Gate]:
         """All closed gates, by queue."""
-        return {queue: Gate(**json.loads(gate)) for queue, gate in self._redis.hgetall(GATES).items()}
+        gates = self._redis.hgetall(GATES).items()
+        return {queue: _read(gate) for queue, gate in gates if is_stream_queue(queue)}
+
+
+def _read(text: str) -> Gate:
+    """A gate that cannot be read is closed all the same: somebody has meant it to be."""
+    return entry(Gate, text) or Gate(UNREADABLE, "")

@@ -2,27 +2,63 @@
 
 Celery acknowledges a message after its task. A worker that dies in between, or a
 visibility timeout that runs out, brings it back although its records are delivered,
-or handed over to a retry.
+or handed over to a retry. A message may also be in two hands at once: it came back
+while its task still ran, or was sent twice. The one who begins first claims it.
 """
 
+from enum import Enum
+
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
 
 RECEIPTS = "audience:receipts"
 RECEIVED = "audience:received"
+CLAIMS = "audience:claims"
 LOST = "audience:lost"
 
 
-class Receipts:
-    """One expiring key an attempt: a message and how often it was retried before."""
+class Standing(Enum):
+    """What is known of an attempt that is about to be made."""
 
-    def __init__(self, redis: Redis, keep_seconds: int) -> None:
+    CLAIMED = "nobody has made it, and nobody else makes it now"
+    ELSEWHERE = "somebody makes it now, or has died over it a moment ago"
+    DONE = "it has been made"
+
+
+class Receipts:
+    """Expiring keys of an attempt: a message and how often it was retried before."""
+
+    def __init__(self, redis: Redis, keep_seconds: int, claim_seconds: int) -> None:
         self._redis = redis
         self._keep_seconds = keep_seconds
+        self._claim_seconds = claim_seconds
+
+    def begin(self, task_id: str, retries: int) -> Standing:
+        """Claim the attempt, unless it is done with or somebody else has it in hand."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(self._key(task_id, retries, CLAIMS), 1, nx=True, ex=self._claim_seconds)
+            pipe.exists(self._key(task_id, retries))
+            claimed, issued = pipe.execute(raise_on_error=False)
+        for answer in (claimed, issued):
+            # A full Redis cannot note a claim. It must be emptied all the same.
+            if isinstance(answer, Exception) and not isinstance(answer, OutOfMemoryError):
+                raise answer
+        if issued:
+            if claimed:
+                self.release(task_id, retries)
+            return Standing.DONE
+        return Standing.CLAIMED if claimed else Standing.ELSEWHERE
+
+    def release(self, task_id: str, retries: int, pipe: Redis | None = None) -> None:
+        """Whoever claimed the attempt does not make it, now or any more."""
+        redis = self._redis if pipe is None else pipe
+        redis.delete(self._key(task_id, retries, CLAIMS))
 
     def issue(self, task_id: str, retries: int, pipe: Redis | None = None) -> None:
         """The attempt is done with: delivered, handed over to a retry, or a dead letter."""
         redis = self._redis if pipe is None else pipe
         redis.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
+        self.release(task_id, retries, pipe)
 
     def issued(self, task_id: str, retries: int) -> bool:
         """Whether the attempt was done with before."""
@@ -34,11 +70,12 @@ class Receipts:
         self._redis.set(key, now, nx=True, ex=self._keep_seconds)
         return int(self._redis.get(key) or now)
 
-    def lost(self, task_id: str) -> int:
-        """A pool process died over this message; how many have by now."""
+    def lost(self, task_id: str, retries: int) -> int:
+        """A pool process died over this attempt; over how many of the message's by now."""
         key = f"{LOST}:{task_id}"
         with self._redis.pipeline() as pipe:
-            return int(pipe.incr(key).expire(key, self._keep_seconds).execute()[0])
+            self.release(task_id, retries, pipe)
+            return int(pipe.incr(key).expire(key, self._keep_seconds).execute()[1])
 
-    def _key(self, task_id: str, retries: int) -> str:
-        return f"{RECEIPTS}:{task_id}:{retries}"
+    def _key(self, task_id: str, retries: int, kind: str = RECEIPTS) -> str:
+        return f"{kind}:{task_id}:{retries}"

@@ -12,8 +12,9 @@ from difflib import get_close_matches
 from hashlib import blake2s
 from typing import Any
 
-from marshmallow import Schema, ValidationError
+from marshmallow import EXCLUDE, Schema, ValidationError
 from redis import Redis
+from redis.client import Pipeline
 
 from schemas.checking import sentences
 from schemas.identities import Catalogue
@@ -23,6 +24,7 @@ from worker.errors import InvalidSettings, NotRegistered
 from worker.firehose.regions import regions
 from worker.queues import Stream
 from worker.state.credentials import Cipher
+from worker.state.entries import UNREADABLE
 
 CONFIGURATIONS = "audience:configurations"
 CONNECTIONS = "audience:connections"
@@ -46,7 +48,8 @@ class Route:
 class Snapshot:
     """The registry at one moment."""
 
-    version: int
+    version: str | None
+    """Changes with every write."""
     configurations: dict[str, Configuration]
     connections: dict[str, Connection]
     routes: dict[int, tuple[Route, ...]]
@@ -98,7 +101,7 @@ class Registry:
     def latest(self) -> Snapshot:
         """The registry as it is now."""
         self._looked_at = self._monotonic()
-        if self._snapshot is None or int(self._redis.get(VERSION) or 0) != self._snapshot.version:
+        if self._snapshot is None or self._redis.get(VERSION) != self._snapshot.version:
             self._snapshot = self._load()
         return self._snapshot
 
@@ -107,15 +110,19 @@ class Registry:
 
         What is not given, or None, stays as it is stored; an empty text removes a setting.
         """
-        known = self.snapshot().configurations.get(name)
-        given = {**settings, "name": name, "secret_access_key": secret_access_key}
-        if known and secret_access_key is None:
-            _keep_secret_with_its_key(known, given)
-        configuration: Configuration = self._checked(ConfigurationSchema(), _changed(known, given))
-        stored = asdict(configuration)
-        if secret_access_key:
-            stored["secret_access_key"] = self._cipher.encrypt(secret_access_key)
-        self._write(CONFIGURATIONS, name, stored)
+
+        def changed() -> dict[str, Any]:
+            known = self.latest().configurations.get(name)
+            given = {**settings, "name": name, "secret_access_key": secret_access_key}
+            if known and secret_access_key is None:
+                _keep_secret_with_its_key(known, given)
+            configuration: Configuration = self._checked(ConfigurationSchema(), _changed(known, given))
+            stored = asdict(configuration)
+            if secret_access_key:
+                stored["secret_access_key"] = self._cipher.encrypt(secret_access_key)
+            return stored
+
+        self._write(CONFIGURATIONS, name, changed)
         return self.snapshot().configurations[name]
 
     def connect(self, **settings: Any) -> str:
@@ -123,29 +130,30 @@ class Registry:
 
         What is not given, or None, stays as it is stored; audience and stream say which one it is.
         """
-        connection: Connection = self._checked(ConnectionSchema(), settings)
-        if known := self.snapshot().connections.get(connection_id(connection)):
-            connection = self._checked(ConnectionSchema(), _changed(known, settings))
-        if connection.region not in regions():
-            near = get_close_matches(connection.region, regions(), n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise InvalidSettings(f"region: botocore knows no region {connection.region!r}{hint}")
-        if not self._redis.hexists(CONFIGURATIONS, connection.configuration):
+        wanted: Connection = self._checked(ConnectionSchema(), settings)
+        identifier = connection_id(wanted)
+        _check_region(wanted.region)
+        if not self._redis.hexists(CONFIGURATIONS, wanted.configuration):
             raise InvalidSettings(
-                f"there is no configuration {connection.configuration!r};"
-                f" make it first: audience-firehose configure {connection.configuration}"
+                f"there is no configuration {wanted.configuration!r};"
+                f" make it first: audience-firehose configure {wanted.configuration}"
             )
-        identifier = connection_id(connection)
-        self._write(CONNECTIONS, identifier, asdict(connection))
+
+        def changed() -> dict[str, Any]:
+            known = self.latest().connections.get(identifier)
+            return asdict(self._checked(ConnectionSchema(), _changed(known, settings)) if known else wanted)
+
+        self._write(CONNECTIONS, identifier, changed)
         return identifier
 
-    def disconnect(self, identifier: str) -> Connection:
-        """Remove a connection. Raises `NotRegistered`."""
-        connection = self.connection(identifier)
+    def disconnect(self, identifier: str) -> Connection | None:
+        """Remove a connection, and return it; None where it could not be read. Raises `NotRegistered`."""
+        connection = self.snapshot().connections.get(identifier)
         with self._redis.pipeline() as pipe:
-            pipe.hdel(CONNECTIONS, identifier).incr(VERSION).execute()
-        self._looked_at = 0.0
+            removed, _ = pipe.hdel(CONNECTIONS, identifier).incr(VERSION).execute()
         self._snapshot = None
+        if not removed:
+            raise _no_connection(identifier)
         return connection
 
     def connection(self, identifier: str) -> Connection:
@@ -153,9 +161,7 @@ class Registry:
         try:
             return self.snapshot().connections[identifier]
         except KeyError:
-            raise NotRegistered(
-                f"there is no connection {identifier!r}; list them: audience-firehose connections"
-            ) from None
+            raise _no_connection(identifier) from None
 
     def _checked(self, schema: Schema, settings: dict[str, Any]) -> Any:
         try:
@@ -163,9 +169,16 @@ class Registry:
         except ValidationError as error:
             raise InvalidSettings("; ".join(sentences(schema, error))) from None
 
-    def _write(self, key: str, field: str, settings: dict[str, Any]) -> None:
-        with self._redis.pipeline() as pipe:
-            pipe.hset(key, field, json.dumps(settings)).incr(VERSION).execute()
+    def _write(self, key: str, field: str, changed: Callable[[], dict[str, Any]]) -> None:
+        """Write what `changed` makes of the latest registry; again, where somebody else was quicker."""
+
+        def write(pipe: Pipeline) -> None:
+            settings = changed()
+            pipe.multi()
+            pipe.hset(key, field, json.dumps(settings))
+            pipe.incr(VERSION)
+
+        self._redis.transaction(write, VERSION)
         self._snapshot = None
 
     def _load(self) -> Snapshot:
@@ -185,13 +198,24 @@ class Registry:
             route = Route(identifier, stream_of_connection(connection), view)
             routes[connection.audience_id] = (*routes.get(connection.audience_id, ()), route)
         return Snapshot(
-            version=int(version or 0),
+            version=version,
             configurations=configurations,
             connections=connections,
             routes=routes,
             streams=frozenset(route.stream for found in routes.values() for route in found),
             unreadable=frozenset(map(_audience_of, raw_connections.keys() - connections.keys())),
         )
+
+
+def _check_region(region: str) -> None:
+    if region not in regions():
+        near = get_close_matches(region, regions(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InvalidSettings(f"region: botocore knows no region {region!r}{hint}")
+
+
+def _no_connection(identifier: str) -> NotRegistered:
+    return NotRegistered(f"there is no connection {identifier!r}; list them: audience-firehose connections")
 
 
 def _changed(known: Configuration | Connection | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -215,8 +239,9 @@ def _readable(schema: Schema, raw: dict[str, str]) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for field, text in raw.items():
         try:
-            entries[field] = schema.load(json.loads(text))
-        except (ValidationError, ValueError):
+            # A newer version may have written settings that this one does not know.
+            entries[field] = schema.load(json.loads(text), unknown=EXCLUDE)
+        except (ValidationError, *UNREADABLE):
             logger.error(
                 "the registry's entry %r cannot be read; store it again", re.sub(r"[^\w-]", "?", field)
             )
@@ -225,5 +250,5 @@ def _readable(schema: Schema, raw: dict[str, str]) -> dict[str, Any]:
 
 def _audience_of(identifier: str) -> int:
     """The audience of a connection by the ID that `connection_id` gave it."""
-    digits = re.match(r"-?\d+(?=-)", identifier)
+    digits = re.match(r"-?[0-9]{1,19}(?=-)", identifier)
     return int(digits[0]) if digits else 0

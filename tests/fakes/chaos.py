@@ -1,0 +1,41 @@
+"""How large the stories of faults are, and what they break."""
+
+import os
+from contextlib import ExitStack
+
+from worker.local import processes
+
+FULL = os.environ.get("CHAOS") == "full"
+RECORDS = 100_000 if FULL else 3_000
+KILLS = 24 if FULL else 3
+VISIBILITY_TIMEOUT = 2
+"""Seconds. Real ones last for minutes; a test does not."""
+HASTE = {
+    "AUDIENCE_RETRY_MAX": "100000",
+    "AUDIENCE_RETRY_BACKOFF_MAX": "0",
+    "AUDIENCE_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
+}
+CONCURRENCY = 2
+
+
+class Broker:
+    """A private Redis that is stopped, killed and started again, and keeps its file and its port."""
+
+    def __init__(self, directory, *options):
+        self.directory, self.options = directory, options
+        self.port = processes.free_port()
+        self.start()
+
+    def start(self):
+        self._running = ExitStack()
+        redis = processes.redis(self.directory, *self.options, port=self.port)
+        self.process, self.url = self._running.enter_context(redis)
+
+    def stop(self):
+        self._running.close()
+
+    def restart(self, *, kill=False):
+        if kill:
+            self.process.kill()
+        self.stop()
+        self.start()

@@ -1,0 +1,133 @@
+"""Many numbered changes on their way into one stream, and what became of each.
+
+load = Load(audience, records=1000)
+load.send()
+load.arrive()
+assert (load.lost, load.repeated) == (0, 0)
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from uuid import NAMESPACE_OID, uuid5
+
+from kombu.exceptions import OperationalError
+from stack import Audience
+from waiting import eventually
+
+from worker.overview import StreamStatus, overview
+
+CUSTOMER = re.compile(rb"customer-(\d+)")
+ARRIVAL = 120.0
+"""Seconds without a single arrival after which what is missing counts as lost."""
+LOOK_EVERY = 0.1
+NOISE_BYTES = 250
+INSISTENCE = 60.0
+"""Seconds for which a caller repeats what the broker has refused."""
+
+
+@dataclass
+class Load:
+    """The changes of one audience: `records` customers join it, each once."""
+
+    audience: Audience
+    records: int
+    per_message: int = 100
+    sent: int = 0
+    refusals: int = 0
+    """How often the broker refused a message. The caller was told, and sent it again."""
+    bulky: bool = False
+    """Records that do not shrink when they are compressed."""
+    only_once: bool = False
+    """A caller that takes no for an answer; what was refused was then never sent."""
+    _counted: Counter[int] = field(default_factory=Counter, repr=False)
+
+    def send(self, records: int | None = None) -> None:
+        """Enqueue the next customers; all that are left where it is not said how many."""
+        for number in range(self.sent, self.sent + (records or self.records - self.sent), self.per_message):
+            customers = range(number, min(number + self.per_message, self.records))
+            self._enqueue(customers)
+            self.sent = customers.stop
+
+    def arrived(self) -> int:
+        """How many records have arrived, counting repeated ones."""
+        return len(self._accepted())
+
+    def arrive(self, patience: float = ARRIVAL) -> None:
+        """Wait until everything that was sent has arrived, or nothing arrives any more."""
+        seen, since = -1, time.monotonic()
+        while self.lost:
+            if self.arrived() != seen:
+                seen, since = self.arrived(), time.monotonic()
+            elif time.monotonic() - since > patience:
+                return
+            time.sleep(LOOK_EVERY)
+
+    @property
+    def lost(self) -> int:
+        """Records that were sent and have not arrived."""
+        return self.sent - len(self._count())
+
+    @property
+    def repeated(self) -> int:
+        """Records that arrived again."""
+        return sum(self._count().values()) - len(self._counted)
+
+    def books(self) -> StreamStatus:
+        """What `audience-firehose status` says of the stream."""
+        rows = overview(self.audience.stack.state, lambda _: {}).rows
+        return next(row for row in rows if row.stream == self.audience.stream)
+
+    def settle(self) -> StreamStatus:
+        """Wait until no message is left in the broker. The books as they are then."""
+        eventually(self._is_quiet, timeout=ARRIVAL, what="the broker's emptiness")
+        return self.books()
+
+    def _is_quiet(self) -> bool:
+        broker = self.audience.stack.broker_client()
+        return not any(
+            (broker.hlen("unacked"), broker.llen("audience.changes"), broker.llen(self.audience.stream.queue))
+        )
+
+    def _enqueue(self, customers: range) -> None:
+        changes = [self.audience.added_user(**self._identities(number)) for number in customers]
+        # A caller that sends again what it is not sure of says so with the same ID.
+        task_id = str(uuid5(NAMESPACE_OID, f"{self.audience.id}:{customers.start}"))
+        for _ in self._tries():
+            try:
+                self.audience.stack.send(*changes, task_id=task_id)
+            except OperationalError:
+                self.refusals += 1
+                if self.only_once:
+                    raise
+            else:
+                return
+        raise AssertionError("the broker takes nothing any more")
+
+    def _identities(self, number: int) -> dict[str, str]:
+        customer = f"customer-{number:06}"
+        return {"CustomerId": customer} | ({"Other": noise(number)} if self.bulky else {})
+
+    def _tries(self) -> Iterator[None]:
+        deadline = time.monotonic() + INSISTENCE
+        while time.monotonic() < deadline:
+            yield
+            time.sleep(LOOK_EVERY)
+
+    def _accepted(self) -> list[bytes]:
+        stream = self.audience.stream
+        return self.audience.stack.firehose.streams["*", stream.region, stream.name].accepted
+
+    def _count(self) -> Counter[int]:
+        counted = self._counted.total()
+        accepted = self._accepted()[counted:]
+        self._counted.update(int(found[1]) for line in accepted if (found := CUSTOMER.search(line)))
+        return self._counted
+
+
+def noise(seed: int) -> str:
+    """Text that nothing compresses to less than half."""
+    return Random(seed).randbytes(NOISE_BYTES).hex()

@@ -1,0 +1,61 @@
+"""Entries of Redis as they were stored, or as somebody left them who wrote past this package."""
+
+import json
+import logging
+from collections.abc import Hashable, Iterable, Iterator
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+UNREADABLE = (ValueError, TypeError, RecursionError)
+"""What comes of JSON that is none, or says something else."""
+
+logger = logging.getLogger(__name__)
+
+
+def entry(kind: type[T], text: str) -> T | None:
+    """The entry that JSON text describes; None where it describes none."""
+    try:
+        stored = json.loads(text)
+        found = kind(**stored)
+    except UNREADABLE:
+        return None
+    types = _types(cast(Hashable, kind))
+    return found if all(isinstance(value, types[name]) for name, value in stored.items()) else None
+
+
+def entries(kind: type[T], texts: Iterable[str]) -> Iterator[T]:
+    """The entries that can be read. Of the others only the number is told."""
+    unreadable = 0
+    for text in texts:
+        found = entry(kind, text)
+        if found is None:
+            unreadable += 1
+        else:
+            yield found
+    if unreadable:
+        logger.error("%d of the entries in Redis cannot be read as %s", unreadable, kind.__name__)
+
+
+def number(text: str | None) -> int:
+    """A counter; one that was spoilt counts from zero."""
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0
+
+
+@cache
+def _types(kind: Any) -> dict[str, tuple[type, ...]]:
+    """By field, the types of its values; of a list, not of what is in it."""
+    return {name: tuple(_plain(hint)) for name, hint in get_type_hints(kind).items()}
+
+
+def _plain(hint: Any) -> Iterator[type]:
+    if isinstance(hint, UnionType):
+        for part in get_args(hint):
+            yield from _plain(part)
+    else:
+        yield get_origin(hint) or hint
