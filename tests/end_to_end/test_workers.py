@@ -40,13 +40,14 @@ def test_sigterm_finishes_what_is_in_flight(quiet_stack, hanging):
 def test_what_a_killed_worker_had_in_hand_is_delivered_by_the_next(quiet_stack, hanging):
     audience = quiet_stack.audience()
     quiet_stack.firehose.faults.append(fail(hanging, times=1))
-    with quiet_stack.worker() as worker:
+    soon = {"AUDIENCE_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT)}
+    with quiet_stack.worker(env=soon) as worker:
         quiet_stack.send(*audience.added("secretive-in-hand"))
         eventually(audience.received)
         worker.kill()
     # kombu looks for such messages when a worker starts, and then every 10 s.
     eventually(lambda: seconds_in_hand(quiet_stack) > VISIBILITY_TIMEOUT)
-    with quiet_stack.worker(env={"AUDIENCE_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT)}):
+    with quiet_stack.worker(env=soon):
         eventually(lambda: quiet_stack.state.counters.of(audience.stream).delivered == 1)
     assert audience.customers() == ["secretive-in-hand"] * 2
 
