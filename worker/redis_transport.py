@@ -15,7 +15,7 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import ConnectionError, OutOfMemoryError
 
 WAIT = 0.02
 """Seconds between two looks at empty queues: a hundredth of a core, and 10 ms a message on average."""
@@ -123,6 +123,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
         if not no_ack:
             self._unacknowledged.add(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _connparams(self, *args: Any, **kwargs: Any) -> Any:
+        # What was in hand when a connection broke is acknowledged over it, and kombu's AttributeError
+        # would end the worker. The message comes back, and its receipt says that it is done with.
+        if getattr(self.connection, "client", None) is None:
+            raise ConnectionError("the channel's connection is closed")
+        return super()._connparams(*args, **kwargs)
 
     def _queue_bind(self, *args: Any) -> None:
         # A full Redis takes no binding, and a task's queue needs none: its messages go there by its name.

@@ -7,6 +7,8 @@ to deliver waits in the broker rather than in a worker.
 """
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -36,8 +38,9 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Consumer) -> None:
         """Reconcile now and from now on. Also called after the broker was lost and found."""
-        self._reconcile(consumer)
-        self._timer = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, (consumer,))
+        self._reconcile(consumer, partial(_make_known, consumer))
+        again = (consumer, consumer.add_task_queue)
+        self._timer = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, again)
 
     def stop(self, consumer: Consumer) -> None:
         """Leave the queues as they are; Celery closes them."""
@@ -47,7 +50,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
 
     shutdown = stop
 
-    def _reconcile(self, consumer: Consumer) -> None:
+    def _reconcile(self, consumer: Consumer, add: Callable[[str], None]) -> None:
         try:
             wanted = self._wanted(consumer)
         except RedisError as error:
@@ -57,7 +60,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
             )
             return
         for queue in sorted(wanted - self._consumed):
-            consumer.add_task_queue(queue)
+            add(queue)
         for queue in sorted(self._consumed - wanted):
             consumer.cancel_task_queue(queue)
         self._consumed = wanted
@@ -68,3 +71,12 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         streams = state.registry.snapshot().streams
         queues: set[str] = {stream.queue for stream in streams} - closed.keys()
         return queues if self._only is None else queues & self._only
+
+
+def _make_known(consumer: Consumer, queue: str) -> None:
+    """Have the worker consume a queue when its loop begins.
+
+    Nobody handles messages before. RabbitMQ would deliver them all the same.
+    """
+    queues = consumer.app.amqp.queues
+    consumer.task_consumer.add_queue(queues.select_add(queues[queue]))

@@ -1,0 +1,123 @@
+"""The tasks in the test's own process, on a broker, a Redis and a Firehose in memory."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery.signals import task_failure
+from kombu import Queue
+from little_worker import LittleWorker, forget_all_messages
+
+import tasks.base
+import tasks.delivery
+import tasks.producers
+from worker.celery import app as real_app
+from worker.queues import CHANGES_QUEUE, Stream
+from worker.state import State
+
+STREAM = Stream("main", "us-east-1", "travel")
+
+
+@dataclass
+class Taking:
+    """A Firehose client whose stream takes everything, or refuses it all for good or for now."""
+
+    taken: list[bytes] = field(default_factory=list)
+
+    def put_record_batch(self, DeliveryStreamName, Records):  # noqa: N803 boto3's own names
+        self.taken += [record["Data"] for record in Records]
+        return {"FailedPutCount": 0}
+
+    def get(self, configuration, region):
+        """The client of any configuration."""
+        return self
+
+    def forget(self, configuration_name, region):
+        """Nothing is kept."""
+
+
+@dataclass
+class World:
+    """All there is, empty again for each input: an audience 1 with a stream, and a worker."""
+
+    state: State
+    worker: LittleWorker
+    firehose: Taking
+    ends: list[str] = field(default_factory=list)
+    """The types of the errors that tasks ended with."""
+
+    def begin(self) -> None:
+        """Forget what the input before this one left."""
+        self.state.redis.flushall()
+        self.state.registry._snapshot = None
+        forget_all_messages()
+        self.firehose.taken.clear()
+        self.ends.clear()
+        self.state.registry.configure(name="main")
+        self.state.registry.connect(audience_id=1, configuration="main", delivery_stream_name="travel")
+
+    def receive(self, task: str, args: Any, kwargs: Any, queue: str = CHANGES_QUEUE) -> None:
+        """A message as any sender could have written it, and all that comes of it."""
+        with real_app.connection_for_write() as connection:
+            connection.Producer().publish(
+                json.dumps([args, kwargs, {}]).encode(),
+                routing_key=queue,
+                declare=[Queue(queue)],
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers={"id": str(uuid4()), "task": task},
+            )
+        self.worker.run(CHANGES_QUEUE)
+        self.worker.run(STREAM.queue)
+
+    def records(self) -> list[Any]:
+        """What the stream has taken."""
+        return [json.loads(line) for line in self.firehose.taken]
+
+    def letter(self) -> Any:
+        """The message of the only dead letter."""
+        (letter,) = self.state.dead_letters.all()
+        return self.state.dead_letters.message(letter)
+
+    def check_books(self) -> None:
+        """Nothing is lost, nothing waits, nothing failed in another way, and each letter has its alert."""
+        letters, alerts = self.state.dead_letters.all(), self.state.alerts.all()
+        assert set(self.ends) <= {"Buried"}
+        assert sorted(letter.id for letter in letters) == sorted(alert.dead_letter_id for alert in alerts)
+        counts = self.state.counters.of(STREAM)
+        dead = sum(letter.records for letter in letters if letter.stream == STREAM)
+        assert counts.delivered == len(self.firehose.taken)
+        if counts.accepted:
+            assert counts.accepted == counts.delivered + dead
+        assert not self.worker.waiting(STREAM.queue)
+        shown = json.dumps([repr(letters), repr(alerts)])
+        assert "secretive" not in shown
+
+
+@pytest.fixture
+def world(state, monkeypatch):
+    """The application over the test's state, broker and Firehose."""
+    firehose = Taking()
+    monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
+    monkeypatch.setitem(real_app.__dict__, "state", state)
+    monkeypatch.setitem(real_app.__dict__, "clients", firehose)
+    monkeypatch.setattr(tasks.base, "REQUEUE_PAUSE", 0)
+    real_app.set_current()
+    forget_producers()
+    found = World(state, LittleWorker(real_app), firehose)
+
+    def note_end(exception=None, **_):
+        found.ends.append(type(exception).__name__)
+
+    task_failure.connect(note_end)
+    yield found
+    task_failure.disconnect(note_end)
+    forget_producers()
+
+
+def forget_producers():
+    """Connections that the application keeps lead to the broker it had when it made them."""
+    real_app._pool = None
+    real_app.amqp._producer_pool = None
