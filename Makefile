@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install up check bench lock clean
+.PHONY: help demo test chaos install up check bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,8 +14,11 @@ help: ## list the targets
 demo: $(INSTALLED) ## see everything work in half a minute, on this machine alone
 	@$(BIN)/python -m worker.local demo
 
-test: $(INSTALLED) ## run the whole test suite
-	@$(BIN)/python -m pytest -q
+test: $(INSTALLED) ## run the test suite (the faults of `make chaos` apart)
+	@$(BIN)/python -m pytest -q --ignore=tests/chaos
+
+chaos: $(INSTALLED) ## prove that nothing is lost under faults, in full size; takes minutes
+	@CHAOS=full $(BIN)/python -m pytest -q tests/chaos
 
 install: $(INSTALLED) ## make .venv with the pinned dependencies and the commands
 

@@ -79,7 +79,8 @@ if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 then
     end
 end
 """
-"""The message is in its queue again, unless somebody has acknowledged it or given it back."""
+"""The message is in its queues again, unless somebody has acknowledged it or given it back; without
+queues it is gone. kombu does both in a transaction, and a full Redis begins none."""
 
 
 class QoS(redis.QoS):  # type: ignore[misc]
@@ -90,6 +91,17 @@ class QoS(redis.QoS):  # type: ignore[misc]
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        with self.channel.conn_or_acquire() as client:
+            client.eval(GIVE_BACK, 2, self.unacked_index_key, self.unacked_key, delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if requeue:
+            super().reject(delivery_tag, requeue=True)
+        else:
+            self.ack(delivery_tag)
 
     def restore_by_tag(self, tag: str | bytes, client: Any = None, leftmost: bool = False) -> None:
         """Put a message back into its queue: at its end where `leftmost`, next in line otherwise."""
@@ -135,6 +147,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
         # A full Redis takes no binding, and a task's queue needs none: its messages go there by its name.
         with suppress(OutOfMemoryError):
             super()._queue_bind(*args)
+
+    def _size(self, queue: str) -> int:
+        # Not in a transaction, as is kombu's: a full Redis begins none.
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            for priority in self.priority_steps:
+                pipe.llen(self._q_for_pri(queue, priority))
+            return sum(pipe.execute())
 
     def way_back(self, noted: str) -> tuple[list[str], str]:
         """The queues that an unacknowledged message belongs in, and the message as it will be there."""

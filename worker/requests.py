@@ -10,6 +10,7 @@ that takes it becomes a dead letter.
 import logging
 from typing import Any
 
+from billiard import pool
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
@@ -22,7 +23,15 @@ HIDDEN = "(not shown)"
 DEATHS_ALLOWED = 4
 """Pool processes that may die over a message before it is taken for the cause."""
 
+LAST_WORD_SECONDS = 2
+"""What a pool process that ends waits for its last result to be read. billiard's 30 are more than a
+supervisor's patience, and once the main process has stopped reading they are in vain."""
+
 logger = logging.getLogger(__name__)
+
+pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(
+    LAST_WORD_SECONDS / pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL
+)
 
 # At DEBUG, Celery writes down the messages that it hands to its pool.
 logging.getLogger("celery.pool").setLevel(logging.INFO)

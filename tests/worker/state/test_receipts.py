@@ -3,8 +3,9 @@
 import pytest
 
 from worker.environment import read
+from worker.firehose.clients import CONNECT_TIMEOUT, READ_TIMEOUT
 from worker.state import RECEIPTS_KEPT
-from worker.state.receipts import RECEIPTS
+from worker.state.receipts import CLAIMS, RECEIPTS, Standing
 
 
 @pytest.fixture
@@ -31,3 +32,30 @@ def test_a_message_that_comes_back_was_received_when_it_first_came(receipts):
     assert receipts.received_at("task", 100) == 100
     assert receipts.received_at("task", 200) == 100
     assert receipts.received_at("another", 200) == 200
+
+
+def test_whoever_begins_first_claims_the_attempt(receipts):
+    assert receipts.begin("task", 0) is Standing.CLAIMED
+    assert receipts.begin("task", 0) is Standing.ELSEWHERE
+    assert receipts.begin("task", 1) is Standing.CLAIMED
+
+
+def test_a_claim_ends_with_a_receipt_a_release_or_a_death(receipts):
+    for end in (receipts.issue, receipts.release, receipts.lost):
+        receipts.begin(end.__name__, 0)
+        end(end.__name__, 0)
+    assert receipts.begin("issue", 0) is Standing.DONE
+    assert receipts.begin("release", 0) is Standing.CLAIMED
+    assert receipts.begin("lost", 0) is Standing.CLAIMED
+
+
+def test_who_finds_an_attempt_done_claims_nothing(receipts, redis):
+    receipts.issue("task", 0)
+    assert receipts.begin("task", 0) is Standing.DONE
+    assert not redis.keys(f"{CLAIMS}*")
+
+
+def test_a_claim_outlives_a_call_of_firehose_and_no_return_of_its_message(receipts, redis):
+    receipts.begin("task", 0)
+    (key,) = redis.keys(f"{CLAIMS}*")
+    assert CONNECT_TIMEOUT + READ_TIMEOUT < redis.ttl(key) <= read({}).visibility_timeout

@@ -1,0 +1,96 @@
+"""Faults on purpose, under load: in short in `make test`, in full in `make chaos`."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+from chaos import CONCURRENCY, FULL, HASTE, RECORDS, Broker
+from firehose import FakeFirehose
+from load import Load
+from stack import Stack
+
+TABLE = pytest.StashKey[list["Row"]]()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table at the end."""
+
+    story: str
+    faults: str
+    sent: int
+    lost: int
+    repeated: int
+    allowed: int
+    """Repeats that the guarantees allow for."""
+
+
+@pytest.fixture
+def make_stack(tmp_path):
+    """A stack without a worker, over a Redis of its own with these options."""
+    with ExitStack() as parts:
+
+        def make(*redis_options):
+            broker = Broker(tmp_path, *redis_options)
+            parts.callback(broker.stop)
+            firehose = parts.enter_context(FakeFirehose())
+            stack = Stack(tmp_path, broker.url, firehose, databases=(0, 1))
+            stack.broker = broker
+            stack.configure("main")
+            return stack
+
+        yield make
+
+
+@pytest.fixture
+def redis_options():
+    """What the story's Redis is started with, beside what every broker needs."""
+    return ()
+
+
+@pytest.fixture
+def stack(make_stack, redis_options):
+    return make_stack(*redis_options)
+
+
+@pytest.fixture
+def start(stack):
+    """Start a worker that does not wait long for anything; it is stopped with the story."""
+    with ExitStack() as workers:
+
+        def start(*options, **env):
+            entered = stack.worker("--concurrency", str(CONCURRENCY), *options, env=HASTE | env)
+            return workers.enter_context(entered)
+
+        yield start
+
+
+@pytest.fixture
+def load(stack):
+    return Load(stack.audience(), RECORDS)
+
+
+@pytest.fixture
+def tell(request):
+    """Put a line into the table, and hold the story to it: nothing lost, no more repeated than is allowed."""
+
+    def tell(load, faults, *, allowed=0):
+        row = Row(request.node.name, faults, load.sent, load.lost, load.repeated, allowed)
+        request.config.stash.setdefault(TABLE, []).append(row)
+        assert (row.lost, row.repeated <= allowed) == (0, True), row
+
+    return tell
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(TABLE, [])
+    if not rows:
+        return
+    terminalreporter.section(f"chaos, {'full' if FULL else 'short'}")
+    line = "{:<62} {:<44} {:>7} {:>5} {:>8} {:>8}"
+    terminalreporter.line(line.format("story", "faults injected", "sent", "lost", "repeated", "allowed"))
+    for row in rows:
+        story = row.story.removeprefix("test_").replace("_", " ")
+        terminalreporter.line(
+            line.format(story[:62], row.faults[:44], row.sent, row.lost, row.repeated, row.allowed)
+        )

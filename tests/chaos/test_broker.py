@@ -1,0 +1,100 @@
+"""Redis goes away, comes back, or is full. Workers find it again by themselves."""
+
+import random
+import threading
+from contextlib import contextmanager
+
+import pytest
+from chaos import FULL, RECORDS
+from kombu.exceptions import OperationalError
+from waiting import eventually
+
+FAULTS = 20 if FULL else 2
+ROOM = 20 * 2**20 if FULL else 2 * 2**20
+"""Bytes until Redis is full."""
+
+
+@contextmanager
+def sending(load):
+    """The load is being sent, by a caller that sends again what it is not sure of."""
+    caller = threading.Thread(target=load.send)
+    caller.start()
+    yield
+    caller.join()
+
+
+def faults_under_load(load, fault):
+    """Let a fault happen at random moments of the load's way."""
+    chance = random.Random(2)
+    with sending(load):
+        for number in range(FAULTS):
+            moment = (number + chance.random()) * load.records / FAULTS
+            eventually(lambda moment=moment: load.arrived() >= moment, timeout=30, every=0.001)
+            fault()
+    load.arrive()
+
+
+def test_redis_is_restarted(stack, load, start, tell):
+    worker = start()
+    faults_under_load(load, stack.broker.restart)
+    books = load.settle()
+    tell(load, f"{FAULTS} restarts, {load.refusals} refusals")
+    assert worker.is_running
+    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+
+
+@pytest.mark.parametrize("redis_options", [("--appendfsync", "always")])
+def test_redis_is_killed(stack, load, start, tell):
+    worker = start()
+    faults_under_load(load, lambda: stack.broker.restart(kill=True))
+    books = load.settle()
+    tell(load, f"{FAULTS} x SIGKILL of Redis, {load.refusals} refusals")
+    assert worker.is_running
+    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+
+
+def test_connections_are_cut(stack, load, start, tell):
+    worker = start()
+    faults_under_load(load, lambda: cut_connections(stack))
+    books = load.settle()
+    tell(load, f"{FAULTS} x CLIENT KILL of all, {load.refusals} refusals")
+    assert worker.is_running
+    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+
+
+def cut_connections(stack):
+    """Cut every connection to Redis but our own."""
+    client = stack.state.redis
+    mine = client.client_id()
+    for connection in client.client_list():
+        if int(connection["id"]) != mine:
+            client.client_kill_filter(_id=connection["id"])
+
+
+def test_redis_is_full(stack, load, start, tell):
+    """A closed stream's backlog fills Redis. Callers are refused; what was accepted is delivered."""
+    worker = start()
+    stack.state.gates.close(load.audience.stream, "operator")
+    load.only_once, load.bulky = True, True
+    redis = stack.state.redis
+    limit = redis.info("memory")["used_memory"] + ROOM
+    redis.config_set("maxmemory", limit)
+    while redis.info("memory")["used_memory"] < 0.92 * limit:
+        send_more(load)
+        eventually(lambda: load.books().counts.accepted == load.sent)
+    (alert,) = eventually(stack.state.alerts.all)
+    assert (alert.severity, "nearly full" in alert.message) == ("warning", True)
+    with pytest.raises(OperationalError):
+        while True:
+            send_more(load)
+    stack.state.gates.open(load.audience.stream)
+    load.arrive()
+    books = load.settle()
+    tell(load, f"maxmemory reached, {load.refusals} refusal")
+    assert worker.is_running
+    assert (books.counts.accepted, books.counts.delivered) == (load.sent, load.sent)
+
+
+def send_more(load):
+    load.records = load.sent + load.per_message
+    load.send()

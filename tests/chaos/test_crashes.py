@@ -1,0 +1,95 @@
+"""Workers die at any moment. Nothing is lost; what was just being put may be put again."""
+
+import os
+import random
+import signal
+import subprocess
+from itertools import cycle, islice
+
+from chaos import CONCURRENCY, KILLS, RECORDS
+from load import Load
+from waiting import eventually
+
+from worker.firehose.batching import MAX_BATCH_RECORDS
+
+LONG_MESSAGE = 10_000
+"""Changes of one message: twenty batches."""
+
+
+def pool_processes(worker):
+    """The IDs of a worker's pool processes."""
+    found = subprocess.run(["pgrep", "-P", str(worker.pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def kill_all(worker, chance):
+    worker.kill()
+
+
+def kill_main_process(worker, chance):
+    """The pool processes finish what they have in hand, and there is nobody whom they could tell."""
+    os.kill(worker.pid, signal.SIGKILL)
+
+
+def kill_pool_process(worker, chance):
+    os.kill(chance.choice(pool_processes(worker)), signal.SIGKILL)
+
+
+KINDS = (kill_main_process, kill_pool_process, kill_all)
+
+
+def test_workers_are_killed(stack, load, start, tell):
+    chance = random.Random(1)
+    worker = start()
+    for kill in islice(cycle(KINDS), KILLS):
+        before = load.arrived()
+        load.send(RECORDS // (KILLS + 1) // 100 * 100)
+        moment = before + chance.randrange(load.sent - before)
+        eventually(lambda moment=moment: load.arrived() >= moment, timeout=60, every=0.001)
+        kill(worker, chance)
+        if kill is not kill_pool_process:
+            worker = start()
+    load.send()
+    load.arrive()
+    books = load.settle()
+    tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.per_message)
+    assert (books.counts.accepted, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
+
+
+def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start, tell):
+    """Each message is put into its queue again, as it was, after all of them were delivered."""
+    broker = stack.broker_client()
+    stack.state.gates.close(load.audience.stream, "operator")
+    start()
+    load.send()
+    eventually(lambda: load.books().counts.accepted == RECORDS, timeout=60)
+    copies = broker.lrange(load.audience.stream.queue, 0, -1)
+    stack.state.gates.open(load.audience.stream)
+    load.arrive()
+    load.settle()
+    broker.lpush(load.audience.stream.queue, *copies)
+    books = load.settle()
+    tell(load, f"{len(copies)} batches come back")
+    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+
+
+def test_a_producer_that_is_killed_between_two_of_its_sends_repeats_no_batch(stack, start, tell):
+    """Closed, the stream's queue shows how far the producer has come; then all copies are delivered."""
+    load = Load(stack.audience(), max(RECORDS, LONG_MESSAGE), per_message=LONG_MESSAGE)
+    broker, queue = stack.broker_client(), load.audience.stream.queue
+    stack.state.gates.close(load.audience.stream, "operator")
+    worker = start()
+    while load.sent < load.records:
+        batches = broker.llen(queue)
+        load.send(LONG_MESSAGE)
+        eventually(lambda batches=batches: broker.llen(queue) > batches, timeout=60, every=0)
+        for process in pool_processes(worker):
+            os.kill(process, signal.SIGKILL)
+        eventually(lambda: load.books().counts.accepted == load.sent, timeout=60)
+    surplus = broker.llen(queue) - load.records // MAX_BATCH_RECORDS
+    assert surplus > 0, "no producer was killed between two of its sends"
+    stack.state.gates.open(load.audience.stream)
+    load.arrive()
+    books = load.settle()
+    tell(load, f"{load.records // LONG_MESSAGE} kills, {surplus} batches enqueued twice")
+    assert (books.counts.accepted, books.counts.delivered) == (load.records, load.records)

@@ -1,0 +1,88 @@
+"""Firehose is away for a while, in every way it can be. Delivery goes on by itself."""
+
+import threading
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
+
+import pytest
+from chaos import FULL, RECORDS
+from firehose import Answer, error, fail
+from load import Load
+from waiting import eventually
+
+from worker.local.processes import free_port
+
+FAILED_CALLS = 2_000 if FULL else 40
+"""How long an outage lasts. Real batches wait for seconds to minutes between two calls, these do not:
+ten minutes of waiting make about nine calls of each batch, and these are as many for 250 batches."""
+HANGING_CALLS = 4
+
+OUTAGES = {
+    "500": error("InternalFailure", 500),
+    "throttling": error("ThrottlingException", 400),
+    "expired role credentials": error("ExpiredTokenException", 400),
+    "500 after the write": Answer(500, {"__type": "InternalFailure"}, after=True),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_every_call_fails(stack, start, tell, outage):
+    load = Load(stack.audience(), RECORDS // len(OUTAGES))
+    written = OUTAGES[outage].after
+    failures = FAILED_CALLS // 10 if written else FAILED_CALLS
+    stack.firehose.faults.append(fail(OUTAGES[outage], times=failures))
+    start()
+    load.send()
+    load.arrive()
+    books = load.settle()
+    tell(load, f"{failures} x {outage}", allowed=failures * load.per_message if written else 0)
+    # What fails for each batch only once is no news.
+    assert [alert.severity for alert in stack.state.alerts.all()] == [] if written else ["warning"]
+    assert (books.counts.accepted, books.counts.delivered, books.dead) == (load.records, load.records, 0)
+    assert books.counts.retrying == 0
+
+
+def test_firehose_refuses_connections(stack, start, tell):
+    load = Load(stack.audience(), RECORDS // len(OUTAGES))
+    relay = Relay(stack.firehose)
+    start(AWS_ENDPOINT_URL_FIREHOSE=relay.url)
+    load.send()
+    eventually(stack.state.alerts.all)
+    assert not load.arrived()
+    with relay.open():
+        load.arrive()
+        books = load.settle()
+    tell(load, "connections refused")
+    assert [alert.error_code for alert in stack.state.alerts.all()] == ["EndpointConnectionError"]
+    assert (books.counts.accepted, books.counts.delivered, books.dead) == (load.records, load.records, 0)
+
+
+@pytest.mark.skipif(not FULL, reason="waits for the real timeout of 30 s; `make chaos` runs it")
+def test_firehose_takes_the_records_and_does_not_answer(stack, start, tell):
+    load = Load(stack.audience(), 1000)
+    never = threading.Event()
+    stack.firehose.faults.append(fail(Answer(wait=never), times=HANGING_CALLS))
+    start(AUDIENCE_VISIBILITY_TIMEOUT="60")
+    load.send()
+    load.arrive()
+    books = load.settle()
+    never.set()
+    tell(load, f"{HANGING_CALLS} timeouts after the write", allowed=HANGING_CALLS * load.per_message)
+    assert (books.counts.accepted, books.counts.delivered, books.dead) == (1000, 1000, 0)
+
+
+class Relay:
+    """A second address of a Firehose, at which nobody listens until it is opened."""
+
+    def __init__(self, firehose):
+        self.firehose, self.port = firehose, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    @contextmanager
+    def open(self):
+        server = ThreadingHTTPServer(("127.0.0.1", self.port), self.firehose._server.RequestHandlerClass)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,49 @@
+"""Firehose refuses records one by one. Only those are sent again."""
+
+import json
+
+from chaos import RECORDS
+from firehose import refuse_share
+from load import Load
+
+SHARE = 0.3
+
+
+def test_a_third_of_all_records_is_refused_at_random(stack, load, start, tell):
+    stack.firehose.faults.append(refuse_share(SHARE, seed=1))
+    load.per_message = 500
+    start()
+    load.send()
+    load.arrive()
+    books = load.settle()
+    assert books.counts.refused > SHARE * RECORDS
+    tell(load, f"{books.counts.refused} refusals")
+    assert (books.counts.accepted, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
+
+
+def test_an_identity_change_whose_removal_is_refused_is_sent_again_as_a_pair(stack, start):
+    """Removals are refused at random. After the last one of a customer comes their addition."""
+    audience = stack.audience()
+    pairs = Load(audience, RECORDS // 20)
+    changes = [
+        audience.change(
+            "identity_changed",
+            previous_user_identities={"CustomerId": f"customer-{number:06}"},
+            user_identities={"CustomerId": f"customer-{number:06}"},
+        )
+        for number in range(pairs.records)
+    ]
+    stack.firehose.faults.append(refuse_share(SHARE, seed=2))
+    start()
+    for number in range(0, len(changes), 200):
+        stack.send(*changes[number : number + 200])
+    pairs.sent = pairs.records
+    pairs.arrive()
+    pairs.settle()
+    last_words = {}
+    for line in audience.received():
+        record = json.loads(line)
+        last_words.setdefault(record["UserIdentities"]["CustomerId"], []).append(record["IsMember"])
+    assert len(last_words) == pairs.records
+    assert all(words[-1] for words in last_words.values())
+    assert all(words.count(False) == 1 for words in last_words.values()), "a removal was repeated"

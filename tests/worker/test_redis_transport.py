@@ -1,0 +1,107 @@
+"""No moment at which a message is in neither its queue nor the list of what is in hand."""
+
+import pytest
+from kombu import Connection, Queue
+from redis import Redis
+from redis.exceptions import ConnectionError
+
+from worker.local import processes
+from worker.redis_transport import Transport
+
+QUEUE = "queue"
+CONSUMED = Queue(QUEUE, routing_key=QUEUE)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with processes.redis(tmp_path_factory.mktemp("transport")) as (_, url):
+        yield url
+
+
+@pytest.fixture
+def server(url):
+    client = Redis.from_url(url)
+    client.config_set("maxmemory", 0)
+    client.flushall()
+    return client
+
+
+@pytest.fixture
+def connection(url, server):
+    with Connection(url, transport=Transport) as connection:
+        yield connection
+
+
+def consume(connection, no_ack=False):
+    """The next message."""
+    got = []
+    with connection.Consumer(CONSUMED, callbacks=[lambda _, message: got.append(message)], no_ack=no_ack):
+        connection.drain_events(timeout=5)
+    (message,) = got
+    return message
+
+
+def send(connection, text):
+    connection.Producer().publish(text, routing_key=QUEUE, declare=[CONSUMED])
+
+
+def test_a_message_is_noted_as_it_is_taken(connection, server):
+    send(connection, "hello")
+    before = server.info("commandstats")
+    message = consume(connection)
+    after = server.info("commandstats")
+    assert message.payload == "hello"
+    assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 1, 1)
+    # Noted by the script alone: kombu's own note would be a second `hset`.
+    assert after["cmdstat_hset"]["calls"] - before.get("cmdstat_hset", {"calls": 0})["calls"] == 1
+
+
+def test_an_acknowledged_message_is_gone(connection, server):
+    send(connection, "hello")
+    consume(connection).ack()
+    assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 0, 0)
+
+
+def test_a_message_that_is_given_back_is_in_its_queue_once(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+    message.requeue()
+    message.channel.qos.restore_by_tag(message.delivery_tag)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    assert consume(connection).headers["redelivered"]
+
+
+def test_what_needs_no_acknowledgement_is_not_noted(connection, server):
+    send(connection, "hello")
+    assert consume(connection, no_ack=True).payload == "hello"
+    assert server.hlen("unacked") == 0
+
+
+def test_a_full_redis_is_emptied_and_takes_back_what_it_gave(connection, server):
+    send(connection, "hello")
+    server.config_set("maxmemory", 1)
+    message = consume(connection)
+    assert server.hlen("unacked") == 1
+    message.requeue()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    consume(connection).ack()
+    assert server.hlen("unacked") == 0
+
+
+def test_what_is_no_message_becomes_the_body_of_one(connection, server):
+    server.lpush(QUEUE, b"\xff{secretive")
+    message = consume(connection)
+    assert message.body == "\xff{secretive".encode()
+    assert message.delivery_info["routing_key"] == QUEUE
+    message.ack()
+    assert server.hlen("unacked") == 0
+
+
+def test_a_broken_channel_says_that_its_connection_is_gone(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+    connection.collect()
+    # Where Redis is away meanwhile, this is what is left of the channel.
+    message.channel._disconnect_pools()
+    with pytest.raises(ConnectionError):
+        message.ack()
