@@ -55,12 +55,15 @@ def stack(make_stack, redis_options):
 
 @pytest.fixture
 def start(stack):
-    """Start a worker that does not wait long for anything; it is stopped with the story."""
+    """Start a worker that does not wait long for anything; it ends with the story."""
     with ExitStack() as workers:
 
-        def start(*options, **env):
-            entered = stack.worker("--concurrency", str(CONCURRENCY), *options, env=HASTE | env)
-            return workers.enter_context(entered)
+        def start(**env):
+            options = ("--concurrency", str(CONCURRENCY), "--without-mingle")
+            worker = workers.enter_context(stack.worker(*options, env=HASTE | env))
+            # Stopping well has stories of its own.
+            workers.callback(worker.kill)
+            return worker
 
         yield start
 

@@ -36,8 +36,9 @@ def test_every_call_fails(stack, start, tell, outage):
     load.arrive()
     books = load.settle()
     tell(load, f"{failures} x {outage}", allowed=failures * load.per_message if written else 0)
-    # What fails for each batch only once is no news.
-    assert [alert.severity for alert in stack.state.alerts.all()] == [] if written else ["warning"]
+    warnings = [alert.severity for alert in stack.state.alerts.all()]
+    # A batch that fails twice and not thrice is no news.
+    assert warnings in ([], ["warning"]) if written else warnings == ["warning"]
     assert (books.counts.accepted, books.counts.delivered, books.dead) == (load.records, load.records, 0)
     assert books.counts.retrying == 0
 
