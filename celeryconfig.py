@@ -6,7 +6,7 @@ from worker.environment import environment
 from worker.firehose.regions import rate_limits
 from worker.queues import CHANGES_QUEUE, delivery_task
 
-RESTORE_EVERY = 10
+RESTORE_EVERY = 1
 """Seconds."""
 
 broker_url = environment().broker_url
@@ -15,8 +15,8 @@ broker_connection_max_retries = None
 broker_transport_options = {
     # Redis: when the messages of a worker that died come back.
     "visibility_timeout": environment().visibility_timeout,
-    # Redis: look for them this often, not at every tenth of these occasions.
-    "unacked_restore_interval": min(RESTORE_EVERY, environment().visibility_timeout),
+    # Redis: look this often for them and for retries that are due, not at every tenth of these occasions.
+    "unacked_restore_interval": RESTORE_EVERY,
     "unacked_restore_throttle": 1,
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
     "confirm_publish": True,

@@ -1,1 +1,1 @@
-"""How fast changes become records: this project beside plain Celery and bare boto3."""
+"""How fast changes become records, beside plain Celery and bare boto3; and flow control in figures."""

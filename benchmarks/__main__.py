@@ -1,4 +1,4 @@
-"""`make bench`: a table, or with `--json` one object a contender."""
+"""`make bench`: a table, or with `--json` one object a contender. `flow` measures flow control instead."""
 
 import argparse
 import json
@@ -6,40 +6,54 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.contenders import BATCH, CONTENDERS, Result, bench
+from benchmarks.changes import BATCH
+from benchmarks.contenders import CONTENDERS, Result, bench
+from benchmarks.flow.command import main as measure_flow
+from benchmarks.stack import Late
+from worker.local.interruption import Interruption, Interruptions
 from worker.local.processes import StartError
 
+SIGNALLED = 128
+"""What a shell adds to a signal's number to make an exit status."""
 
-def main() -> int:
+
+def main(arguments: list[str]) -> int:
+    """Run what is asked for; the exit status. A signal ends whatever was started, by its process ID."""
+    with Interruptions() as interruptions:
+        try:
+            if arguments[:1] == ["flow"]:
+                return measure_flow(arguments[1:], interruptions)
+            return compare(_arguments(arguments), interruptions)
+        except Interruption:
+            return SIGNALLED + (interruptions.signal or 0)
+        except (StartError, Late) as error:
+            print(error, file=sys.stderr)
+            return 1
+
+
+def compare(arguments: argparse.Namespace, interruptions: Interruptions) -> int:
     """Run every contender once and print what they did."""
-    arguments = _arguments()
     results: list[Result] = []
-    try:
-        with (
-            tempfile.TemporaryDirectory() as directory,
-            bench(Path(directory), arguments.concurrency) as running,
-        ):
-            for contender in CONTENDERS:
-                records = max(round(arguments.records * contender.share / BATCH), 1) * BATCH
-                print(f"{contender.name}: {records:,} records …", file=sys.stderr, flush=True)
-                results.append(running.run(contender, records))
-    except KeyboardInterrupt:
-        return 130
-    except (StartError, TimeoutError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        bench(Path(directory), arguments.concurrency, interruptions) as running,
+    ):
+        for contender in CONTENDERS:
+            records = max(round(arguments.records * contender.share / BATCH), 1) * BATCH
+            print(f"{contender.name}: {records:,} records …", file=sys.stderr, flush=True)
+            results.append(running.run(contender, records))
     print(*(_json_lines if arguments.json else _table)(results), sep="\n")
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--records", type=int, default=100_000, help="for the fast ones (default: %(default)s)"
     )
     parser.add_argument("--concurrency", type=int, default=2, help="pool processes (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def _ratio(result: Result, results: list[Result]) -> float:
@@ -77,4 +91,4 @@ def _json_lines(results: list[Result]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -8,6 +8,8 @@ from typing import Any
 import boto3
 from celery import Celery
 
+from benchmarks.changes import BATCH, change
+
 QUEUE = "plain"
 STREAM = "benchmark"
 
@@ -45,8 +47,6 @@ def put_record_batch(changes: list[dict[str, Any]]) -> None:
 
 def bare_loop(records: int) -> None:
     """No Celery: ready bytes, as fast as boto3 takes them."""
-    from benchmarks.contenders import BATCH, change  # noqa: PLC0415
-
     batch = [record(change(number)) for number in range(BATCH)]
     for _ in range(records // BATCH):
         client().put_record_batch(DeliveryStreamName=STREAM, Records=batch)

@@ -8,6 +8,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 
 from schemas.fields import StrictInteger, Text
 from schemas.identities import Catalogue
+from schemas.quotas import stated_figures
 from schemas.records import View
 
 CONFIGURATION_NAME = r"[a-z0-9-]{1,32}"
@@ -47,6 +48,8 @@ class Connection:
     identities_to_exclude: tuple[str, ...] = ()
     """By their standard names."""
     append_newline: bool = True
+    stream_quota: str | None = None
+    """What the stream may take from the whole fleet (`1MiB/s+200requests/s`); its region's otherwise."""
 
     def view(self, configuration: Configuration, catalogue: Catalogue) -> View:
         """What this connection and its configuration make of a change."""
@@ -72,6 +75,13 @@ def _matching(pattern: str, what: str) -> validate.Regexp:
     # marshmallow formats the text of an error: a pattern's braces are to be left alone.
     shown = pattern.replace("{", "{{").replace("}", "}}")
     return validate.Regexp(rf"(?:{pattern})\Z", flags=re.ASCII, error=f"{what} must match {shown}")
+
+
+def _check_quota(text: str) -> None:
+    try:
+        stated_figures(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
 
 
 class ConfigurationSchema(Schema):
@@ -114,6 +124,7 @@ class ConnectionSchema(Schema):
         Text(validate=validate.OneOf(sorted(Catalogue().names), error="unknown identity name"))
     )
     append_newline = fields.Boolean()
+    stream_quota = Text(allow_none=True, validate=_check_quota)
 
     @post_load
     def make(self, settings: dict[str, Any], **_: Any) -> Connection:

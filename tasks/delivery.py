@@ -7,7 +7,7 @@ from celery.exceptions import Reject, Retry, WorkerLostError
 from kombu.exceptions import OperationalError
 from redis import Redis
 
-from tasks.base import ForwarderTask
+from tasks.base import REQUEUE_PAUSE, ForwarderTask
 from worker.burial import Case
 from worker.celery import app
 from worker.environment import environment
@@ -22,10 +22,10 @@ from worker.queues import Stream, delivery_task
 from worker.requests import HIDDEN
 from worker.state.dead_letters import Message
 
-CLOSED_PAUSE = 0.2
-"""Seconds before a closed stream's batch goes back, until the consumer has seen the gate, too."""
+LONGEST_CLOSING = 60
+"""Seconds that a failing stream is left alone before it is probed. A request a minute burdens nobody."""
 WARN_AFTER_ATTEMPTS = 3
-"""Failed attempts of one batch from which on a stream "keeps failing". One hiccup is no news."""
+"""Failed attempts, of a batch or in a row, from which on a stream "keeps failing". One hiccup is no news."""
 
 
 class DeliveryTask(ForwarderTask):
@@ -40,14 +40,23 @@ class DeliveryTask(ForwarderTask):
     region: str
 
     def deliver(self, stream: Stream, units: list[Unit]) -> None:
-        """Put the units, unless the stream is closed or this attempt is done with."""
-        if self.app.state.gates.get(stream):
-            time.sleep(CLOSED_PAUSE)
+        """Put the units, unless this attempt is done with.
+
+        Whether the stream flows was asked when the worker took the message off the stream's queue.
+        """
+        if self.queue_consumed != stream.queue and self.app.state.gates.get(stream):
+            time.sleep(REQUEUE_PAUSE)
             raise Reject("the stream is closed", requeue=True)
         if not self.begin():
             return
-        outcome = self._put(stream, units)
+        try:
+            outcome = self._put(stream, units)
+        except TransientError as error:
+            self._close_for_a_while(stream, error.failure)
+            raise
         if outcome.failure:
+            if outcome.is_mostly_refused:
+                self._close_for_a_while(stream, outcome.failure)
             raise TransientError(
                 outcome.failure, outcome.remaining, accepted=outcome.accepted, refused=outcome.refused
             )
@@ -129,11 +138,23 @@ class DeliveryTask(ForwarderTask):
             # `from None`: what AWS says may quote what it was sent.
             raise kind(found.failure, refused=records_in(units)) from None
 
+    def _close_for_a_while(self, stream: Stream, failure: Failure) -> None:
+        """What is to be delivered waits in the broker, until a single batch has found the stream well."""
+        with self.bookkeeping():
+            self.request.failures_in_a_row = self.app.state.gates.failed(
+                stream,
+                failure.alert_type,
+                first=self.retry_backoff,
+                longest=min(self.retry_backoff_max, LONGEST_CLOSING),
+            )
+
     def _enter(self, stream: Stream, *, accepted: int = 0, refused: int = 0, waiting: int = 0) -> None:
         """Enter a finished attempt into the books, with its receipt."""
-        counters, retries = self.app.state.counters, self.request.retries
+        counters, gates, retries = self.app.state.counters, self.app.state.gates, self.request.retries
 
         def entries(pipe: Redis) -> None:
+            if accepted > refused:
+                gates.succeeded(stream, pipe)
             counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
             if retries or waiting:
                 counters.retrying(stream, self.request.id, waiting, pipe)
@@ -143,7 +164,8 @@ class DeliveryTask(ForwarderTask):
     def _note_retry(self, error: TransientError, kwargs: dict[str, Any]) -> None:
         stream, waiting = self._stream(kwargs), records_in(kwargs["records"])
         self._enter(stream, accepted=error.accepted, refused=error.refused, waiting=waiting)
-        if self.request.retries + 1 >= WARN_AFTER_ATTEMPTS:
+        failures_in_a_row = getattr(self.request, "failures_in_a_row", 0)
+        if max(self.request.retries + 1, failures_in_a_row) >= WARN_AFTER_ATTEMPTS:
             with self.bookkeeping():
                 self._warn(stream, error.failure, kwargs, waiting)
 

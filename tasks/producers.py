@@ -4,7 +4,7 @@ Every ID that is made here derives from the message and its content, so that a m
 which comes back, because its worker died halfway, makes the same batches and letters.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
@@ -21,7 +21,7 @@ from worker.burial import Case, bury
 from worker.celery import app
 from worker.environment import environment
 from worker.failures import AlertType, Failure
-from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Batches
+from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Batches, batch_limit
 from worker.queues import CHANGES_QUEUE, FORWARD, Stream
 from worker.requests import HIDDEN
 from worker.serialization import dumps
@@ -174,11 +174,22 @@ def _ranges(positions: list[int]) -> list[str]:
     return [str(first) if first == last else f"{first}-{last}" for first, last in runs]
 
 
+class StreamBatches(dict[Stream, Batches]):
+    """The batches of each stream, of a size that its quota allows; made when first asked for."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def __missing__(self, stream: Stream) -> Batches:
+        batches = self[stream] = Batches(batch_limit(self._snapshot.quota(stream)))
+        return batches
+
+
 def fan_out(
     changes: Iterable[Change], snapshot: Snapshot
 ) -> tuple[dict[Stream, Batches], Counter[tuple[Stream | None, Skip]]]:
     """The batches of each stream, and why records are missing from them."""
-    streams: defaultdict[Stream, Batches] = defaultdict(Batches)
+    streams = StreamBatches(snapshot)
     skipped: Counter[tuple[Stream | None, Skip]] = Counter()
     for change in changes:
         routes = snapshot.routes.get(change.audience_id)

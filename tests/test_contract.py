@@ -100,6 +100,7 @@ def test_a_connection():
         "forward_google_advertising_ids": True,
         "identities_to_exclude": (),
         "append_newline": True,
+        "stream_quota": None,
     }
 
 
@@ -151,6 +152,7 @@ VARIABLES = {
     "AUDIENCE_REDIS_URL": ("redis_url", "redis://state/2"),
     "AUDIENCE_SECRET_KEY": ("secret_keys", f"{'a' * 43}="),
     "AUDIENCE_RATE_LIMITS": ("rate_limits", "eu-west-1=10/s,us-east-1=50/s"),
+    "AUDIENCE_STREAM_QUOTAS": ("stream_quotas", "eu-west-1=1MiB/s"),
     "AUDIENCE_RETRY_MAX": ("retry_max", "3"),
     "AUDIENCE_RETRY_BACKOFF": ("retry_backoff", "2"),
     "AUDIENCE_RETRY_BACKOFF_MAX": ("retry_backoff_max", "60"),

@@ -5,6 +5,7 @@ Celery logs such a message with its whole content and then drops it.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -15,6 +16,8 @@ from vine import promise
 
 from worker.burial import Case, bury
 from worker.failures import AlertType, Failure
+from worker.flow_control import FlowControl
+from worker.requests import DiscreetRequest
 from worker.state.dead_letters import FOREIGN, Message
 from worker.task_calls import is_task_call
 
@@ -22,17 +25,24 @@ logger = logging.getLogger(__name__)
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """Celery's consumer, with one more door to the dead letters."""
+    """Celery's consumer, with one more door to the dead letters, and one that streams wait at."""
+
+    def __init__(
+        self, on_task_request: Callable[[DiscreetRequest], None], *args: Any, **options: Any
+    ) -> None:
+        super().__init__(on_task_request, *args, **options)
+        self.flow_control = FlowControl(self)
+        self.on_task_request = partial(self.flow_control.enter, run=on_task_request)
 
     def create_task_handler(self, promise: Any = promise) -> Callable[[KombuMessage], None]:
         handle = super().create_task_handler(promise)
 
         def on_task_received(message: KombuMessage) -> None:
             try:
-                if is_task_call(message):
-                    handle(message)
-                else:
+                if not is_task_call(message):
                     self.on_unknown_message(None, message)
+                elif self.flow_control.admits(message):
+                    handle(message)
             except self.connection_errors:
                 raise
             except Exception as error:

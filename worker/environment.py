@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from schemas.identities import Catalogue
 from worker.errors import SettingError
+from worker.firehose.quotas import Quota, default_quota, stated_quota
+from worker.firehose.regions import regions
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ class Environment:
     secret_keys: tuple[str, ...] = field(repr=False)
     rate_limits: Mapping[str, str]
     """Region to a Celery rate (`10/s`), where it is not the quota table's."""
+    stream_quotas: Mapping[str, Quota]
+    """Region to what one of its streams may take from the whole fleet, where it is not the table's."""
     retry_max: int
     retry_backoff: int
     """Seconds."""
@@ -69,6 +73,7 @@ def read(variables: Mapping[str, str]) -> Environment:
         redis_url=setting("AUDIENCE_REDIS_URL", "redis://localhost:6379/1", _redis_url),
         secret_keys=setting("AUDIENCE_SECRET_KEY", (), _keys),
         rate_limits=setting("AUDIENCE_RATE_LIMITS", {}, _rates),
+        stream_quotas=setting("AUDIENCE_STREAM_QUOTAS", {}, _quotas),
         retry_max=setting("AUDIENCE_RETRY_MAX", RETRY_MAX, _whole(minimum=0)),
         retry_backoff=setting("AUDIENCE_RETRY_BACKOFF", RETRY_BACKOFF, _whole(minimum=1)),
         retry_backoff_max=backoff_max,
@@ -127,13 +132,27 @@ def _pairs(text: str) -> dict[str, str]:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not (name and equals and value):
             raise ValueError(f"{pair!r} is not of the form name=value")
+        if name in pairs:
+            raise ValueError(f"{name} stands there twice")
         pairs[name] = value
     return pairs
 
 
+def _by_region(text: str) -> dict[str, str]:
+    pairs = _pairs(text)
+    if unknown := sorted(pairs.keys() - set(regions())):
+        raise ValueError(f"no such region: {', '.join(unknown)}")
+    return pairs
+
+
 def _rates(text: str) -> dict[str, str]:
-    rates = _pairs(text)
+    rates = _by_region(text)
     for region, rate in rates.items():
         if not re.fullmatch(r"\d+(\.\d+)?(/[smh])?", rate) or not float(rate.partition("/")[0]):
             raise ValueError(f"{rate!r} for {region} is not a rate such as 10/s, 600/m or 36000/h")
     return rates
+
+
+def _quotas(text: str) -> dict[str, Quota]:
+    stated = _by_region(text).items()
+    return {region: stated_quota(default_quota(region), [quota]) for region, quota in stated}

@@ -4,23 +4,33 @@ kombu takes a message with BRPOP and notes in a second step that it is unacknowl
 worker killed in between, a connection cut in between, or a Redis that is full in between
 loses the message. Here both are one step, a script, and so is giving a message back.
 
-A script cannot wait for a message, as BRPOP does. A worker without work therefore looks
-again every `WAIT` seconds; one that has some asks Redis once a message, where kombu asks twice.
+A script cannot wait for a message, as BRPOP does. A worker without work therefore rests for
+`WAIT` seconds between two looks; one that has some asks Redis once a message, where kombu asks twice.
+The question names every queue, in an order that stays, so that it is put into bytes only when
+a queue is added or cancelled: thousands of queues cost little more than one.
+
+A message whose time has not come does not wait in a worker. It is noted as unacknowledged, so
+that it comes back at its time as that of a dead worker would, to whichever worker there is then.
 """
 
+from bisect import bisect
 from contextlib import suppress
-from time import monotonic, time
+from itertools import accumulate
+from time import monotonic, sleep, time
 from typing import Any
 
+from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
+from worker.queues import is_stream_queue
+
 WAIT = 0.02
 """Seconds between two looks at empty queues: a hundredth of a core, and 10 ms a message on average."""
-SILENCE = "audience:silence"
-"""A list that stays empty. Waiting for something in it is how Redis is asked to answer later."""
+RESTORED_AT_ONCE = 200
+"""Messages. That takes a tenth of a second, in which a worker does nothing else."""
 
 TAKE = r"""
 local function quoted(bytes)
@@ -48,7 +58,9 @@ local function wrapped(bytes, key)
         .. ',"delivery_info":{"exchange":"","routing_key":' .. queue .. '}}}'
 end
 
-for i = 3, #KEYS do
+local queues = #KEYS - 2
+for step = 0, queues - 1 do
+    local i = 3 + (ARGV[2] + step) % queues
     local message = redis.call('RPOP', KEYS[i])
     if message then
         local tag, exchange, routing_key = tag_and_way(message)
@@ -59,12 +71,12 @@ for i = 3, #KEYS do
         local noted = '[' .. message .. ',' .. quoted(exchange) .. ',' .. quoted(routing_key) .. ']'
         redis.call('ZADD', KEYS[1], ARGV[1], tag)
         redis.call('HSET', KEYS[2], tag, noted)
-        return {KEYS[i], message}
+        return {i - 3, message}
     end
 end
 return false
 """
-"""The next message of the first queue that has one, noted as kombu would note it.
+"""The next message of the first queue, from a given one on, that has one: noted as kombu would note it.
 
 What is no message of kombu's becomes the body of one, its bytes as the first 256 characters
 of Unicode. The script begins with a command that a full Redis allows, and Redis never stops
@@ -112,10 +124,49 @@ class QoS(redis.QoS):  # type: ignore[misc]
             own = (self.unacked_index_key, self.unacked_key)
             connected.eval(GIVE_BACK, len(own) + len(keys), *own, *keys, tag, push, text)
 
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Put back what dead workers had taken. A full Redis cannot note who does that; then later."""
+    def park(self, delivery_tag: str, until: float) -> None:
+        """Let a message go that is to come back at a time (Unix seconds)."""
+        with self.channel.conn_or_acquire() as client:
+            client.zadd(self.unacked_index_key, {delivery_tag: until - self.visibility_timeout}, xx=True)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_visible(self, start: int = 0, num: int = RESTORED_AT_ONCE, interval: int = 1) -> None:
+        """Put back what is parked and what dead workers had taken, at its time.
+
+        A full Redis cannot note who does that; then later.
+        """
         with suppress(OutOfMemoryError):
-            super().restore_visible(*args, **kwargs)
+            super().restore_visible(start, RESTORED_AT_ONCE, interval)
+
+
+class Question:
+    """`TAKE` for these queues, in bytes but for what changes from one time to the next."""
+
+    def __init__(self, queues: list[str], keys: list[list[str]], unacked: tuple[str, str]) -> None:
+        self.queues = queues
+        self._starts = list(accumulate(map(len, keys), initial=0))
+        flat = [*unacked, *(key for keys_of_queue in keys for key in keys_of_queue)]
+        arguments = ("EVAL", TAKE, len(flat), *flat)
+        self._packed = b"*%d\r\n" % (len(arguments) + 2) + _bulk(*arguments)
+
+    def packed(self, turn: int) -> list[bytes]:
+        """The command, with the queue whose turn it is first."""
+        start = self._starts[turn % len(self.queues)]
+        return [self._packed + _bulk(time(), start)]
+
+    def place(self, key: int) -> tuple[str, int]:
+        """Of the key that had a message: its queue, and the queue whose turn it is afterwards.
+
+        Where the queue is cancelled meanwhile, that is the second next: no queue comes first for ever.
+        """
+        position = bisect(self._starts, key) - 1
+        return self.queues[position], position + 1
+
+
+def _bulk(*arguments: Any) -> bytes:
+    """Arguments in Redis's protocol."""
+    encoded = [str(argument).encode() for argument in arguments]
+    return b"".join(b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in encoded)
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
@@ -124,12 +175,34 @@ class Channel(redis.Channel):  # type: ignore[misc]
     QoS = QoS
     is_noted = False
     """Whether the message that is being handed on is noted as unacknowledged."""
-    _takes = False
-    _found_nothing = False
+    _rests = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unacknowledged: set[str] = set()
+        self._question: Question | None = None
+        self._turn = 0
+        self._asked: Question | None = None
         super().__init__(*args, **kwargs)
+
+    @property
+    def active_queues(self) -> list[str]:
+        """The queues that are consumed from. kombu makes the list anew at each look."""
+        return self._ask_for().queues
+
+    def _update_queue_cycle(self) -> None:
+        self._question = None
+
+    def _ask_for(self) -> "Question":
+        if self._question is None:
+            queues: list[str] = super().active_queues
+            keys = [[self._q_for_pri(queue, step) for step in self._priorities(queue)] for queue in queues]
+            self._question = Question(queues, keys, (self.unacked_index_key, self.unacked_key))
+        return self._question
+
+    def _priorities(self, queue: str) -> list[int]:
+        # Nobody sends to a stream but the producer tasks, who know no priorities.
+        steps: list[int] = self.priority_steps
+        return steps[:1] if is_stream_queue(queue) else steps
 
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
         if not no_ack:
@@ -166,44 +239,51 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         # What needs no acknowledgement, such as an answer to `inspect`, must not be noted.
-        self._takes = self._unacknowledged.issuperset(self.active_queues)
-        if not self._takes:
+        question = self._ask_for()
+        if not self._unacknowledged.issuperset(question.queues):
+            self._asked = None
+            self._queue_cycle.update(question.queues)
             super()._brpop_start(timeout)
-            return
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
-            return
-        keys = [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
-        connection = self._in_poll = self.client.connection
-        self._brpop_sent_at = monotonic()
-        if self._found_nothing:
-            connection.send_command("BRPOP", SILENCE, WAIT)
-        connection.send_command(
-            "EVAL", TAKE, 2 + len(keys), self.unacked_index_key, self.unacked_key, *keys, time()
-        )
+        elif question.queues and not self._rests:
+            self._asked = question
+            connection = self._in_poll = self.client.connection
+            self._brpop_sent_at = monotonic()
+            connection.send_packed_command(question.packed(self._turn))
 
     def _brpop_read(self, **options: Any) -> bool:
-        if not self._takes:
+        if self._asked is None:
             return bool(super()._brpop_read(**options))
         try:
             taken = self._answer()
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        self._found_nothing = not taken
         if not taken:
+            self._rest()
             raise redis.Empty
         key, message = taken
-        queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
-        self._queue_cycle.rotate(queue)
+        queue, self._turn = self._asked.place(key)
         self._hand_on(loads(bytes_to_str(message)), queue)
         return True
+
+    def _rest(self) -> None:
+        """Nothing was found: the next look is later. Where no event loop runs, somebody waits for just this."""
+        hub = get_event_loop()
+        if hub is None:
+            sleep(WAIT)
+        else:
+            self._rests = True
+            hub.call_later(WAIT, self._look_again)
+
+    def _look_again(self) -> None:
+        self._rests = False
+        # The loop asks whenever something happens. Nothing may.
+        if not (self.closed or self._in_poll) and self.qos.can_consume():
+            self._brpop_start()
 
     def _answer(self) -> Any:
         connection = self.client.connection
         try:
-            if self._found_nothing:
-                self.client.parse_response(connection, "BRPOP")
             return self.client.parse_response(connection, "EVAL")
         except Exception:
             # The next look begins on a connection that owes no answer.

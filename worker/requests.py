@@ -8,6 +8,7 @@ that takes it becomes a dead letter.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from billiard import pool
@@ -40,6 +41,9 @@ logging.getLogger("celery.pool").setLevel(logging.INFO)
 class DiscreetRequest(Request):  # type: ignore[misc]
     """Says which task it is, and nothing of its arguments."""
 
+    on_end: "Callable[[DiscreetRequest], None] | None" = None
+    """Called when the pool is done with it."""
+
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         self._argsrepr = self._kwargsrepr = HIDDEN
@@ -49,6 +53,14 @@ class DiscreetRequest(Request):  # type: ignore[misc]
         self.time_limits = (None, None)
         # The pool process decodes the body itself: sending it the arguments once more is waste.
         self._request_dict.update(argsrepr=HIDDEN, kwargsrepr=HIDDEN, args=(), kwargs={})
+
+    def acknowledge(self) -> None:
+        super().acknowledge()
+        self._end()
+
+    def reject(self, requeue: bool = False) -> None:
+        super().reject(requeue)
+        self._end()
 
     def on_failure(
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
@@ -65,6 +77,11 @@ class DiscreetRequest(Request):  # type: ignore[misc]
         if not soft and self._is_deadly():
             self.acknowledge()
         super().on_timeout(soft, timeout)
+
+    def _end(self) -> None:
+        if self.on_end is not None:
+            self.on_end(self)
+            self.on_end = None
 
     def _is_deadly(self) -> bool:
         """Whether this message has killed too often, and is a dead letter now."""

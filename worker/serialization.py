@@ -37,7 +37,7 @@ def dumps(content: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """What JSON text says. Raises `ValueError` where it is none."""
+    """What JSON text says, integers of more than 64 bits as floats. Raises `ValueError` where it is none."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -4,21 +4,23 @@ Every second the worker compares what it consumes with what it should: the queue
 every registered stream whose gate is open, narrowed by `-Q` where that was given. New
 streams, removed ones and pauses are all the same to it, and what a closed stream has
 to deliver waits in the broker rather than in a worker.
+
+In between, `worker.flow_control` holds the queue of a stream that must wait for a moment.
 """
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer import Consumer
+from kombu import Queue
 from redis.exceptions import RedisError
 
 from worker.queues import is_stream_queue
 
 RECONCILE_EVERY = 1.0
-"""Seconds. A new connection must be consumed within five."""
+"""Seconds. A new connection must be consumed within five, a resumed one within two."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +35,20 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         # Celery offers no public way to ask whether `-Q` was given.
         selected = consumer.app.amqp.queues._consume_from
         self._only = None if selected is None else frozenset(selected)
-        self._consumed = {queue for queue in selected or () if is_stream_queue(queue)}
+        self._wanted = {queue for queue in selected or () if is_stream_queue(queue)}
+        self._consumed = set(self._wanted)
+        self._held: set[str] = set()
+        self._declared: dict[str, Queue] = {}
         self._timer: Any = None
+        self._consumer = consumer
+        consumer.stream_queues = self
 
     def start(self, consumer: Consumer) -> None:
         """Reconcile now and from now on. Also called after the broker was lost and found."""
-        self._reconcile(consumer, partial(_make_known, consumer))
-        again = (consumer, consumer.add_task_queue)
-        self._timer = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, again)
+        self._declared.clear()
+        self._held.clear()
+        self._reconcile(partial(self._add, at_once=False))
+        self._timer = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, (self._add,))
 
     def stop(self, consumer: Consumer) -> None:
         """Leave the queues as they are; Celery closes them."""
@@ -50,33 +58,58 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
 
     shutdown = stop
 
-    def _reconcile(self, consumer: Consumer, add: Callable[[str], None]) -> None:
+    def hold(self, queue: str) -> None:
+        """Do not consume the queue until it is released."""
+        self._held.add(queue)
+        self._cancel(queue)
+
+    def release(self, queue: str) -> None:
+        """Consume the queue again, if its stream still is to flow."""
+        self._held.discard(queue)
+        if self._timer is not None and queue in self._wanted:
+            self._add(queue)
+
+    def _reconcile(self, add: Any) -> None:
         try:
-            wanted = self._wanted(consumer)
+            self._wanted = self._find_wanted()
         except RedisError as error:
             # What was wanted a second ago is the best guess; the tasks themselves need Redis too.
             logger.warning(
                 "cannot read the registry, keeping the queues as they are: %s", type(error).__name__
             )
             return
-        for queue in sorted(wanted - self._consumed):
+        for queue in sorted(self._wanted - self._consumed - self._held):
+            logger.info("consuming %s", queue)
             add(queue)
-        for queue in sorted(self._consumed - wanted):
-            consumer.cancel_task_queue(queue)
-        self._consumed = wanted
+        for queue in sorted(self._consumed - self._wanted):
+            logger.info("not consuming %s any more", queue)
+            self._cancel(queue)
 
-    def _wanted(self, consumer: Consumer) -> set[str]:
-        state = consumer.app.state
+    def _find_wanted(self) -> set[str]:
+        state = self._consumer.app.state
         closed = state.gates.closed()
         streams = state.registry.snapshot().streams
         queues: set[str] = {stream.queue for stream in streams} - closed.keys()
         return queues if self._only is None else queues & self._only
 
+    def _add(self, name: str, at_once: bool = True) -> None:
+        """Have the worker consume a queue; if not at once, when its loop begins.
 
-def _make_known(consumer: Consumer, queue: str) -> None:
-    """Have the worker consume a queue when its loop begins.
+        Nobody handles messages before. RabbitMQ would deliver them all the same.
+        """
+        if name in self._consumed:
+            return
+        queues, tasks = self._consumer.app.amqp.queues, self._consumer.task_consumer
+        selected = queues.select_add(queues[name])
+        declared = self._declared[name] = tasks.add_queue(self._declared.get(name, selected))
+        # Declaring asks the broker thrice, and a held queue is added again many times a second.
+        declared.no_declare = True
+        self._consumed.add(name)
+        if at_once:
+            tasks.consume()
 
-    Nobody handles messages before. RabbitMQ would deliver them all the same.
-    """
-    queues = consumer.app.amqp.queues
-    consumer.task_consumer.add_queue(queues.select_add(queues[queue]))
+    def _cancel(self, name: str) -> None:
+        if name in self._consumed:
+            self._consumed.discard(name)
+            self._consumer.app.amqp.queues.deselect(name)
+            self._consumer.task_consumer.cancel_by_queue(name)

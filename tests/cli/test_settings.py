@@ -9,6 +9,7 @@ from worker.queues import Stream
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 KEY = ("--access-key-id", "AKIAIOSFODNN7EXAMPLE", "--secret-access-key-stdin")
 ROLE = "arn:aws:iam::123456789012:role/forwarder"
+STREAM = Stream("main", "us-east-1", "stream")
 CONNECT = ("connect", 7, "--configuration", "main", "--delivery-stream-name", "stream")
 
 
@@ -97,6 +98,7 @@ def test_connecting_twice_is_one_connection_and_keeps_what_is_not_mentioned(oper
         "forward_google_advertising_ids": True,
         "identities_to_exclude": ["FacebookId", "Other"],
         "append_newline": False,
+        "stream_quota": None,
     }
 
 
@@ -108,6 +110,37 @@ def test_a_switch_can_be_turned_back_and_exclusions_be_lifted(operator):
     assert row["identities_to_exclude"] == []
 
 
+def test_a_stream_s_quota_is_kept_until_it_is_lifted(operator, state):
+    operator.connects(7, "stream", "--stream-quota", "1MiB/s+200requests/s")
+    operator.runs(*CONNECT, "--no-forward-idfas")
+    (row,) = operator.lists("connections")
+    assert (row["stream_quota"], row["forward_idfas"]) == ("1MiB/s+200requests/s", False)
+    assert state.registry.snapshot().quota(STREAM).requests == 200
+    operator.runs(*CONNECT, "--stream-quota", "")
+    (row,) = operator.lists("connections")
+    assert (row["stream_quota"], row["forward_idfas"]) == (None, False)
+    assert state.registry.snapshot().quota(STREAM).requests == 2_000
+
+
+def test_a_new_connection_may_be_told_that_it_has_no_quota(operator):
+    operator.connects(7, "stream", "--stream-quota", "")
+    assert [row["stream_quota"] for row in operator.lists("connections")] == [None]
+
+
+def test_a_quota_that_is_none_is_refused(operator):
+    operator.runs("configure", "main")
+    assert "'1MB' is not a quota such as 1MiB/s" in operator.is_told(*CONNECT, "--stream-quota", "1MB")
+    assert operator.lists("connections") == []
+
+
+def test_a_quota_above_another_connection_s_is_said_not_to_count(operator):
+    assert "smallest" not in operator.connects(7, "stream", "--stream-quota", "1MiB/s")
+    same = ("connect", 8, *CONNECT[2:], "--stream-quota")
+    assert "another connection sets a smaller quota for stream" in operator.runs(*same, "2MiB/s").stderr
+    assert operator.runs(*same, "1MiB/s").stderr == ""
+    assert operator.runs(*same, "512KiB/s+9requests/s").stderr == ""
+
+
 def test_another_region_is_another_connection(operator):
     operator.connects()
     operator.runs(*CONNECT, "--region", "eu-west-1")
@@ -115,11 +148,12 @@ def test_another_region_is_another_connection(operator):
 
 
 def test_the_table_shows_what_differs_from_the_defaults(operator):
-    identifier = operator.connects(7, "stream", "--no-forward-idfas", "--exclude", "Other")
+    quota = ("--stream-quota", "1MiB/s+200requests/s")
+    identifier = operator.connects(7, "stream", "--no-forward-idfas", "--exclude", "Other", *quota)
     heading, line = operator.runs("connections").stdout.splitlines()
     assert heading.split() == ["ID", "AUDIENCE", "CONFIGURATION", "STREAM", "REGION", "OPTIONS"]
     assert line.split() == [
-        *(identifier, "7", "main", "stream", "us-east-1", "--no-forward-idfas", "--exclude", "Other")
+        *(identifier, "7", "main", "stream", "us-east-1", "--no-forward-idfas", *quota, "--exclude", "Other")
     ]
 
 

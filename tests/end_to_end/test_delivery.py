@@ -65,7 +65,9 @@ def test_more_records_than_a_request_takes(stack, audience):
     assert sorted(audience.puts()) == [1, 500, 500]
 
 
-def test_more_bytes_than_a_request_takes(stack, audience):
+def test_more_bytes_than_a_request_takes(stack):
+    # A tenth of a second's quota is more than a request takes.
+    audience = stack.audience(stream_quota="100MiB/s")
     megabytes = [audience.added_user(Other="secretive" + "x" * MEGABYTE) for _ in range(5)]
     stack.send(*megabytes)
     eventually(lambda: len(audience.received()) == 5)

@@ -15,7 +15,7 @@ def test_a_new_connection_is_consumed_within_five_seconds(stack):
 
 def test_the_queue_of_a_removed_connection_is_left_alone(stack, audience):
     stack.state.registry.disconnect(audience.connection_id)
-    consumed = f"Canceling queue {audience.stream.queue}"
+    consumed = f"not consuming {audience.stream.queue} any more"
     eventually(lambda: consumed in stack.logs[0].read_text())
     stack.call(audience.stream.task, {}, queue=audience.stream.queue)
     # The worker may have been listening still, and then puts it back.

@@ -9,6 +9,9 @@ answer in its place. In a test:
         firehose.faults.append(refuse_once(b"p.fogg138"))
 
 Run as a program it only counts, for benchmarks: `python firehose.py PORT [LATENCY_MS]`.
+`GET /` says how many records it has taken, `GET /calls` which calls there were since it was
+last asked, and a `PUT` of JSON how each stream behaves: `{"stream": {"delay": 5, "code":
+"InternalFailure", "status": 500}}`, the fields of `Conduct`.
 """
 
 import base64
@@ -20,8 +23,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 MAX_RECORDS = 500
 MAX_RECORD_BYTES = 1_024_000
@@ -29,6 +33,8 @@ MAX_BATCH_BYTES = 4 * 2**20
 """Counted as base64: the stricter reading of what AWS says."""
 STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/")
+NAME_IN_BODY = re.compile(rb'"DeliveryStreamName": ?"([^"]*)"')
+DATA_IN_BODY = re.compile(rb'"Data": ?"([^"]*)"')
 
 
 @dataclass
@@ -63,6 +69,34 @@ class Answer:
     """Answer only once this is set: a request that hangs."""
     after: bool = False
     """Take the records, then answer so: a failure whose write happened."""
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a stream behaves while the server only counts."""
+
+    delay: float = 0.0
+    """Seconds until it answers."""
+    code: str = ""
+    """The error it answers with; none takes all records."""
+    status: int = 400
+    """Of that error. 200 refuses each record of the call by itself."""
+    keep: bool = False
+    """Whether `GET /calls` tells the records, as base64, or only how many there were."""
+
+
+class Counted(NamedTuple):
+    """A call that was only counted."""
+
+    moment: float
+    """Of its answer, on this machine's monotonic clock."""
+    stream_name: str
+    records: int
+    bytes: int
+    """Before base64."""
+    accepted: int
+    """Records."""
+    kept: list[str]
 
 
 Fault = Callable[[Call], Answer | None]
@@ -139,6 +173,9 @@ class FakeFirehose:
         self.only_counts = only_counts
         self.latency = latency
         self.counted = 0
+        self.conducts: dict[str, Conduct] = {}
+        """By stream, while the server only counts."""
+        self.counted_calls: list[Counted] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._server.daemon_threads = True
 
@@ -248,6 +285,24 @@ def _description(stream: Stream, call: Call) -> dict[str, Any]:
     }
 
 
+TAKES_ALL = Conduct()
+
+
+def _counting_answer(conduct: Conduct, records: int, is_single: bool) -> tuple[int, bytes]:
+    """The status and the body for a call that is only counted."""
+    if conduct.code and conduct.status != HTTPStatus.OK:
+        return conduct.status, json.dumps({"__type": conduct.code, "message": ""}).encode()
+    if is_single:
+        return 200, b'{"RecordId":"0123456789012345678901234567890123456789"}'
+    refusal = b'{"ErrorCode":"%s","ErrorMessage":"Slow down."}' % conduct.code.encode()
+    entry = refusal if conduct.code else b'{"RecordId":"0123456789012345678901234567890123456789"}'
+    failed = records if conduct.code else 0
+    return 200, b'{"FailedPutCount":%d,"Encrypted":false,"RequestResponses":[%s]}' % (
+        failed,
+        b",".join([entry] * records),
+    )
+
+
 def _handler(firehose: FakeFirehose) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -276,22 +331,37 @@ def _handler(firehose: FakeFirehose) -> type[BaseHTTPRequestHandler]:
             )
 
         def _count(self, body: bytes) -> None:
-            records = body.count(b'"Data":')
-            if firehose.latency:
-                time.sleep(firehose.latency)
+            name = NAME_IN_BODY.search(body)
+            stream_name = name[1].decode() if name else ""
+            conduct = firehose.conducts.get(stream_name, TAKES_ALL)
+            if delay := firehose.latency or conduct.delay:
+                time.sleep(delay)
+            data = DATA_IN_BODY.findall(body)
+            accepted = 0 if conduct.code else len(data)
+            kept = [text.decode() for text in data] if conduct.keep else []
+            size = sum(len(text) // 4 * 3 - text.count(b"=") for text in data)
             with firehose.lock:
-                firehose.counted += records
-                counted = firehose.counted
-            if self.headers["X-Amz-Target"].endswith(".PutRecord"):
-                reply = b'{"RecordId":"%d"}' % counted
-            else:
-                entries = b",".join([b'{"RecordId":"0123456789012345678901234567890123456789"}'] * records)
-                reply = b'{"FailedPutCount":0,"Encrypted":false,"RequestResponses":[%s]}' % entries
-            self._reply(200, reply)
+                firehose.counted += accepted
+                firehose.counted_calls.append(
+                    Counted(time.monotonic(), stream_name, len(data), size, accepted, kept)
+                )
+            is_single = self.headers["X-Amz-Target"].endswith(".PutRecord")
+            self._reply(*_counting_answer(conduct, len(data), is_single))
 
         def do_GET(self) -> None:
-            """How many records have been counted."""
-            self._reply(200, str(firehose.counted).encode())
+            """How many records have been counted, or the calls since somebody asked."""
+            if self.path != "/calls":
+                self._reply(200, str(firehose.counted).encode())
+                return
+            with firehose.lock:
+                calls, firehose.counted_calls = firehose.counted_calls, []
+            self._reply(200, json.dumps(calls).encode())
+
+        def do_PUT(self) -> None:
+            """From now on the streams behave so, and those that are not named as usual."""
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            firehose.conducts = {name: Conduct(**conduct) for name, conduct in asked.items()}
+            self._reply(200, b"{}")
 
         def _reply(self, status: int, body: bytes) -> None:
             self.send_response(status)

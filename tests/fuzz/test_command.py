@@ -27,7 +27,7 @@ OPTION = st.sampled_from(
         "--access-key-id", "--secret-access-key-stdin", "--role-arn", "--external-id",
         "--send-remove-on-identity-change", "--no-send-remove-on-identity-change",
         "--configuration", "--delivery-stream-name", "--region", "--exclude",
-        "--send-anonymous-users", "--no-forward-idfas", "--append-newline", "--account-id",
+        "--send-anonymous-users", "--no-forward-idfas", "--append-newline", "--stream-quota", "--account-id",
         "--json", "--since", "--all", "--connection", "--yes", "--from-line", "--help",
         "--version", "--", "-",
     ]
@@ -38,6 +38,7 @@ VALUE = st.sampled_from(
         "travel",
         "us-east-1",
         "mars-1",
+        "1MiB/s+200requests/s",
         "Email",
         "12h",
         "123456789012",

@@ -24,6 +24,7 @@ CONNECTION = {
     "configuration": "main",
     "delivery_stream_name": "other",
     "region": "us-east-1",
+    "stream_quota": "1MiB/s+200requests/s",
 }
 GATE = {"reason": "operator", "since": "2026-01-01"}
 ALERT = {

@@ -42,6 +42,7 @@ def test_the_defaults_of_a_connection():
         forward_google_advertising_ids=True,
         identities_to_exclude=(),
         append_newline=True,
+        stream_quota=None,
     )
 
 
@@ -122,6 +123,11 @@ REFUSED_CONNECTIONS = {
         {"identities_to_exclude": ["E-Mail"]},
         "identities_to_exclude: unknown identity name",
     ),
+    "a quota that is none": (
+        {"stream_quota": "200requests/s+1MB"},
+        "stream_quota: '1MB' is not a quota such as 1MiB/s, 200requests/s or 50000records/s",
+    ),
+    "a number as quota": ({"stream_quota": 200}, "stream_quota: not a string"),
     "an unknown setting": ({"append_newlines": True}, "unknown key"),
 }
 
@@ -134,3 +140,8 @@ def test_a_refused_connection(settings, problem):
 def test_exclusions_are_a_set():
     made = connection(identities_to_exclude=["Other", "Email", "Other"])
     assert made.identities_to_exclude == ("Email", "Other")
+
+
+@pytest.mark.parametrize("quota", ["1MiB/s", "1MiB/s+200requests/s", None])
+def test_a_quota_is_kept_as_it_was_written(quota):
+    assert connection(stream_quota=quota).stream_quota == quota

@@ -27,7 +27,7 @@ def stream(connect, firehose):
 def deliver(worker, stream):
     """Enqueue a batch for the stream, and run everything that comes of it."""
 
-    def send(*records, run=True, **options):
+    def send(*records, run=True, queue=None, **options):
         call = {
             "configuration": stream.configuration,
             "delivery_stream_name": stream.name,
@@ -35,7 +35,7 @@ def deliver(worker, stream):
             "connection_ids": ["1-a"],
             "audience_ids": [1],
         }
-        worker.send(stream.task, call, queue=stream.queue, **options)
+        worker.send(stream.task, call, queue=queue or stream.queue, **options)
         if run:
             worker.run(stream.queue)
 
@@ -123,7 +123,8 @@ def test_when_retries_are_spent_the_undelivered_are_a_dead_letter(deliver, fireh
     (fatal,) = [alert for alert in state.alerts.all() if alert.severity == "fatal"]
     assert (fatal.type, fatal.dead_letter_id) == ("Retry Limit Exceeded", "one")
     assert state.counters.of(stream).retrying == 0
-    assert state.gates.get(stream) is None
+    # It takes nothing of late: it is tried again, but closed to none but a probe until then.
+    assert state.gates.get(stream).until is not None
 
 
 @pytest.mark.usefixtures("few_retries")
@@ -160,26 +161,38 @@ def test_a_permanent_refusal_is_not_tried_again_and_closes_the_stream(
     assert "secretive" not in repr((letter, alert))
 
 
-def test_what_comes_for_a_closed_stream_goes_back_to_its_queue(worker, deliver, firehose, state, stream):
+def test_what_comes_for_a_closed_stream_in_another_queue_goes_back_there(
+    worker, deliver, firehose, state, stream
+):
     state.gates.close(stream, "operator")
-    deliver("a", run=False)
-    worker.run_one(stream.queue)
-    assert len(worker.waiting(stream.queue)) == 1
+    deliver("a", run=False, queue="elsewhere")
+    worker.run_one("elsewhere")
+    assert len(worker.waiting("elsewhere")) == 1
     assert not puts(firehose)
     state.gates.open(stream)
-    worker.run(stream.queue)
+    worker.run("elsewhere")
     assert puts(firehose) == [[b"a"]]
 
 
-def test_a_retry_that_finds_its_stream_closed_keeps_what_remains(worker, deliver, firehose, state, stream):
-    firehose.faults.append(refuse_once(b"b"))
-    deliver("a", "b", run=False)
+def test_a_failure_closes_the_stream_for_a_while_and_a_success_opens_it(
+    worker, deliver, firehose, state, stream
+):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=2))
+    deliver("a", run=False)
     worker.run_one(stream.queue)
-    state.gates.close(stream, "operator")
-    worker.run_one(stream.queue)
-    state.gates.open(stream)
+    gate = state.gates.get(stream)
+    assert (gate.reason, gate.failures) == ("500 - Internal Server Error", 1)
+    assert state.clock() < gate.until <= state.clock() + 1
     worker.run(stream.queue)
-    assert puts(firehose) == [[b"a", b"b"], [b"b"]]
+    assert firehose.accepted("travel") == [b"a"]
+    assert state.gates.get(stream) is None
+
+
+def test_a_few_refused_records_do_not_close_the_stream(worker, deliver, firehose, state, stream):
+    firehose.faults.append(refuse_once(b"unlucky"))
+    deliver("a", "b", "unlucky", run=False)
+    worker.run_one(stream.queue)
+    assert state.gates.get(stream) is None
 
 
 @pytest.mark.parametrize("status", ["DELETING", "DELETING_FAILED", "CREATING_FAILED"])
@@ -195,7 +208,7 @@ def test_a_stream_that_is_being_created_is_waited_for(worker, deliver, firehose,
     deliver("a", run=False)
     worker.run_one(stream.queue)
     assert not state.dead_letters.all()
-    assert state.gates.get(stream) is None
+    assert state.gates.get(stream).until is not None
     firehose.create("travel")
     worker.run(stream.queue)
     assert firehose.accepted("travel") == [b"a"]

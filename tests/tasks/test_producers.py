@@ -91,6 +91,22 @@ def test_a_pair_is_not_parted_by_a_full_batch(worker, connect, forward):
     assert (len(first["records"]), customers(second)) == (499, [["b", "c"]])
 
 
+def test_a_batch_is_a_tenth_of_a_second_s_quota_of_its_own_stream(worker, connect, forward):
+    narrow = connect(name="narrow", stream_quota="20records/s")
+    wide = connect(name="wide")
+    forward(*[added()] * 5, changed("b", "c"))
+    sizes = [[len(call["records"]) for call in worker.calls(stream.queue)] for stream in (narrow, wide)]
+    assert sizes == [[2, 2, 1, 1], [6]]
+
+
+def test_a_batch_is_a_tenth_of_a_second_s_bytes(worker, connect, forward):
+    stream = connect(stream_quota="10000B/s")
+    forward(*[added(CustomerId="x" * 150)] * 7)
+    sizes = [[len(line) for line in call["records"]] for call in worker.calls(stream.queue)]
+    assert [len(lines) for lines in sizes] == [3, 3, 1]
+    assert sum(sizes[0]) <= 1_000 < sum(sizes[0]) + sizes[1][0]
+
+
 def test_an_audience_without_a_connection_is_counted_as_skipped(worker, connect, forward, state):
     connect()
     forward(added(2), added(2))

@@ -6,15 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.firehose.batching import Batches, records_in
+from worker.firehose.batching import Batches, BatchLimit, batch_limit, records_in
+from worker.firehose.quotas import Quota, default_quota
 
 RECORDS = 500
 BYTES = 4 * 2**20
 RECORD_BYTES = 1_024_000
+FIREHOSE_S = BatchLimit()
 
 
-def batched(*units):
-    batches = Batches()
+def batched(*units, limit=FIREHOSE_S):
+    batches = Batches(limit)
     for lines in units:
         batches.add(lines, "1-a", 1)
     return batches
@@ -55,11 +57,41 @@ def test_a_pair_with_a_record_over_the_limit_is_set_apart_whole():
 
 
 def test_a_batch_knows_whose_records_it_holds():
-    batches = Batches()
+    batches = Batches(FIREHOSE_S)
     batches.add([b"x"], "1-a", 1)
     batches.add([b"x"], "2-b", 2)
     (batch,) = batches
     assert (batch.connection_ids, batch.audience_ids) == ({"1-a", "2-b"}, {1, 2})
+
+
+LIMITS = {
+    "a tenth of a second's records and bytes": (Quota(1_000, 7, 10_000), BatchLimit(100, 1_000)),
+    "never more than Firehose takes": (Quota(10**9, 7, 10**9), BatchLimit(RECORDS, BYTES)),
+    "a region of 1 MiB": (default_quota("eu-central-1"), BatchLimit(RECORDS, 104_857)),
+    "a region of 5 MiB": (default_quota("us-east-1"), BatchLimit(RECORDS, 524_288)),
+    "a quota below ten": (Quota(9, 7, 9), BatchLimit(0, 0)),
+}
+
+
+@pytest.mark.parametrize(("quota", "limit"), LIMITS.values(), ids=LIMITS)
+def test_a_batch_is_a_small_part_of_its_stream_s_quota(quota, limit):
+    assert batch_limit(quota) == limit
+
+
+def test_a_stream_s_bytes_are_counted_as_they_are_and_not_as_base64():
+    limit = BatchLimit(bytes=400)
+    assert [batch.records for batch in batched(*[[b"x" * 100]] * 4, limit=limit)] == [4]
+    assert [batch.records for batch in batched(*[[b"x" * 100]] * 4, [b"x"], limit=limit)] == [4, 1]
+
+
+def test_a_stream_s_records_are_counted():
+    assert [batch.records for batch in batched(*[[b"x"]] * 7, limit=BatchLimit(records=3))] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("limit", [BatchLimit(0, 0), BatchLimit(1, BYTES), BatchLimit(RECORDS, 3)])
+def test_a_unit_that_is_more_than_its_stream_s_limit_goes_alone_and_whole(limit):
+    batches = batched([b"before"], [b"removal", b"addition"], [b"after"], limit=limit)
+    assert [batch.units for batch in batches] == [["before"], [["removal", "addition"]], ["after"]]
 
 
 def test_records_are_counted_and_not_units():
@@ -70,15 +102,20 @@ SIZE = st.integers(1, 50) | st.integers(300_000, 1_100_000)
 UNIT = st.lists(SIZE, min_size=1, max_size=2)
 
 
-@given(st.lists(UNIT, max_size=20), st.integers(0, 600))
-def test_whatever_is_batched(sizes, small_ones):
+LIMIT = st.builds(BatchLimit, st.integers(0, RECORDS), st.integers(0, 2_000) | st.integers(0, BYTES))
+
+
+@given(st.lists(UNIT, max_size=20), st.integers(0, 600), LIMIT)
+def test_whatever_is_batched(sizes, small_ones, limit):
     units = [[b"x" * size for size in unit] for unit in sizes] + [[b"x"]] * small_ones
-    batches = batched(*units)
+    batches = batched(*units, limit=limit)
     for batch in batches:
         lines = lines_of(batch)
         assert 1 <= len(lines) == batch.records <= RECORDS
         assert sum(len(b64encode(line.encode())) for line in lines) == batch.base64_bytes <= BYTES
         assert max(map(len, lines)) <= RECORD_BYTES
+        assert batch.bytes == sum(map(len, lines))
+        assert len(batch.units) == 1 or (len(lines) <= limit.records and batch.bytes <= limit.bytes)
     sent = [unit for batch in batches for unit in batch.units]
     # Of a pair whose removal alone is too large, the addition is left.
     halves = [unit[1:] if len(unit[0]) > RECORD_BYTES and len(unit) > 1 else unit for unit in units]

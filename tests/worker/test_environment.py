@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 
 from worker.environment import read
 from worker.errors import SettingError
+from worker.firehose.quotas import default_quota
 
 FOUR_HOURS = 4 * 3600
 
@@ -19,6 +20,7 @@ def test_the_defaults():
     assert environment.redis_url == "redis://localhost:6379/1"
     assert environment.secret_keys == ()
     assert environment.rate_limits == {}
+    assert environment.stream_quotas == {}
     assert environment.retry_backoff == 1
     assert environment.retry_backoff_max == 600
     assert environment.visibility_timeout > environment.retry_backoff_max
@@ -33,6 +35,7 @@ def test_what_is_set_counts():
             "AUDIENCE_REDIS_URL": "rediss://state:6380/3",
             "AUDIENCE_SECRET_KEY": f"{first}, {second}",
             "AUDIENCE_RATE_LIMITS": "eu-west-1=10/s, us-east-1=600/m",
+            "AUDIENCE_STREAM_QUOTAS": "eu-west-1=1MiB/s, us-gov-west-1=9requests/s+7records/s",
             "AUDIENCE_RETRY_MAX": "5",
             "AUDIENCE_RETRY_BACKOFF": "2",
             "AUDIENCE_RETRY_BACKOFF_MAX": "30",
@@ -44,6 +47,10 @@ def test_what_is_set_counts():
     assert environment.redis_url == "rediss://state:6380/3"
     assert environment.secret_keys == (first, second)
     assert environment.rate_limits == {"eu-west-1": "10/s", "us-east-1": "600/m"}
+    assert environment.stream_quotas == {
+        "eu-west-1": default_quota("eu-west-1")._replace(bytes=2**20),
+        "us-gov-west-1": default_quota("us-gov-west-1")._replace(requests=9, records=7),
+    }
     assert (environment.retry_max, environment.retry_backoff, environment.retry_backoff_max) == (5, 2, 30)
     assert environment.visibility_timeout == 31
     assert environment.catalogue.spelled("Email") == "EmailAddress"
@@ -68,6 +75,10 @@ REFUSED = {
     "AUDIENCE_REDIS_URL": ["localhost:6379", "http://redis"],
     "AUDIENCE_SECRET_KEY": ["secretive", "c2VjcmV0aXZl"],
     "AUDIENCE_RATE_LIMITS": ["10/s", "eu-west-1", "eu-west-1=", "eu-west-1=fast", "eu-west-1=10/d"],
+    "AUDIENCE_STREAM_QUOTAS": [
+        *("1MiB/s", "eu-west-1", "eu-west-1=", "eu-west-1=fast", "eu-west-1=1MB", "eu-west-1=0MiB/s"),
+        *("eu-west-1=1MiB/s+2MiB/s", "eu-west-1=1MiB/s+", "eu-west-1=1MiB/s,eu-west-1=2MiB/s"),
+    ],
     "AUDIENCE_IDENTITY_NAMES": ["EMail=email", "Email", "Email=Other"],
 }
 
@@ -78,6 +89,25 @@ REFUSED = {
 def test_a_wrong_variable_is_named(name, value):
     with pytest.raises(SettingError, match=f"^{name}: "):
         read({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("AUDIENCE_RATE_LIMITS", "10/s"), ("AUDIENCE_STREAM_QUOTAS", "1MiB/s")]
+)
+def test_a_region_that_is_none_is_named(name, value):
+    with pytest.raises(SettingError) as told:
+        read({name: f"us-west-9={value},eu-west-1={value},eu-west-9={value}"})
+    assert str(told.value) == f"{name}: no such region: eu-west-9, us-west-9"
+
+
+def test_a_wrong_quota_is_shown_with_one_that_is_right():
+    with pytest.raises(SettingError, match=r"^AUDIENCE_STREAM_QUOTAS: '1MB' is not a quota such as 1MiB/s"):
+        read({"AUDIENCE_STREAM_QUOTAS": "eu-west-1=200requests/s+1MB"})
+
+
+def test_a_region_has_one_quota():
+    with pytest.raises(SettingError, match="eu-west-1 stands there twice"):
+        read({"AUDIENCE_STREAM_QUOTAS": "eu-west-1=1MiB/s,eu-west-1=1requests/s"})
 
 
 @pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "AUDIENCE_REDIS_URL"])

@@ -17,6 +17,7 @@ from worker.cli.application import application
 from worker.cli.output import Columns, Row, count, json_option, listing, note
 from worker.environment import environment
 from worker.errors import InvalidSettings
+from worker.firehose.quotas import stated_quota
 from worker.queues import Stream
 from worker.state.registry import stream_of_connection
 
@@ -97,11 +98,18 @@ def configure(name: str, secret_access_key_stdin: bool, **given: Any) -> None:
     default=None,
     help="Whether a record ends with a newline.  [default: append]",
 )
+@click.option(
+    "--stream-quota",
+    metavar="QUOTA",
+    help="What the stream may take from all workers together: 1MiB/s, 200requests/s, 50000records/s, or"
+    " several joined by +; of several connections' the smallest counts.  [default: its region's]",
+)
 def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
     """Send an audience's membership changes to a delivery stream, or change how.
 
     Audience, configuration, region and stream name say which connection it is. Of one
-    that is there, what is not given stays as it is; --exclude '' excludes nothing any more.
+    that is there, what is not given stays as it is; --exclude '' excludes nothing any more,
+    and --stream-quota '' is the region's again.
 
     \b
     Examples:
@@ -115,6 +123,8 @@ def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
     identifier = state.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
     click.echo(f"{'updated' if identifier in known else 'connected'} {identifier}")
     stream = stream_of_connection(state.registry.connection(identifier))
+    if given["stream_quota"]:
+        _note_smaller_quota(stream, given["stream_quota"])
     if gate := state.gates.get(stream):
         _note_closed(stream, gate.reason)
 
@@ -193,7 +203,8 @@ def options(row: Row) -> list[str]:
         for name, default in defaults.items()
         if isinstance(default, bool) and row[name] != default
     ]
-    return switches + [f"--exclude {name}" for name in row["identities_to_exclude"]]
+    quota = [f"--stream-quota {row['stream_quota']}"] if row["stream_quota"] else []
+    return switches + quota + [f"--exclude {name}" for name in row["identities_to_exclude"]]
 
 
 def connection_row(identifier: str, connection: Connection, catalogue: Catalogue) -> Row:
@@ -235,6 +246,15 @@ def _secret() -> str:
             "--secret-access-key-stdin: stdin must hold the secret, in one line, and nothing else"
         )
     return secret
+
+
+def _note_smaller_quota(stream: Stream, stated: str) -> None:
+    quota = application().state.registry.snapshot().quota(stream)
+    if stated_quota(quota, [stated]) != quota:
+        note(
+            f"another connection sets a smaller quota for {stream.name} in {stream.region}, and the smallest"
+            " counts: find it with `audience-firehose connections`"
+        )
 
 
 def _note_closed(stream: Stream, reason: str) -> None:

@@ -28,6 +28,11 @@ class Outcome(NamedTuple):
     failure: Failure | None
     """Why, where anything was refused."""
 
+    @property
+    def is_mostly_refused(self) -> bool:
+        """Whether the stream had better be left alone for a while."""
+        return self.refused > self.accepted
+
 
 def put(client: "FirehoseClient", delivery_stream_name: str, units: Sequence[Unit]) -> Outcome:
     """Send the units' records, of which there are at most 500. Raises botocore's errors."""

@@ -1,4 +1,4 @@
-"""What the forwarder remembers, in Redis: registry, gates, alerts, dead letters, counters, receipts."""
+"""What the forwarder remembers, in Redis: from the registry to the receipts."""
 
 import time
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from redis import Redis
 
 from worker.environment import Environment
+from worker.state.admission import Admission
 from worker.state.alerts import Alerts
 from worker.state.counters import Counters
 from worker.state.credentials import Cipher
@@ -34,8 +35,11 @@ class State:
     ) -> None:
         self.redis = redis
         self.cipher = Cipher(environment.secret_keys)
-        self.registry = Registry(redis, self.cipher, environment.catalogue, monotonic)
+        self.registry = Registry(
+            redis, self.cipher, environment.catalogue, environment.stream_quotas, monotonic
+        )
         self.gates = Gates(redis, clock)
+        self.admission = Admission(redis, clock)
         self.alerts = Alerts(redis, clock)
         self.dead_letters = DeadLetters(redis, clock)
         self.counters = Counters(redis, clock)

@@ -6,7 +6,8 @@ Readers keep a snapshot, and look once a second whether there is a newer one.
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from hashlib import blake2s
@@ -21,6 +22,7 @@ from schemas.identities import Catalogue
 from schemas.records import View
 from schemas.settings import Configuration, ConfigurationSchema, Connection, ConnectionSchema
 from worker.errors import InvalidSettings, NotRegistered
+from worker.firehose.quotas import Quota, region_quota, stated_quota
 from worker.firehose.regions import regions
 from worker.queues import Stream
 from worker.state.credentials import Cipher
@@ -58,6 +60,14 @@ class Snapshot:
     unreadable: frozenset[int]
     """Audiences with a connection that somebody spoilt by writing past this module. What is
     meant for them must not be taken for having no receiver."""
+    quotas: dict[Stream, Quota]
+    """Of each of the streams."""
+    region_quotas: Mapping[str, Quota]
+    """Of the regions where an operator has set another than the default."""
+
+    def quota(self, stream: Stream) -> Quota:
+        """What a stream may take from the whole fleet; its region's where no connection leads to it."""
+        return self.quotas.get(stream) or region_quota(stream.region, self.region_quotas)
 
     def connections_to(self, stream: Stream) -> list[str]:
         """The IDs of the connections that lead to a stream."""
@@ -83,11 +93,17 @@ class Registry:
     """The one place that knows who receives what."""
 
     def __init__(
-        self, redis: Redis, cipher: Cipher, catalogue: Catalogue, monotonic: Callable[[], float]
+        self,
+        redis: Redis,
+        cipher: Cipher,
+        catalogue: Catalogue,
+        region_quotas: Mapping[str, Quota],
+        monotonic: Callable[[], float],
     ) -> None:
         self._redis = redis
         self._cipher = cipher
         self._catalogue = catalogue
+        self._region_quotas = region_quotas
         self._monotonic = monotonic
         self._snapshot: Snapshot | None = None
         self._looked_at = 0.0
@@ -129,8 +145,10 @@ class Registry:
         """Store a connection, new or changed, and return its ID. Raises `InvalidSettings`.
 
         What is not given, or None, stays as it is stored; audience and stream say which one it is.
+        An empty stream quota removes it.
         """
-        wanted: Connection = self._checked(ConnectionSchema(), settings)
+        without_empty = settings | {"stream_quota": settings.get("stream_quota") or None}
+        wanted: Connection = self._checked(ConnectionSchema(), without_empty)
         identifier = connection_id(wanted)
         _check_region(wanted.region)
         if not self._redis.hexists(CONFIGURATIONS, wanted.configuration):
@@ -204,7 +222,22 @@ class Registry:
             routes=routes,
             streams=frozenset(route.stream for found in routes.values() for route in found),
             unreadable=frozenset(map(_audience_of, raw_connections.keys() - connections.keys())),
+            quotas=_quotas(connections.values(), self._region_quotas),
+            region_quotas=self._region_quotas,
         )
+
+
+def _quotas(connections: Iterable[Connection], region_quotas: Mapping[str, Quota]) -> dict[Stream, Quota]:
+    """Each stream's quota: several connections may lead to it, and of what they set the smallest counts."""
+    stated: defaultdict[Stream, list[str]] = defaultdict(list)
+    for connection in connections:
+        texts = stated[stream_of_connection(connection)]
+        if connection.stream_quota:
+            texts.append(connection.stream_quota)
+    return {
+        stream: stated_quota(region_quota(stream.region, region_quotas), texts)
+        for stream, texts in stated.items()
+    }
 
 
 def _check_region(region: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from worker.environment import read
 from worker.errors import InvalidSettings, NotRegistered, SecretKeyError
+from worker.firehose.quotas import default_quota
 from worker.queues import Stream
 from worker.state import State
 from worker.state.registry import CONFIGURATIONS, CONNECTIONS, REFRESH_AFTER
@@ -24,6 +25,13 @@ def registry(state):
 def reader(redis, secret_key, clock):
     """The registry as another process sees it."""
     return State(redis, read({"AUDIENCE_SECRET_KEY": secret_key}), clock=clock, monotonic=clock).registry
+
+
+@pytest.fixture
+def overriding(redis, clock):
+    """The registry of a process whose environment says otherwise than the quota table."""
+    environment = read({"AUDIENCE_STREAM_QUOTAS": "us-east-1=9requests/s,eu-west-1=8requests/s"})
+    return State(redis, environment, clock=clock, monotonic=clock).registry
 
 
 def connect(registry, audience_id=1, **settings):
@@ -127,7 +135,10 @@ def test_who_writes_sees_it_at_once(registry):
     assert registry.snapshot().routes
 
 
-SPOILT = ["no JSON", "[]", "7", '{"audience_id": 1}', '{"secretive": 1}']
+SPOILT = [
+    *("no JSON", "[]", "7", '{"audience_id": 1}', '{"secretive": 1}'),
+    '{"audience_id": 7, "configuration": "main", "delivery_stream_name": "x", "stream_quota": "secretive"}',
+]
 
 
 @pytest.mark.parametrize("spoilt", SPOILT)
@@ -148,3 +159,80 @@ def test_the_connections_of_a_spoilt_configuration_are_unreadable_too(registry, 
     connect(registry)
     redis.hset(CONFIGURATIONS, "main", json.dumps({"name": "main", "access_key_id": "half"}))
     assert reader.snapshot().unreadable == {1}
+
+
+TRAVEL = Stream("main", "us-east-1", "travel")
+TABLE = default_quota("us-east-1")
+MIB = 2**20
+
+
+def test_a_stream_s_quota_is_its_region_s(registry):
+    connect(registry)
+    connect(registry, region="eu-central-1")
+    quota = registry.snapshot().quota
+    assert (quota(TRAVEL), quota(TRAVEL._replace(region="eu-central-1"))) == (
+        TABLE,
+        default_quota("eu-central-1"),
+    )
+
+
+def test_the_environment_changes_a_region_s_quota(registry, overriding):
+    connect(registry)
+    assert overriding.snapshot().quota(TRAVEL) == TABLE._replace(requests=9)
+
+
+def test_a_stream_that_nobody_has_registered_has_its_region_s_quota(overriding):
+    quota = overriding.snapshot().quota
+    assert quota(TRAVEL._replace(region="eu-west-1")) == default_quota("eu-west-1")._replace(requests=8)
+    assert quota(TRAVEL._replace(region="eu-west-2")) == default_quota("eu-west-2")
+
+
+@pytest.mark.parametrize(
+    ("stated", "changed"),
+    [("1MiB/s", {"bytes": MIB}), ("50MiB/s", {"bytes": 50 * MIB}), ("7records/s", {"records": 7})],
+)
+def test_a_connection_lowers_and_raises_its_stream_s_quota_and_keeps_the_rest(
+    registry, overriding, stated, changed
+):
+    connect(registry, stream_quota=stated)
+    assert registry.snapshot().quota(TRAVEL) == TABLE._replace(**changed)
+    assert overriding.snapshot().quota(TRAVEL) == TABLE._replace(**({"requests": 9} | changed))
+
+
+def test_of_a_stream_s_connections_the_smallest_figures_count(registry):
+    connect(registry, audience_id=1, stream_quota="2MiB/s+300requests/s")
+    connect(registry, audience_id=2, stream_quota="3MiB/s+200requests/s")
+    connect(registry, audience_id=3)
+    connect(registry, audience_id=4, delivery_stream_name="other", stream_quota="1B/s")
+    assert registry.snapshot().quota(TRAVEL) == TABLE._replace(bytes=2 * MIB, requests=200)
+
+
+def test_a_stream_gets_its_region_s_quota_back_with_the_last_connection_that_set_one(registry):
+    connect(registry, audience_id=1)
+    removed = connect(registry, audience_id=2, stream_quota="1MiB/s")
+    lifted = connect(registry, audience_id=3, stream_quota="2MiB/s")
+    registry.disconnect(removed)
+    assert registry.snapshot().quota(TRAVEL).bytes == 2 * MIB
+    assert connect(registry, audience_id=3, stream_quota="") == lifted
+    assert registry.snapshot().quota(TRAVEL) == TABLE
+
+
+def test_a_quota_is_worked_out_once_a_snapshot(registry):
+    connect(registry, stream_quota="1MiB/s")
+    snapshot = registry.snapshot()
+    assert snapshot.quota(TRAVEL) is snapshot.quota(TRAVEL)
+
+
+def test_a_connection_from_before_there_were_quotas_is_read(registry, redis, reader):
+    identifier = connect(registry, stream_quota="1MiB/s")
+    stored = json.loads(redis.hget(CONNECTIONS, identifier))
+    del stored["stream_quota"]
+    redis.hset(CONNECTIONS, identifier, json.dumps(stored))
+    snapshot = reader.snapshot()
+    assert snapshot.routes.keys() == {1}
+    assert snapshot.quota(TRAVEL) == TABLE
+
+
+def test_a_wrong_quota_is_refused(registry):
+    with pytest.raises(InvalidSettings, match="stream_quota: '1MB' is not a quota such as 1MiB/s"):
+        connect(registry, stream_quota="1MB")
