@@ -3,6 +3,7 @@
 import pytest
 
 from worker.queues import Stream
+from worker.state.gates import Gate
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def gates(state):
 def test_a_stream_flows_until_it_is_closed(gates, stream):
     assert gates.get(stream) is None
     gates.close(stream, "Access Denied")
-    assert gates.get(stream) == ("Access Denied", "2023-11-14T22:13:20+00:00")
+    assert gates.get(stream) == Gate("Access Denied", "2023-11-14T22:13:20+00:00")
     assert gates.closed() == {stream.queue: gates.get(stream)}
 
 
@@ -36,4 +37,4 @@ def test_the_last_reason_counts(gates, stream, clock):
     gates.close(stream, "operator")
     clock.advance(60)
     gates.close(stream, "Access Denied")
-    assert gates.get(stream) == ("Access Denied", "2023-11-14T22:14:20+00:00")
+    assert gates.get(stream) == Gate("Access Denied", "2023-11-14T22:14:20+00:00")
