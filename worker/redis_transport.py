@@ -267,7 +267,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return True
 
     def _rest(self) -> None:
-        """Nothing was found: the next look is later. Where no event loop runs, somebody waits for just this."""
+        """Nothing was found: look again later. Where no event loop runs, somebody waits for just this."""
         hub = get_event_loop()
         if hub is None:
             sleep(WAIT)

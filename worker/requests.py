@@ -77,6 +77,8 @@ class DiscreetRequest(Request):  # type: ignore[misc]
         if not soft and self._is_deadly():
             self.acknowledge()
         super().on_timeout(soft, timeout)
+        if not soft:
+            self._end()
 
     def _end(self) -> None:
         if self.on_end is not None:

@@ -6,9 +6,10 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 
 from worker.local import processes
-from worker.redis_transport import Transport
+from worker.redis_transport import Question, Transport
 
 QUEUE = "queue"
+FAR_FUTURE = 2**40
 CONSUMED = Queue(QUEUE, routing_key=QUEUE)
 
 
@@ -105,3 +106,47 @@ def test_a_broken_channel_says_that_its_connection_is_gone(connection, server):
     message.channel._disconnect_pools()
     with pytest.raises(ConnectionError):
         message.ack()
+
+
+def test_a_parked_message_is_in_nobodys_hands_and_comes_back_at_its_time(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+    qos, tag = message.channel.qos, message.delivery_tag
+    qos.prefetch_count = 1
+    assert not qos.can_consume()
+    qos.park(tag, until=FAR_FUTURE)
+    assert qos.can_consume()
+    qos.restore_visible()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 1)
+    server.zadd("unacked_index", {tag: 1})
+    qos.restore_visible()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    assert consume(connection).payload == "hello"
+
+
+def test_queues_are_served_in_turn(connection):
+    queues = [Queue(name, routing_key=name) for name in ("a", "b", "c")]
+    producer = connection.Producer()
+    for queue in queues:
+        for _ in range(2):
+            producer.publish(queue.name, routing_key=queue.name, declare=[queue])
+    got = []
+    with connection.Consumer(queues, callbacks=[lambda body, message: (got.append(body), message.ack())]):
+        while len(got) < 6:
+            connection.drain_events(timeout=5)
+    assert got == ["a", "b", "c"] * 2
+
+
+def test_a_streams_queue_is_one_key_and_anothers_is_one_a_priority(connection):
+    stream = Queue("firehose.main.us-east-1.travel")
+    with connection.Consumer([stream, CONSUMED]) as consumer:
+        (command,) = consumer.channel._ask_for().packed(0)
+    assert command.count(stream.name.encode()) == 1
+    assert command.count(f"\r\n{QUEUE}".encode()) == len(consumer.channel.priority_steps)
+
+
+def test_a_turn_is_that_of_the_queue_behind_the_one_served():
+    question = Question(["a", "b"], [["a", "a3"], ["b", "b3"]], ("index", "hash"))
+    assert [question.place(key) for key in range(4)] == [("a", 1), ("a", 1), ("b", 2), ("b", 2)]
+    assert question.packed(2)[0].endswith(b"$1\r\n0\r\n")
+    assert question.packed(1)[0].endswith(b"$1\r\n2\r\n")

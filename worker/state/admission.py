@@ -32,7 +32,7 @@ local gate
 if text then
     local known
     known, gate = pcall(cjson.decode, text)
-    if not known or type(gate) ~= 'table' or not tonumber(gate['until']) then return {0, 'inf'} end
+    if not known or type(gate) ~= 'table' or type(gate['until']) ~= 'number' then return {0, 'inf'} end
     if now < gate['until'] then return {0, tostring(gate['until'] - now)} end
 end
 

@@ -1,9 +1,11 @@
 """Closed streams."""
 
+import json
+
 import pytest
 
 from worker.queues import Stream
-from worker.state.gates import Gate
+from worker.state.gates import GATES, TIMED_GATES, UNREADABLE, Gate, Gates
 
 
 @pytest.fixture
@@ -38,3 +40,119 @@ def test_the_last_reason_counts(gates, stream, clock):
     clock.advance(60)
     gates.close(stream, "Access Denied")
     assert gates.get(stream) == Gate("Access Denied", "2023-11-14T22:14:20+00:00")
+
+
+FIRST, LONGEST = 4, 30
+REASON = "Service Unavailable"
+
+
+@pytest.fixture
+def exact(redis, clock):
+    """Gates that chance does not shorten."""
+    return Gates(redis, clock, jitter=lambda low, high: high)
+
+
+def fail(gates, stream):
+    return gates.failed(stream, REASON, first=FIRST, longest=LONGEST)
+
+
+def probe(gates, stream, clock):
+    """Leave the stream alone until its time has come, then have a probe fail. How long it is closed now."""
+    clock.now = gates.get(stream).until
+    fail(gates, stream)
+    return gates.get(stream).until - clock.now
+
+
+@pytest.mark.parametrize(
+    ("jitter", "seconds"), [(lambda low, high: low, FIRST / 2), (lambda low, high: high, FIRST)]
+)
+def test_the_first_failure_closes_for_half_to_all_of_a_while(redis, clock, stream, jitter, seconds):
+    gates = Gates(redis, clock, jitter=jitter)
+    assert fail(gates, stream) == 1
+    assert gates.get(stream) == Gate(REASON, "2023-11-14T22:13:20+00:00", clock.now + seconds, failures=1)
+    clock.advance(seconds - 0.01)
+    assert stream.queue in gates.closed()
+    clock.advance(0.01)
+    assert stream.queue not in gates.closed()
+
+
+def test_failures_while_it_is_closed_change_nothing(exact, stream, clock):
+    fail(exact, stream)
+    before = exact.get(stream)
+    clock.advance(FIRST - 1)
+    assert exact.failed(stream, "another", first=100, longest=100) == 1
+    assert exact.get(stream) == before
+
+
+def test_each_failed_probe_doubles_the_while_up_to_the_longest(exact, stream, clock):
+    fail(exact, stream)
+    assert [probe(exact, stream, clock) for _ in range(5)] == [8, 16, 30, 30, 30]
+    assert exact.get(stream).failures == 6
+    assert exact.get(stream).since == "2023-11-14T22:13:20+00:00"
+
+
+def test_the_while_stays_the_longest_however_often_it_fails(exact, stream, clock):
+    fail(exact, stream)
+    assert {probe(exact, stream, clock) for _ in range(40)} == {8, 16, LONGEST}
+
+
+def test_a_probe_that_fails_counts_before_the_next_one_may_try(exact, redis, stream, clock):
+    fail(exact, stream)
+    gate = exact.get(stream)._replace(until=clock.now + 40, probing=True)
+    redis.hset(TIMED_GATES, stream.queue, json.dumps(gate._asdict()))
+    assert fail(exact, stream) == 2
+    assert exact.get(stream)[2:] == (clock.now + 2 * FIRST, 2, False)
+
+
+def succeed(gates, redis, stream):
+    with redis.pipeline() as pipe:
+        gates.succeeded(stream, pipe)
+        pipe.execute()
+
+
+def test_success_opens_a_timed_gate_and_the_next_failure_is_a_first_one(exact, redis, stream, clock):
+    fail(exact, stream)
+    probe(exact, stream, clock)
+    succeed(exact, redis, stream)
+    assert exact.get(stream) is None
+    assert fail(exact, stream) == 1
+
+
+def test_success_does_not_open_what_is_closed_until_it_is_resumed(exact, redis, stream):
+    exact.close(stream, "operator")
+    succeed(exact, redis, stream)
+    assert exact.get(stream).reason == "operator"
+
+
+def test_closed_until_resumed_goes_before_closed_for_a_while(exact, stream, clock):
+    fail(exact, stream)
+    exact.close(stream, "operator")
+    assert exact.get(stream).until is None
+    clock.advance(FIRST)
+    assert exact.closed() == exact.all() == {stream.queue: Gate("operator", "2023-11-14T22:13:20+00:00")}
+
+
+def test_opening_removes_both_gates(exact, redis, stream):
+    fail(exact, stream)
+    assert exact.open(stream)
+    assert exact.get(stream) is None
+    fail(exact, stream)
+    exact.close(stream, "operator")
+    assert exact.open(stream)
+    assert exact.all() == {}
+    assert not exact.open(stream)
+
+
+def test_a_stream_that_may_be_probed_has_a_gate_and_is_not_closed(exact, stream, clock):
+    fail(exact, stream)
+    clock.advance(FIRST)
+    assert exact.closed() == {}
+    assert exact.all() == {stream.queue: exact.get(stream)}
+
+
+@pytest.mark.parametrize("where", [GATES, TIMED_GATES])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"reason": 1, "since": ""}', '{"unknown": 1}'])
+def test_a_spoilt_entry_keeps_its_stream_closed(gates, redis, stream, where, text):
+    redis.hset(where, stream.queue, text)
+    assert gates.get(stream) == Gate(UNREADABLE, "")
+    assert gates.closed() == {stream.queue: Gate(UNREADABLE, "")}
