@@ -60,7 +60,7 @@ def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start
     """Each message is put into its queue again, as it was, after all of them were delivered."""
     broker = stack.broker_client()
     stack.state.gates.close(load.audience.stream, "operator")
-    start()
+    start(AUDIENCE_VISIBILITY_TIMEOUT="60")
     load.send()
     eventually(lambda: load.books().counts.accepted == RECORDS, timeout=60)
     copies = broker.lrange(load.audience.stream.queue, 0, -1)
@@ -78,7 +78,7 @@ def test_a_producer_that_is_killed_between_two_of_its_sends_repeats_no_batch(sta
     load = Load(stack.audience(), max(RECORDS, LONG_MESSAGE), per_message=LONG_MESSAGE)
     broker, queue = stack.broker_client(), load.audience.stream.queue
     stack.state.gates.close(load.audience.stream, "operator")
-    worker = start()
+    worker = start(AUDIENCE_VISIBILITY_TIMEOUT="60")
     while load.sent < load.records:
         batches = broker.llen(queue)
         load.send(LONG_MESSAGE)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 from chaos import FULL, RECORDS
-from firehose import Answer, error, fail
+from firehose import Answer
 from waiting import eventually
 
 from worker.local.processes import ROOT, Process, installed, private_environment
@@ -14,33 +14,40 @@ REPLAY = ("audience-firehose", "replay", "--all")
 LETTERS = 2000 if FULL else 150
 
 
-def exhaust(stack, load, start):
-    """Every batch uses up its retries."""
-    stack.firehose.faults.append(fail(error("InternalFailure", 500)))
-    start(AUDIENCE_RETRY_MAX="1")
+def exhaust(stack, load, start, retries):
+    """Every batch uses up its retries. The books of what is left."""
+    stack.firehose.faults.append(refuse_two_fifths)
+    start(AUDIENCE_RETRY_MAX=str(retries))
     load.send()
-    eventually(lambda: load.books().dead == RECORDS, timeout=120, every=0.1)
-    load.settle()
+    dead = RECORDS // load.per_message * left(load.per_message, calls=retries + 1)
+    eventually(lambda: load.books().dead == dead, timeout=120, every=0.1)
+    books = load.settle()
+    assert (load.arrived(), books.counts.delivered, load.repeated) == (RECORDS - dead, RECORDS - dead, 0)
     stack.firehose.faults.clear()
 
 
+def refuse_two_fifths(call):
+    """Less than a half: a stream that takes most of a batch is not left alone for a while."""
+    records = len(call.records)
+    refused = range(records - left(records, calls=1), records)
+    return Answer(refused=dict.fromkeys(refused, "ServiceUnavailableException"))
+
+
+def left(records, calls):
+    """How many of a batch's records are still to be put after so many calls."""
+    for _ in range(calls):
+        records = records * 2 // 5
+    return records
+
+
 def test_what_is_undelivered_is_dead_and_replayed_once(stack, load, start, tell):
-    """Each batch loses a part of its records first: a letter holds exactly the others."""
-    half = load.per_message // 2
-    stack.firehose.faults.append(
-        lambda call: error("InternalFailure", 500) if len(call.records) <= half else first_half(call)
-    )
-    start(AUDIENCE_RETRY_MAX="2")
-    load.send()
-    eventually(lambda: load.books().dead == RECORDS // 2, timeout=120, every=0.1)
-    books = load.settle()
-    assert (load.arrived(), books.counts.delivered, load.repeated) == (RECORDS // 2, RECORDS // 2, 0)
+    """Each batch loses most of its records first: a letter holds exactly the others."""
+    exhaust(stack, load, start, retries=2)
     fatal = [alert for alert in stack.state.alerts.all() if alert.severity == "fatal"]
     letters = stack.state.dead_letters.all()
     assert {alert.dead_letter_id for alert in fatal} == {letter.id for letter in letters}
     assert len(fatal) == len(letters) == RECORDS // load.per_message
 
-    stack.firehose.faults.clear()
     for letter in letters:
         stack.replay(letter)
     load.arrive()
@@ -51,14 +58,9 @@ def test_what_is_undelivered_is_dead_and_replayed_once(stack, load, start, tell)
     assert {states[alert.id] for alert in fatal} == {"resolved"}
 
 
-def first_half(call):
-    refused = range(len(call.records) // 2, len(call.records))
-    return Answer(refused=dict.fromkeys(refused, "ServiceUnavailableException"))
-
-
 def test_a_replay_is_interrupted_and_continued(stack, load, start, tell, tmp_path):
     load.per_message = RECORDS // LETTERS
-    exhaust(stack, load, start)
+    exhaust(stack, load, start, retries=1)
     letters = len(stack.state.dead_letters.all())
     first = Process("replay", installed(REPLAY), tmp_path / "replay.log", stack.environment)
     with first:

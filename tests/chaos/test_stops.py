@@ -4,12 +4,17 @@ import os
 import signal
 
 from chaos import FULL, RECORDS
-from firehose import error, fail
+from firehose import refuse_share
 from waiting import eventually
 
 GRACE = 10.0
 """Seconds until a supervisor would lose its patience: Docker's default."""
 STOPS = 10 if FULL else 2
+SHARE = 0.3
+"""Of the records, refused: too few for the stream to be left alone."""
+BACKOFF = 8
+PATIENCE = 60
+"""Seconds for what has waited for its retry to arrive."""
 
 
 def stop(worker):
@@ -37,19 +42,27 @@ def test_sigterm_under_load(stack, load, start, tell):
     assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
 
 
-def test_what_waits_for_a_retry_is_handed_back(stack, load, start):
-    """A worker holds it unacknowledged. The next one need not wait for the visibility timeout."""
-    stack.firehose.faults.append(fail(error("InternalFailure", 500)))
-    worker = start(
-        AUDIENCE_RETRY_BACKOFF="600", AUDIENCE_RETRY_BACKOFF_MAX="600", AUDIENCE_VISIBILITY_TIMEOUT="900"
-    )
+def test_what_waits_for_a_retry_outlives_its_worker(stack, load, start, tell):
+    """It waits in the broker. The next worker need not wait for the visibility timeout."""
+    stack.firehose.faults.append(refuse_share(SHARE, seed=3))
+    env = {
+        "AUDIENCE_RETRY_BACKOFF": str(BACKOFF),
+        "AUDIENCE_RETRY_BACKOFF_MAX": str(BACKOFF),
+        "AUDIENCE_VISIBILITY_TIMEOUT": str(10 * PATIENCE),
+    }
+    worker = start(**env)
     load.send()
-    eventually(lambda: load.books().counts.retrying == RECORDS, timeout=60)
+    eventually(lambda: load.books().counts.accepted == RECORDS and load.books().counts.retrying > 0, PATIENCE)
     stop(worker)
-    broker = stack.broker_client()
-    assert not broker.hlen("unacked")
-    assert broker.llen(load.audience.stream.queue) == RECORDS // load.per_message
-    assert (load.arrived(), load.books().in_broker) == (0, RECORDS)
+    books = load.books()
+    assert books.counts.retrying > 0
+    assert books.counts.delivered == load.arrived() == RECORDS - books.in_broker
+    stack.firehose.faults.clear()
+    start(**env)
+    eventually(lambda: not load.lost, timeout=PATIENCE)
+    books = load.settle()
+    tell(load, "SIGTERM while batches wait for a retry")
+    assert (books.counts.accepted, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
 
 
 def test_a_rolling_restart_of_three_workers(stack, load, start, tell):
