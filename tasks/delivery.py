@@ -153,7 +153,8 @@ class DeliveryTask(ForwarderTask):
         counters, gates, retries = self.app.state.counters, self.app.state.gates, self.request.retries
 
         def entries(pipe: Redis) -> None:
-            if accepted > refused:
+            # Half and half closes no gate, so it must not leave one to its next probe either.
+            if accepted and accepted >= refused:
                 gates.succeeded(stream, pipe)
             counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
             if retries or waiting:

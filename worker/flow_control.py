@@ -51,11 +51,11 @@ class FlowControl:
 
     def admits(self, message: Message) -> bool:
         """Whether the message may go to the pool. If not, it is in the broker again."""
-        if self._is_parked(message):
+        if self._parks(message):
             return False
         queue = (message.delivery_info or {}).get("routing_key") or ""
         return not is_stream_queue(queue) or (
-            self._is_below_ceiling(queue, message) and self._is_admitted(queue, message)
+            self._passes_rate_limit(queue, message) and self._passes_gate_and_quota(queue, message)
         )
 
     def enter(self, request: DiscreetRequest, run: Callable[[DiscreetRequest], None]) -> None:
@@ -82,7 +82,7 @@ class FlowControl:
         share = processes - processes // SHARED_FROM
         return share < processes and len(self._in_pool.get(queue, ())) >= share
 
-    def _is_parked(self, message: Message) -> bool:
+    def _parks(self, message: Message) -> bool:
         """A message whose time has not come comes back when it has, where the broker can do that."""
         eta = message.headers.get("eta")
         if not eta:
@@ -101,7 +101,7 @@ class FlowControl:
         message.headers["eta"] = None
         return False
 
-    def _is_below_ceiling(self, queue: str, message: Message) -> bool:
+    def _passes_rate_limit(self, queue: str, message: Message) -> bool:
         """The task's own rate limit. Celery would have what is over it wait among what the worker holds."""
         task = message.headers.get("task")
         bucket = None if self._consumer.disable_rate_limits else self._consumer.task_buckets[task]
@@ -111,7 +111,7 @@ class FlowControl:
         self._send_back(queue, message, wait + (self._in_line[task] - 1) / bucket.fill_rate, task)
         return False
 
-    def _is_admitted(self, queue: str, message: Message) -> bool:
+    def _passes_gate_and_quota(self, queue: str, message: Message) -> bool:
         answer = self._ask(queue, message)
         if not answer.admitted:
             self._send_back(queue, message, min(answer.wait, CLOSED))

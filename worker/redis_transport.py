@@ -29,8 +29,6 @@ from worker.queues import is_stream_queue
 
 WAIT = 0.02
 """Seconds between two looks at empty queues: a hundredth of a core, and 10 ms a message on average."""
-RESTORED_AT_ONCE = 200
-"""Messages. That takes a tenth of a second, in which a worker does nothing else."""
 
 TAKE = r"""
 local function quoted(bytes)
@@ -130,13 +128,13 @@ class QoS(redis.QoS):  # type: ignore[misc]
             client.zadd(self.unacked_index_key, {delivery_tag: until - self.visibility_timeout}, xx=True)
         virtual.QoS.ack(self, delivery_tag)
 
-    def restore_visible(self, start: int = 0, num: int = RESTORED_AT_ONCE, interval: int = 1) -> None:
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Put back what is parked and what dead workers had taken, at its time.
 
         A full Redis cannot note who does that; then later.
         """
         with suppress(OutOfMemoryError):
-            super().restore_visible(start, RESTORED_AT_ONCE, interval)
+            super().restore_visible(*args, **kwargs)
 
 
 class Question:

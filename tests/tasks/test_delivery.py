@@ -188,6 +188,17 @@ def test_a_failure_closes_the_stream_for_a_while_and_a_success_opens_it(
     assert state.gates.get(stream) is None
 
 
+def test_a_probe_that_is_half_accepted_opens_the_stream(worker, deliver, firehose, state, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    deliver("a", "unlucky", run=False)
+    worker.run_one(stream.queue)
+    assert state.gates.get(stream)
+    firehose.faults.append(refuse_once(b"unlucky"))
+    worker.run_one(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+    assert state.gates.get(stream) is None
+
+
 def test_a_few_refused_records_do_not_close_the_stream(worker, deliver, firehose, state, stream):
     firehose.faults.append(refuse_once(b"unlucky"))
     deliver("a", "b", "unlucky", run=False)

@@ -116,10 +116,10 @@ def test_a_parked_message_is_in_nobodys_hands_and_comes_back_at_its_time(connect
     assert not qos.can_consume()
     qos.park(tag, until=FAR_FUTURE)
     assert qos.can_consume()
-    qos.restore_visible()
+    qos.restore_visible(interval=1)
     assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 1)
     server.zadd("unacked_index", {tag: 1})
-    qos.restore_visible()
+    qos.restore_visible(interval=1)
     assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
     assert consume(connection).payload == "hello"
 
