@@ -25,7 +25,7 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
     @cached_property
     def clients(self) -> Clients:
         """The Firehose clients."""
-        return Clients(self.state.cipher)
+        return Clients(self.state.cipher, environment().firehose_timeout)
 
 
 def make_app() -> AudienceFirehose:

@@ -22,6 +22,9 @@ RETRY_MAX = 75
 to 600 s make 5.6 hours in the mean, and with a standard deviation of 0.4 hours fewer than
 one batch in ten thousand gives up before 4 hours."""
 
+FIREHOSE_TIMEOUT = 30
+"""Seconds, and the most there may be: how long a batch is taken to be in hand depends on it."""
+
 VISIBILITY_MARGIN = 300
 """Seconds above the longest backoff: the time that a batch takes once its wait is over."""
 
@@ -43,6 +46,8 @@ class Environment:
     retry_backoff_max: int
     """Seconds."""
     visibility_timeout: int
+    """Seconds."""
+    firehose_timeout: int
     """Seconds."""
     catalogue: Catalogue = field(repr=False, compare=False)
 
@@ -78,6 +83,9 @@ def read(variables: Mapping[str, str]) -> Environment:
         retry_backoff=setting("AUDIENCE_RETRY_BACKOFF", RETRY_BACKOFF, _whole(minimum=1)),
         retry_backoff_max=backoff_max,
         visibility_timeout=visibility_timeout,
+        firehose_timeout=setting(
+            "AUDIENCE_FIREHOSE_TIMEOUT", FIREHOSE_TIMEOUT, _whole(minimum=1, maximum=FIREHOSE_TIMEOUT)
+        ),
         catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
     )
 
@@ -88,10 +96,12 @@ def environment() -> Environment:
     return read(os.environ)
 
 
-def _whole(minimum: int) -> Callable[[str], int]:
+def _whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    bounds = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+
     def parse(text: str) -> int:
-        if not re.fullmatch(r"\d+", text) or int(text) < minimum:
-            raise ValueError(f"{text!r} is not a whole number of at least {minimum}")
+        if not re.fullmatch(r"\d+", text) or not minimum <= int(text) <= (maximum or int(text)):
+            raise ValueError(f"{text!r} is not a whole number {bounds}")
         return int(text)
 
     return parse

@@ -1,17 +1,27 @@
 """Every stream at one moment, and the records that reached none: what `status` and the Streams page show."""
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from kombu.exceptions import OperationalError
 
 from worker.queues import CHANGES_QUEUE, Stream, stream_of
 from worker.state import State
 from worker.state.counters import Counts
-from worker.state.dead_letters import DeadLetter
 from worker.state.gates import Gate
-from worker.state.registry import Snapshot, stream_of_connection
+
+
+class StreamState(StrEnum):
+    """Whether a stream flows, and whether that is somebody's to change."""
+
+    FLOWING = "flowing"
+    FAILING = "failing"
+    """Left alone until a time, and then tried with one batch: it flows again by itself."""
+    PAUSED = "paused"
+    """Until somebody resumes it."""
+    NOT_CONNECTED = "not connected"
+    """Nobody delivers what it has left, until it is connected again."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +32,22 @@ class StreamStatus:
     connection_ids: Sequence[str]
     """None where it was disconnected and left something behind."""
     gate: Gate | None
+    being_tried: bool
+    """Whether a batch tries the closed stream now, or the next one will."""
     waiting: int | None
     """Batches in its queue; None where the broker does not answer."""
     dead: int
     """Records."""
     counts: Counts
+
+    @property
+    def state(self) -> StreamState:
+        """Whether it flows. One that is not connected does not, whatever its gate."""
+        if not self.connection_ids:
+            return StreamState.NOT_CONNECTED
+        if self.gate is None:
+            return StreamState.FLOWING
+        return StreamState.PAUSED if self.gate.until is None else StreamState.FAILING
 
     @property
     def in_broker(self) -> int:
@@ -56,8 +77,13 @@ class Overview:
 
     @property
     def paused(self) -> int:
-        """How many streams do not flow."""
-        return sum(row.gate is not None for row in self.rows)
+        """How many streams wait for somebody to resume them."""
+        return sum(row.state is StreamState.PAUSED for row in self.rows)
+
+    @property
+    def failing(self) -> int:
+        """How many streams are left alone for a while, or are being tried."""
+        return sum(row.state is StreamState.FAILING for row in self.rows)
 
     @property
     def waiting(self) -> int | None:
@@ -75,10 +101,12 @@ QueueLengths = Callable[[Iterable[str]], Mapping[str, int]]
 
 def overview(state: State, queue_lengths: QueueLengths) -> Overview:
     """Everything as it is now. Raises `RedisError`; a broker that is away only leaves its part unknown."""
-    gates = state.gates.closed()
-    connections = connections_by_stream(state.registry.snapshot())
-    dead = dead_by_stream(state.dead_letters.all())
-    unregistered = {stream_of(queue) for queue in gates} | {stream for stream in dead if stream}
+    gates, now = state.gates.all(), state.clock()
+    connections = state.registry.snapshot().connections_by_stream
+    dead = state.dead_letters.records_by_stream()
+    # Not those that only failed: nothing tries them any more, so that would never end.
+    unregistered = {stream_of(queue) for queue, gate in gates.items() if gate.until is None}
+    unregistered |= {stream for stream in dead if stream}
     unregistered |= {stream for stream in state.counters.streams() if state.counters.of(stream).in_hand}
     streams = sorted(connections.keys() | unregistered)
     lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in streams)])
@@ -86,7 +114,8 @@ def overview(state: State, queue_lengths: QueueLengths) -> Overview:
         StreamStatus(
             stream=stream,
             connection_ids=connections.get(stream, ()),
-            gate=gates.get(stream.queue),
+            gate=(gate := gates.get(stream.queue)),
+            being_tried=bool(gate and gate.is_tried(now)),
             waiting=lengths.get(stream.queue),
             dead=dead[stream],
             counts=state.counters.of(stream),
@@ -100,22 +129,6 @@ def overview(state: State, queue_lengths: QueueLengths) -> Overview:
         counts=state.counters.of(None),
         dead=dead[None],
     )
-
-
-def connections_by_stream(snapshot: Snapshot) -> Mapping[Stream, Sequence[str]]:
-    """The IDs of the connections that lead to each registered stream."""
-    found: defaultdict[Stream, list[str]] = defaultdict(list)
-    for identifier, connection in sorted(snapshot.connections.items()):
-        found[stream_of_connection(connection)].append(identifier)
-    return found
-
-
-def dead_by_stream(letters: Iterable[DeadLetter]) -> Counter[Stream | None]:
-    """How many records lie dead, of each stream and of none."""
-    dead: Counter[Stream | None] = Counter()
-    for letter in letters:
-        dead[letter.stream] += letter.records
-    return dead
 
 
 def _known(

@@ -12,6 +12,8 @@ from waiting import eventually
 FAULTS = 20 if FULL else 2
 ROOM = 20 * 2**20 if FULL else 4 * 2**20
 """Bytes until Redis is full."""
+AWAY = {"AUDIENCE_VISIBILITY_TIMEOUT": "10"}
+"""Longer than Redis is away, so that nobody who has a batch in hand is taken for dead meanwhile."""
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def faults_under_load(load, fault):
 
 
 def test_redis_is_restarted(stack, load, start, tell):
-    worker = start()
+    worker = start(**AWAY)
     faults_under_load(load, stack.broker.restart)
     books = load.settle()
     tell(load, f"{FAULTS} restarts, {load.refusals} refusals")
@@ -45,7 +47,7 @@ def test_redis_is_restarted(stack, load, start, tell):
 
 @pytest.mark.parametrize("redis_options", [("--appendfsync", "always")])
 def test_redis_is_killed(stack, load, start, tell):
-    worker = start()
+    worker = start(**AWAY)
     faults_under_load(load, lambda: stack.broker.restart(kill=True))
     books = load.settle()
     tell(load, f"{FAULTS} x SIGKILL of Redis, {load.refusals} refusals")

@@ -3,9 +3,11 @@
 import os
 import signal
 import subprocess
+from collections import Counter
 
 from chaos import FULL, RECORDS
-from firehose import Answer
+from firehose import Answer, error, fail
+from load import Load
 from waiting import eventually
 
 from worker.local.processes import ROOT, Process, installed, private_environment
@@ -56,6 +58,27 @@ def test_what_is_undelivered_is_dead_and_replayed_once(stack, load, start, tell)
     assert (books.counts.delivered, books.dead) == (RECORDS, 0)
     states = stack.state.alerts.states()
     assert {states[alert.id] for alert in fatal} == {"resolved"}
+
+
+def test_a_stream_that_takes_nothing_for_too_long_leaves_everything_dead(stack, start, tell):
+    """One batch at a time tries the stream, until each has used up its retries."""
+    load = Load(stack.audience(), 1000 if FULL else 300)
+    batches, attempts = load.records // load.per_message, 3
+    stack.firehose.faults.append(fail(error("InternalFailure", 500)))
+    start(AUDIENCE_RETRY_MAX=str(attempts - 1))
+    load.send()
+    eventually(lambda: load.books().dead == load.records, timeout=120, every=0.1)
+    assert (len(stack.firehose.calls), load.arrived()) == (batches * attempts, 0)
+    severities = Counter(alert.severity for alert in stack.state.alerts.all())
+    assert severities == {"fatal": batches, "warning": 1}
+
+    stack.firehose.faults.clear()
+    for letter in stack.state.dead_letters.all():
+        stack.replay(letter)
+    load.arrive()
+    books = load.settle()
+    tell(load, f"{batches * attempts} failing calls, {batches} dead letters, replayed")
+    assert (books.counts.delivered, books.dead) == (load.records, 0)
 
 
 def test_a_replay_is_interrupted_and_continued(stack, load, start, tell, tmp_path):

@@ -14,7 +14,6 @@ from worker.local.processes import free_port
 
 FAILED_CALLS = 60 if FULL else 5
 """How long an outage lasts. One batch tries a failing stream, then the next one does."""
-HANGING_CALLS = 4
 
 OUTAGES = {
     "500": error("InternalFailure", 500),
@@ -47,30 +46,28 @@ def test_firehose_refuses_connections(stack, start, tell):
     relay = Relay(stack.firehose)
     start(AWS_ENDPOINT_URL_FIREHOSE=relay.url)
     load.send()
-    eventually(stack.state.alerts.all)
+    gates, queue = stack.state.gates, load.audience.stream.queue
+    eventually(lambda: (gate := gates.all().get(queue)) and gate.failures >= FAILED_CALLS, timeout=60)
     assert not load.arrived()
     with relay.open():
         load.arrive()
         books = load.settle()
-    tell(load, "connections refused")
+    tell(load, f"{FAILED_CALLS} x connection refused")
     assert [alert.error_code for alert in stack.state.alerts.all()] == ["EndpointConnectionError"]
     assert (books.counts.accepted, books.counts.delivered, books.dead) == (load.records, load.records, 0)
 
 
-# It waits for the client's real timeout of 30 s.
-if FULL:
-
-    def test_firehose_takes_the_records_and_does_not_answer(stack, start, tell):
-        load = Load(stack.audience(), 1000)
-        never = threading.Event()
-        stack.firehose.faults.append(fail(Answer(wait=never), times=HANGING_CALLS))
-        start(AUDIENCE_VISIBILITY_TIMEOUT="60")
-        load.send()
-        load.arrive()
-        books = load.settle()
-        never.set()
-        tell(load, f"{HANGING_CALLS} timeouts after the write", allowed=HANGING_CALLS * load.per_message)
-        assert (books.counts.accepted, books.counts.delivered, books.dead) == (1000, 1000, 0)
+def test_firehose_takes_the_records_and_does_not_answer(stack, start, tell):
+    load = Load(stack.audience(), RECORDS // len(OUTAGES))
+    stack.firehose.faults.append(fail(Answer(wait=threading.Event()), times=FAILED_CALLS))
+    # A timeout of one second, in which nobody is to be taken for dead.
+    start(AUDIENCE_FIREHOSE_TIMEOUT="1", AUDIENCE_VISIBILITY_TIMEOUT="10")
+    load.send()
+    load.arrive()
+    books = load.settle()
+    tell(load, f"{FAILED_CALLS} timeouts after the write", allowed=FAILED_CALLS * load.per_message)
+    assert [alert.error_code for alert in stack.state.alerts.all()] == ["ReadTimeoutError"]
+    assert (books.counts.accepted, books.counts.delivered, books.dead) == (load.records, load.records, 0)
 
 
 class Relay:

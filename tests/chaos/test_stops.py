@@ -3,18 +3,21 @@
 import os
 import signal
 
+import pytest
 from chaos import FULL, RECORDS
-from firehose import refuse_share
+from firehose import error, fail, refuse_share
 from waiting import eventually
 
 GRACE = 10.0
 """Seconds until a supervisor would lose its patience: Docker's default."""
 STOPS = 10 if FULL else 2
-SHARE = 0.3
-"""Of the records, refused: too few for the stream to be left alone."""
 BACKOFF = 8
 PATIENCE = 60
 """Seconds for what has waited for its retry to arrive."""
+TROUBLES = {
+    "records refused": refuse_share(0.3, seed=3),
+    "stream left alone": fail(error("InternalFailure", 500)),
+}
 
 
 def stop(worker):
@@ -42,9 +45,10 @@ def test_sigterm_under_load(stack, load, start, tell):
     assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
 
 
-def test_what_waits_for_a_retry_outlives_its_worker(stack, load, start, tell):
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_what_waits_for_a_retry_outlives_its_worker(stack, load, start, tell, trouble):
     """It waits in the broker. The next worker need not wait for the visibility timeout."""
-    stack.firehose.faults.append(refuse_share(SHARE, seed=3))
+    stack.firehose.faults.append(TROUBLES[trouble])
     env = {
         "AUDIENCE_RETRY_BACKOFF": str(BACKOFF),
         "AUDIENCE_RETRY_BACKOFF_MAX": str(BACKOFF),

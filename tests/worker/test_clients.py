@@ -192,3 +192,9 @@ def test_botocore_does_not_try_again_since_celery_does(clients, state, firehose)
         client.put_record_batch(DeliveryStreamName="travel", Records=[{"Data": b"a"}])
     assert len(firehose.calls) == 1
     firehose.faults.clear()
+
+
+def test_how_long_an_answer_is_waited_for(state):
+    configuration = with_key(state)
+    for clients, seconds in ((Clients(state.cipher), 30), (Clients(state.cipher, read_timeout=7), 7)):
+        assert clients.get(configuration, "us-east-1").meta.config.read_timeout == seconds

@@ -24,6 +24,7 @@ def test_the_defaults():
     assert environment.retry_backoff == 1
     assert environment.retry_backoff_max == 600
     assert environment.visibility_timeout > environment.retry_backoff_max
+    assert environment.firehose_timeout == 30
     assert "Email" in environment.catalogue.names
 
 
@@ -40,6 +41,7 @@ def test_what_is_set_counts():
             "AUDIENCE_RETRY_BACKOFF": "2",
             "AUDIENCE_RETRY_BACKOFF_MAX": "30",
             "AUDIENCE_VISIBILITY_TIMEOUT": "31",
+            "AUDIENCE_FIREHOSE_TIMEOUT": "4",
             "AUDIENCE_IDENTITY_NAMES": "Email=EmailAddress,MPID=Id",
         }
     )
@@ -53,6 +55,7 @@ def test_what_is_set_counts():
     }
     assert (environment.retry_max, environment.retry_backoff, environment.retry_backoff_max) == (5, 2, 30)
     assert environment.visibility_timeout == 31
+    assert environment.firehose_timeout == 4
     assert environment.catalogue.spelled("Email") == "EmailAddress"
     assert environment.catalogue.anonymous == "Id"
 
@@ -72,6 +75,7 @@ REFUSED = {
     "AUDIENCE_RETRY_BACKOFF": ["0", "1s"],
     "AUDIENCE_RETRY_BACKOFF_MAX": ["-600"],
     "AUDIENCE_VISIBILITY_TIMEOUT": ["0", "600", "an hour"],
+    "AUDIENCE_FIREHOSE_TIMEOUT": ["0", "31", "soon"],
     "AUDIENCE_REDIS_URL": ["localhost:6379", "http://redis"],
     "AUDIENCE_SECRET_KEY": ["secretive", "c2VjcmV0aXZl"],
     "AUDIENCE_RATE_LIMITS": ["10/s", "eu-west-1", "eu-west-1=", "eu-west-1=fast", "eu-west-1=10/d"],

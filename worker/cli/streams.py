@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -14,7 +15,7 @@ from worker.cli.explanations import explain
 from worker.cli.output import Columns, Row, count, json_option, listing, note
 from worker.firehose.inspection import inspect
 from worker.firehose.regions import partition
-from worker.overview import Overview, StreamStatus, overview
+from worker.overview import Overview, StreamState, StreamStatus, overview
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.state import State
 from worker.state.gates import OPERATOR
@@ -25,12 +26,19 @@ ACTIONS = ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"]
 
 
 def state_of(row: Row) -> str:
-    """Flowing, or why not."""
-    if not row["registered"]:
-        return "not connected"
-    if row["flowing"]:
-        return "flowing"
-    return f"paused: {row['paused_reason']}, since {row['paused_since']}"
+    """Flowing; or why not, and what has it flow again where nobody need do anything."""
+    state, reason, since = row["state"], row["paused_reason"], row["paused_since"]
+    if state == StreamState.PAUSED:
+        return f"{state}: {reason}, since {since or 'an unknown time'}"
+    if state == StreamState.FAILING:
+        return f"{state}: {reason}, {count(row['failures'], 'failure')} since {since}; {_next_try(row)}"
+    return str(state)
+
+
+def _next_try(row: Row) -> str:
+    if row["being_tried"]:
+        return "one batch tries it"
+    return f"tried again at {datetime.fromisoformat(row['paused_until']):%H:%M:%S} UTC"
 
 
 STATUS_COLUMNS: Columns = {
@@ -157,23 +165,26 @@ def _reopen(state: State, stream: Stream, connection_id: str) -> None:
 
 
 def _note_dead(state: State, stream: Stream, connection_id: str) -> None:
-    if dead := state.dead_letters.records_by_queue().get(stream.queue):
+    if dead := state.dead_letters.records_by_stream()[stream]:
         advice = f"audience-firehose replay --all --connection {connection_id}"
         note(f"{count(dead, 'record')} could not be delivered before; send them again: {advice}")
 
 
 def _row(status: StreamStatus) -> Row:
     stream, gate = status.stream, status.gate
-    registered = bool(status.connection_ids)
     return {
         "id": stream.queue,
         "configuration": stream.configuration,
         "region": stream.region,
         "delivery_stream_name": stream.name,
-        "registered": registered,
-        "flowing": registered and gate is None,
+        "registered": status.state is not StreamState.NOT_CONNECTED,
+        "flowing": status.state is StreamState.FLOWING,
+        "state": status.state,
         "paused_reason": gate.reason if gate else None,
         "paused_since": gate.since if gate else None,
+        "paused_until": gate.closed_until if gate else None,
+        "failures": gate.failures if gate else 0,
+        "being_tried": status.being_tried,
         "queued": status.waiting,
         "in_broker": status.in_broker,
         "dead": status.dead,
@@ -184,13 +195,16 @@ def _row(status: StreamStatus) -> Row:
 def _incoming_row(found: Overview) -> Row:
     """The changes before they have a stream, in the same columns."""
     nothing = dict.fromkeys(
-        ("configuration", "region", "delivery_stream_name", "paused_reason", "paused_since")
+        ("configuration", "region", "delivery_stream_name", "paused_reason", "paused_since", "paused_until")
     )
     counts = found.counts._asdict()
     ours = {
         "id": CHANGES_QUEUE,
         "registered": True,
         "flowing": True,
+        "state": StreamState.FLOWING,
+        "failures": 0,
+        "being_tried": False,
         "queued": found.incoming,
         "in_broker": None,
         "dead": found.dead,

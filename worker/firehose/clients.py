@@ -11,20 +11,19 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import NoCredentialsError
 
 from schemas.settings import Configuration
+from worker.environment import FIREHOSE_TIMEOUT
 from worker.errors import EndpointError
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
 
 CONNECT_TIMEOUT = 5
-READ_TIMEOUT = 30
-"""Seconds. Firehose answers a full batch in well under one."""
+"""Seconds."""
 
 CONFIG = Config(
     # Celery owns the retries: with botocore's own the two would multiply.
     retries={"total_max_attempts": 1, "mode": "standard"},
     connect_timeout=CONNECT_TIMEOUT,
-    read_timeout=READ_TIMEOUT,
     tcp_keepalive=True,
     # Our schemas check names and our batches keep the limits; botocore checks only minimums.
     parameter_validation=False,
@@ -44,8 +43,9 @@ class Cipher(Protocol):
 class Clients:
     """This process's Firehose clients. Made when first needed, and again when a configuration changes."""
 
-    def __init__(self, cipher: Cipher) -> None:
+    def __init__(self, cipher: Cipher, read_timeout: int = FIREHOSE_TIMEOUT) -> None:
         self._cipher = cipher
+        self._config = CONFIG.merge(Config(read_timeout=read_timeout))
         self._clients: dict[tuple[Configuration, str], FirehoseClient] = {}
 
     def get(self, configuration: Configuration, region: str) -> "FirehoseClient":
@@ -64,7 +64,7 @@ class Clients:
     def _make(self, configuration: Configuration, region: str) -> "FirehoseClient":
         session = self._session(configuration, region)
         try:
-            return session.client("firehose", region_name=region, config=CONFIG)
+            return session.client("firehose", region_name=region, config=self._config)
         except ValueError:
             # botocore's text repeats the URL, which may hold a password.
             advice = "AWS_ENDPOINT_URL_FIREHOSE must be a URL such as http://localhost:5000"
@@ -76,12 +76,12 @@ class Clients:
             secret = self._cipher.decrypt(configuration.secret_access_key)
             session.set_credentials(configuration.access_key_id, secret)
         if configuration.role_arn:
-            session._credentials = _role_credentials(session, configuration, region)  # type: ignore[attr-defined]
+            session._credentials = _role_credentials(session, configuration, region, self._config)  # type: ignore[attr-defined]
         return boto3.Session(botocore_session=session)
 
 
 def _role_credentials(
-    session: botocore.session.Session, configuration: Configuration, region: str
+    session: botocore.session.Session, configuration: Configuration, region: str, config: Config
 ) -> DeferredRefreshableCredentials:
     """Credentials of the configuration's role, fetched when first used and again before they expire.
 
@@ -95,7 +95,7 @@ def _role_credentials(
     if configuration.external_id:
         arguments["ExternalId"] = configuration.external_id
     fetcher = AssumeRoleCredentialFetcher(
-        client_creator=partial(session.create_client, region_name=region, config=CONFIG),
+        client_creator=partial(session.create_client, region_name=region, config=config),
         source_credentials=source,
         role_arn=configuration.role_arn or "",
         extra_args=arguments,

@@ -5,6 +5,7 @@ its queue and its arguments. Replaying it is sending it again.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -149,11 +150,11 @@ class DeadLetters:
         with self._redis.pipeline() as pipe:
             return bool(pipe.hdel(DEAD_LETTERS, letter.id).hdel(MESSAGES, letter.id).execute()[0])
 
-    def records_by_queue(self) -> dict[str, int]:
-        """How many records lie dead, by the queue they came from."""
-        dead: dict[str, int] = {}
+    def records_by_stream(self) -> Counter[Stream | None]:
+        """How many records lie dead, of each stream and of none."""
+        dead: Counter[Stream | None] = Counter()
         for letter in self.all():
-            dead[letter.queue] = dead.get(letter.queue, 0) + letter.records
+            dead[letter.stream] += letter.records
         return dead
 
 

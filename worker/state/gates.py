@@ -48,7 +48,7 @@ class Gate(NamedTuple):
     reason: str
     """An alert's type, `operator`, or `unreadable` where somebody spoilt the entry."""
     since: str
-    """UTC, ISO 8601."""
+    """UTC, ISO 8601; empty where the entry is unreadable."""
     until: float | int | None = None
     """Unix seconds; None where it is closed until it is resumed."""
     failures: int = 0
@@ -59,6 +59,15 @@ class Gate(NamedTuple):
     def is_closed(self, now: float) -> bool:
         """Whether no batch may try the stream now."""
         return self.until is None or now < self.until
+
+    def is_tried(self, now: float) -> bool:
+        """Whether a batch tries the stream now, or the next one will."""
+        return self.until is not None and (self.probing or not self.is_closed(now))
+
+    @property
+    def closed_until(self) -> str | None:
+        """UTC, ISO 8601; None where it is closed until it is resumed."""
+        return None if self.until is None else _utc(self.until)
 
 
 class Gates:
@@ -117,9 +126,23 @@ class Gates:
         return {queue: gate for queue, gate in self.all().items() if gate.is_closed(now)}
 
     def _now(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
+        return _utc(self._clock())
 
 
 def _read(text: str) -> Gate:
     """A gate that cannot be read is closed all the same: somebody has meant it to be."""
-    return entry(Gate, text) or Gate(UNREADABLE, "")
+    gate = entry(Gate, text)
+    return gate if gate and _tells_times(gate) else Gate(UNREADABLE, "")
+
+
+def _tells_times(gate: Gate) -> bool:
+    try:
+        datetime.fromisoformat(gate.since).astimezone(UTC)
+        _utc(gate.until or 0)
+    except (ValueError, OverflowError, OSError):
+        return False
+    return True
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from hashlib import blake2s
 from typing import Any
 
@@ -69,13 +70,17 @@ class Snapshot:
         """What a stream may take from the whole fleet; its region's where no connection leads to it."""
         return self.quotas.get(stream) or region_quota(stream.region, self.region_quotas)
 
+    @cached_property
+    def connections_by_stream(self) -> Mapping[Stream, list[str]]:
+        """The IDs of the connections that lead to each of the streams."""
+        found: defaultdict[Stream, list[str]] = defaultdict(list)
+        for identifier in sorted(self.connections):
+            found[stream_of_connection(self.connections[identifier])].append(identifier)
+        return dict(found)
+
     def connections_to(self, stream: Stream) -> list[str]:
         """The IDs of the connections that lead to a stream."""
-        return sorted(
-            identifier
-            for identifier, connection in self.connections.items()
-            if stream_of_connection(connection) == stream
-        )
+        return self.connections_by_stream.get(stream, [])
 
 
 def connection_id(connection: Connection) -> str:

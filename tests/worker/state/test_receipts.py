@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.environment import read
-from worker.firehose.clients import CONNECT_TIMEOUT, READ_TIMEOUT
+from worker.environment import FIREHOSE_TIMEOUT, read
+from worker.firehose.clients import CONNECT_TIMEOUT
 from worker.state import RECEIPTS_KEPT
 from worker.state.receipts import CLAIMS, RECEIPTS, Standing
 
@@ -58,4 +58,4 @@ def test_who_finds_an_attempt_done_claims_nothing(receipts, redis):
 def test_a_claim_outlives_a_call_of_firehose_and_no_return_of_its_message(receipts, redis):
     receipts.begin("task", 0)
     (key,) = redis.keys(f"{CLAIMS}*")
-    assert CONNECT_TIMEOUT + READ_TIMEOUT < redis.ttl(key) <= read({}).visibility_timeout
+    assert CONNECT_TIMEOUT + FIREHOSE_TIMEOUT < redis.ttl(key) <= read({}).visibility_timeout
