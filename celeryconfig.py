@@ -43,6 +43,9 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_acks_on_timeout = False
 worker_prefetch_multiplier = 1
+# Deliveries wait for Firehose rather than for a processor, and a stream that does not answer leaves two
+# of eight to the others. Celery would count the machine's processors, not a container's.
+worker_concurrency = 8
 
 task_annotations = {
     delivery_task(region): {"rate_limit": rate}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from celery.worker.state import requests
 from kombu.message import Message
 from redis.exceptions import OutOfMemoryError, RedisError
 
@@ -68,14 +69,22 @@ class FlowControl:
                 self._consumer.stream_queues.hold(queue)
         run(request)
 
+    def reconnected(self) -> None:
+        """The broker was lost: Celery has dropped, without a word, what no pool process had begun."""
+        for queue, known in list(self._in_pool.items()):
+            self._remove(queue, known - requests.keys())
+
     def _leave(self, request: DiscreetRequest) -> None:
         queue = request.delivery_info["routing_key"]
         was_full = self._is_full(queue)
-        self._in_pool[queue].discard(request.id)
-        if not self._in_pool[queue]:
-            del self._in_pool[queue]
+        self._remove(queue, {request.id})
         if was_full:
             self._release(queue)
+
+    def _remove(self, queue: str, ids: set[str]) -> None:
+        self._in_pool[queue] -= ids
+        if not self._in_pool[queue]:
+            del self._in_pool[queue]
 
     def _is_full(self, queue: str) -> bool:
         processes: int = self._consumer.pool.num_processes

@@ -55,12 +55,16 @@ class DiscreetRequest(Request):  # type: ignore[misc]
         self._request_dict.update(argsrepr=HIDDEN, kwargsrepr=HIDDEN, args=(), kwargs={})
 
     def acknowledge(self) -> None:
-        super().acknowledge()
-        self._end()
+        try:
+            super().acknowledge()
+        finally:
+            self._end()
 
     def reject(self, requeue: bool = False) -> None:
-        super().reject(requeue)
-        self._end()
+        try:
+            super().reject(requeue)
+        finally:
+            self._end()
 
     def on_failure(
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False

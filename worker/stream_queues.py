@@ -47,6 +47,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         """Reconcile now and from now on. Also called after the broker was lost and found."""
         self._declared.clear()
         self._held.clear()
+        consumer.flow_control.reconnected()
         self._reconcile(partial(self._add, at_once=False))
         self._timer = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, (self._add,))
 

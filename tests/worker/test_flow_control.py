@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from kombu.utils.limits import TokenBucket
 
+from worker import flow_control
 from worker.flow_control import CLOSED, FlowControl
 from worker.state.admission import PROBE_SECONDS
 
@@ -135,6 +136,21 @@ def test_no_stream_has_the_whole_pool(door, consumer, stream):
     assert consumer.stream_queues.held == {stream.queue}
     requests[0].on_end(requests[0])
     assert not consumer.stream_queues.held
+
+
+def test_what_is_dropped_with_a_lost_broker_leaves_the_pool(door, consumer, stream, monkeypatch):
+    share = POOL * 3 // 4
+    for number in range(share):
+        door.enter(request(stream.queue, number), print)
+    begun = {"0": "a request that a pool process has begun"}
+    monkeypatch.setattr(flow_control, "requests", begun)
+    door.reconnected()
+    consumer.stream_queues.held.clear()
+    for number in range(share, 2 * share - 2):
+        door.enter(request(stream.queue, number), print)
+    assert not consumer.stream_queues.held
+    door.enter(request(stream.queue, 2 * share), print)
+    assert consumer.stream_queues.held == {stream.queue}
 
 
 def test_a_small_pool_is_not_shared(door, consumer, stream):
