@@ -17,8 +17,8 @@ demo: $(INSTALLED) ## see everything work in half a minute, on this machine alon
 test: $(INSTALLED) ## run the whole test suite
 	@$(BIN)/python -m pytest -q
 
-chaos: $(INSTALLED) ## prove that nothing is lost under faults, in full size; takes minutes
-	@CHAOS=full $(BIN)/python -m pytest -q tests/chaos
+chaos: $(INSTALLED) ## prove that nothing is lost under faults and hostile input, in full size; takes minutes
+	@CHAOS=full $(BIN)/python -m pytest -q tests/chaos tests/fuzz
 
 install: $(INSTALLED) ## make .venv with the pinned dependencies and the commands
 

@@ -102,6 +102,7 @@ QueueLengths = Callable[[Iterable[str]], Mapping[str, int]]
 def overview(state: State, queue_lengths: QueueLengths) -> Overview:
     """Everything as it is now. Raises `RedisError`; a broker that is away only leaves its part unknown."""
     gates, now = state.gates.all(), state.clock()
+    tried = {queue for queue, gate in gates.items() if gate.is_tried(now)}
     connections = state.registry.snapshot().connections_by_stream
     dead = state.dead_letters.records_by_stream()
     # Not those that only failed: nothing tries them any more, so that would never end.
@@ -114,8 +115,8 @@ def overview(state: State, queue_lengths: QueueLengths) -> Overview:
         StreamStatus(
             stream=stream,
             connection_ids=connections.get(stream, ()),
-            gate=(gate := gates.get(stream.queue)),
-            being_tried=bool(gate and gate.is_tried(now)),
+            gate=gates.get(stream.queue),
+            being_tried=stream.queue in tried,
             waiting=lengths.get(stream.queue),
             dead=dead[stream],
             counts=state.counters.of(stream),

@@ -10,6 +10,7 @@ from worker.burial import Case, bury
 from worker.failures import AlertType, Failure
 from worker.queues import Stream
 from worker.state.dead_letters import Message
+from worker.state.gates import GATES, Gates
 
 STREAM = Stream("main", "us-east-1", "stream")
 
@@ -169,8 +170,12 @@ def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, state, qu
         "delivery_stream_name": "stream",
         "registered": True,
         "flowing": False,
+        "state": "paused",
         "paused_reason": "Access Denied",
         "paused_since": "2027-01-15T08:00:00+00:00",
+        "paused_until": None,
+        "failures": 0,
+        "being_tried": False,
         "queued": 4,
         "in_broker": 10,
         "accepted": 60,
@@ -182,11 +187,46 @@ def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, state, qu
         "skipped": {"anonymous": 3},
         "last_delivery": "2027-01-15T08:00:00+00:00",
     }
-    assert changes["id"] == "audience.changes"
+    assert changes.keys() == stream.keys()
+    assert (changes["id"], changes["state"]) == ("audience.changes", "flowing")
     assert (changes["queued"], changes["skipped"]) == (1, {"no_connection": 5})
     table = operator.runs("status").stdout
     assert "paused: Access Denied, since 2027-01-15T08:00:00+00:00" in table
     assert "anonymous 3" in table
+
+
+@pytest.fixture
+def failing(operator, state, clock):
+    """A stream that failed, and is left alone for eight seconds."""
+    operator.connects()
+    gates = Gates(state.redis, clock, jitter=lambda low, high: high)
+    gates.failed(STREAM, AlertType.INTERNAL_SERVER_ERROR, first=8, longest=60)
+
+
+def pauses(row):
+    names = ("flowing", "state", "paused_reason", "paused_since", "paused_until", "failures", "being_tried")
+    return tuple(row[name] for name in names)
+
+
+def test_status_says_when_a_failing_stream_is_tried_again(operator, failing):
+    stream, _ = operator.lists("status")
+    since, until = "2027-01-15T08:00:00+00:00", "2027-01-15T08:00:08+00:00"
+    assert pauses(stream) == (False, "failing", "500 - Internal Server Error", since, until, 1, False)
+    told = f"failing: 500 - Internal Server Error, 1 failure since {since}; tried again at 08:00:08 UTC"
+    assert told in operator.runs("status").stdout
+
+
+def test_status_says_that_a_failing_stream_is_being_tried(operator, state, clock, failing):
+    clock.now += 8
+    stream, _ = operator.lists("status")
+    assert (stream["flowing"], stream["state"], stream["being_tried"]) == (False, "failing", True)
+    assert "; one batch tries it" in operator.runs("status").stdout
+
+
+def test_status_shows_a_stream_whose_gate_somebody_spoilt(operator, state):
+    operator.connects()
+    state.redis.hset(GATES, STREAM.queue, "spoilt")
+    assert "paused: unreadable, since an unknown time" in operator.runs("status").stdout
 
 
 def test_status_shows_a_stream_that_only_has_dead_letters_left(operator, state):

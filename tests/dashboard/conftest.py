@@ -111,13 +111,18 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def eventful(place):
-    """The state of the real dashboard: one stream flows, one is paused, and somebody is spiteful."""
+    """The state of the real dashboard: a stream of each state, and somebody is spiteful."""
     state = connect(read(place.environment))
     state.registry.configure(name="main")
-    for audience, stream in (1, "flowing"), (2, "paused"):
-        state.registry.connect(audience_id=audience, configuration="main", delivery_stream_name=stream)
-    flowing, paused = Stream("main", "us-east-1", "flowing"), Stream("main", "us-east-1", "paused")
+    names = ("flowing", "paused", "failing", "tried")
+    for audience, name in enumerate(names, 1):
+        state.registry.connect(audience_id=audience, configuration="main", delivery_stream_name=name)
+    flowing, paused, failing, tried = (Stream("main", "us-east-1", name) for name in names)
+    disconnected = Stream("main", "us-east-1", "disconnected")
     spiteful = Stream("main", "us-east-1", SPITEFUL_NAME)
+    state.counters.accepted(disconnected, 3)
+    state.gates.failed(failing, AlertType.INTERNAL_SERVER_ERROR, first=7200, longest=7200)
+    state.gates.failed(tried, AlertType.INTERNAL_SERVER_ERROR, first=0, longest=0)
     state.counters.delivered(flowing, accepted=1234, refused=5)
     state.counters.skipped({(flowing, Skip.ANONYMOUS): 7, (None, Skip.NO_CONNECTION): 40})
     state.gates.close(paused, AlertType.STREAM_NOT_FOUND)

@@ -62,7 +62,8 @@ def test_streams(browse):
     page = browse("/streams")
 
     assert title(page) == "Streams · Flower"
-    flowing, paused, _ = cells(page)
+    _, failing, flowing, paused, *_ = cells(page)
+    assert "tried again at" in failing
     assert "1,234" in flowing
     assert "Stream Not Found" in paused
 

@@ -98,7 +98,7 @@ def test_nothing_becomes_markup(dashboard, spiteful_name, query):
 
 def test_streams_say_how_they_fare(dashboard):
     answer = dashboard.get("/streams")
-    flowing, paused, none = rows(answer.body)
+    disconnected, failing, flowing, paused, tried, none = rows(answer.body)
 
     assert answer.status == 200
     assert re.fullmatch(
@@ -106,7 +106,21 @@ def test_streams_say_how_they_fare(dashboard):
     )
     assert re.search(r"paused main, us-east-1 paused Stream Not Found since \d{4}-\d\d-\d\d \S+ UTC", paused)
     assert "audience-firehose resume 2-" in paused
+    assert re.search(
+        r"failing 500 - Internal Server Error failures in a row: 1 since \S+ \S+ UTC"
+        r" tried again at \d{4}-\d\d-\d\d \S+ UTC 0 ",
+        failing,
+    )
+    assert re.search(r"failing 500 - Internal Server Error .* UTC one batch tries it 0 ", tried)
+    assert re.fullmatch(r"disconnected main, us-east-1 not connected records left: 3 0 .*", disconnected)
     assert none.endswith("40 without a connection")
+
+
+def test_paused_streams_are_counted_apart_from_failing_ones(dashboard):
+    page = dashboard.get("/streams").body
+
+    assert 'id="streams-paused">1 of 5<' in page
+    assert 'id="streams-failing">and 2 failing<' in page
 
 
 def test_waiting_batches_are_counted(place, dashboard):
@@ -116,7 +130,7 @@ def test_waiting_batches_are_counted(place, dashboard):
             "audience.deliver.us-east-1", queue="firehose.main.us-east-1.paused", ignore_result=True
         )
 
-    _, paused, _ = rows(dashboard.get("/streams").body)
+    *_, paused, _, _ = rows(dashboard.get("/streams").body)
 
     assert re.search(r"resume \S+ 3 ", paused)
 

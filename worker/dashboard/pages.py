@@ -14,7 +14,7 @@ from worker.broker import queue_lengths
 from worker.dashboard.alerts import RANGES, AlertPage, Query, alert_page, read_query
 from worker.dashboard.labels import SKIP_LABELS, pause_label
 from worker.failures import AlertType, Severity
-from worker.overview import Overview, overview
+from worker.overview import Overview, StreamState, overview
 from worker.state.alerts import AlertState
 
 BADGES = {
@@ -23,6 +23,10 @@ BADGES = {
     AlertState.RESOLVED: "text-bg-success",
     Severity.WARNING: "text-bg-warning",
     Severity.FATAL: "text-bg-danger",
+    StreamState.FLOWING: "text-bg-success",
+    StreamState.FAILING: "text-bg-warning",
+    StreamState.PAUSED: "text-bg-danger",
+    StreamState.NOT_CONNECTED: "text-bg-secondary",
 }
 """Classes of Flower's style sheets."""
 

@@ -1,5 +1,7 @@
 """Dead letters, and the burial that stores one and raises its alert: both or neither, and once."""
 
+from dataclasses import replace
+
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -124,8 +126,10 @@ def test_a_letter_is_replayed_under_the_same_id_however_often(state, letters, st
     assert one.replay_id != one.id
 
 
-def test_dead_records_are_counted_by_queue(state, letters, stream):
+def test_dead_records_are_counted_by_stream(state, letters, stream):
     bury(state, case(stream, "1", records=2))
     bury(state, case(stream, "2", records=3))
-    bury(state, case(stream._replace(name="other"), "3", records=1))
-    assert letters.records_by_queue() == {stream.queue: 5, "firehose.main.us-east-1.other": 1}
+    other = stream._replace(name="other")
+    bury(state, case(other, "3", records=1))
+    bury(state, replace(case(stream, "4", records=7), stream=None))
+    assert letters.records_by_stream() == {stream: 5, other: 1, None: 7}

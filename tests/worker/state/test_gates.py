@@ -150,8 +150,38 @@ def test_a_stream_that_may_be_probed_has_a_gate_and_is_not_closed(exact, stream,
     assert exact.all() == {stream.queue: exact.get(stream)}
 
 
+def test_a_gate_tells_until_when_nobody_tries_and_that_somebody_does(exact, redis, stream, clock):
+    fail(exact, stream)
+    gate = exact.get(stream)
+    assert gate.closed_until == "2023-11-14T22:13:24+00:00"
+    assert not gate.is_tried(clock.now)
+    assert gate.is_tried(gate.until)
+    assert gate._replace(probing=True).is_tried(clock.now)
+
+
+def test_nobody_tries_a_stream_that_is_closed_until_it_is_resumed(exact, stream, clock):
+    exact.close(stream, "operator")
+    assert exact.get(stream).closed_until is None
+    assert not exact.get(stream).is_tried(clock.now + 1e9)
+
+
+SPOILT = [
+    "",
+    "{",
+    "[]",
+    "null",
+    '{"reason": 1, "since": ""}',
+    '{"unknown": 1}',
+    '{"reason": "operator", "since": "yesterday"}',
+    '{"reason": "operator", "since": "0001-01-01T00:00:00+01:00"}',
+    '{"reason": "operator", "since": "2023-11-14", "until": 1e300}',
+    '{"reason": "operator", "since": "2023-11-14", "until": NaN}',
+    '{"reason": "operator", "since": "2023-11-14", "until": Infinity}',
+]
+
+
 @pytest.mark.parametrize("where", [GATES, TIMED_GATES])
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"reason": 1, "since": ""}', '{"unknown": 1}'])
+@pytest.mark.parametrize("text", SPOILT)
 def test_a_spoilt_entry_keeps_its_stream_closed(gates, redis, stream, where, text):
     redis.hset(where, stream.queue, text)
     assert gates.get(stream) == Gate(UNREADABLE, "")
