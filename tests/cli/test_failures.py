@@ -228,6 +228,13 @@ def test_a_replay_into_a_paused_stream_says_that_it_waits(operator, buried):
     )
 
 
+def test_a_replay_into_a_failing_stream_says_that_it_waits(operator, buried, state):
+    operator.connects()
+    buried("letter")
+    state.gates.failed(STREAM, "500", first=60, longest=60)
+    assert f"{STREAM.queue} is failing (500)" in operator.runs("replay", "letter").stderr
+
+
 def test_a_replay_that_breaks_off_has_resolved_what_it_sent(operator, buried, state, sending):
     def refuse():
         raise OperationalError("Connection refused")

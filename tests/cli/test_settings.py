@@ -188,6 +188,12 @@ def test_connecting_to_a_paused_stream_says_so(operator, state):
     assert "paused (Access Denied)" in operator.runs("configure", "main").stderr
 
 
+def test_connecting_to_a_failing_stream_says_that_it_opens_by_itself(operator, state):
+    operator.runs("configure", "main")
+    state.gates.failed(Stream("main", "us-east-1", "stream"), "500", first=60, longest=60)
+    assert "failing (500): it is tried again by itself" in operator.runs(*CONNECT).stderr
+
+
 def test_disconnecting_says_what_remains_in_a_queue_that_nobody_consumes(operator, queues):
     first = operator.connects(7)
     second = operator.connects(8)

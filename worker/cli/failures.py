@@ -229,8 +229,12 @@ def _report(replayed: Replayed) -> None:
     click.echo(str(replayed))
     closed = state.gates.closed()
     for queue in sorted({letter.queue for letter in replayed.letters} & closed.keys()):
-        reason, opening = closed[queue].reason, _opening(state, queue)
-        note(f"{queue} is paused ({reason}): the records wait there until {opening}")
+        gate = closed[queue]
+        if gate.until is not None:
+            note(f"{queue} is failing ({gate.reason}): the records wait there until it takes a batch again")
+        else:
+            opening = _opening(state, queue)
+            note(f"{queue} is paused ({gate.reason}): the records wait there until {opening}")
 
 
 def _opening(state: State, queue: str) -> str:

@@ -19,6 +19,7 @@ from worker.environment import environment
 from worker.errors import InvalidSettings
 from worker.firehose.quotas import stated_quota
 from worker.queues import Stream
+from worker.state.gates import Gate
 from worker.state.registry import stream_of_connection
 
 SET = "set"
@@ -73,7 +74,7 @@ def configure(name: str, secret_access_key_stdin: bool, **given: Any) -> None:
     closed = state.gates.closed()
     for stream in sorted(state.registry.snapshot().streams):
         if stream.configuration == name and stream.queue in closed:
-            _note_closed(stream, closed[stream.queue].reason)
+            _note_closed(stream, closed[stream.queue])
 
 
 @click.command()
@@ -126,7 +127,7 @@ def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
     if given["stream_quota"]:
         _note_smaller_quota(stream, given["stream_quota"])
     if gate := state.gates.get(stream):
-        _note_closed(stream, gate.reason)
+        _note_closed(stream, gate)
 
 
 @click.command()
@@ -257,9 +258,12 @@ def _note_smaller_quota(stream: Stream, stated: str) -> None:
         )
 
 
-def _note_closed(stream: Stream, reason: str) -> None:
+def _note_closed(stream: Stream, gate: Gate) -> None:
+    if gate.until is not None:
+        note(f"{stream.name} in {stream.region} is failing ({gate.reason}): it is tried again by itself")
+        return
     connections = application().state.registry.snapshot().connections_to(stream)
     note(
-        f"{stream.name} in {stream.region} is paused ({reason}): its records wait;"
+        f"{stream.name} in {stream.region} is paused ({gate.reason}): its records wait;"
         f" check it with `audience-firehose test {connections[0]}` or resume it"
     )
