@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeVar
@@ -36,6 +36,8 @@ class Environment:
     broker_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     secret_keys: tuple[str, ...] = field(repr=False)
+    regions: frozenset[str]
+    """Those whose streams this process delivers to."""
     rate_limits: Mapping[str, str]
     """Region to a Celery rate (`10/s`), where it is not the quota table's."""
     stream_quotas: Mapping[str, Quota]
@@ -77,6 +79,7 @@ def read(variables: Mapping[str, str]) -> Environment:
         broker_url=setting("CELERY_BROKER_URL", "redis://localhost:6379/0", _url),
         redis_url=setting("AUDIENCE_REDIS_URL", "redis://localhost:6379/1", _redis_url),
         secret_keys=setting("AUDIENCE_SECRET_KEY", (), _keys),
+        regions=setting("AUDIENCE_REGIONS", frozenset(regions()), _regions),
         rate_limits=setting("AUDIENCE_RATE_LIMITS", {}, _rates),
         stream_quotas=setting("AUDIENCE_STREAM_QUOTAS", {}, _quotas),
         retry_max=setting("AUDIENCE_RETRY_MAX", RETRY_MAX, _whole(minimum=0)),
@@ -148,10 +151,20 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
+def _regions(text: str) -> frozenset[str]:
+    return _known_regions(name.strip() for name in text.split(","))
+
+
+def _known_regions(names: Iterable[str]) -> frozenset[str]:
+    named = frozenset(names)
+    if unknown := sorted(named - set(regions())):
+        raise ValueError(f"no such region: {', '.join(unknown)}")
+    return named
+
+
 def _by_region(text: str) -> dict[str, str]:
     pairs = _pairs(text)
-    if unknown := sorted(pairs.keys() - set(regions())):
-        raise ValueError(f"no such region: {', '.join(unknown)}")
+    _known_regions(pairs)
     return pairs
 
 

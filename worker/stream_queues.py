@@ -1,7 +1,7 @@
 """Boot step: which streams' queues this worker consumes right now.
 
 Every second the worker compares what it consumes with what it should: the queue of
-every registered stream whose gate is open, narrowed by `-Q` where that was given. New
+every registered stream whose gate is open, narrowed by `AUDIENCE_REGIONS` and by `-Q`. New
 streams, removed ones and pauses are all the same to it, and what a closed stream has
 to deliver waits in the broker rather than in a worker.
 
@@ -17,6 +17,7 @@ from celery.worker.consumer import Consumer
 from kombu import Queue
 from redis.exceptions import RedisError
 
+from worker.environment import environment
 from worker.queues import is_stream_queue
 
 RECONCILE_EVERY = 1.0
@@ -89,7 +90,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
     def _find_wanted(self) -> set[str]:
         state = self._consumer.app.state
         closed = state.gates.closed()
-        streams = state.registry.snapshot().streams
+        streams = [s for s in state.registry.snapshot().streams if s.region in environment().regions]
         queues: set[str] = {stream.queue for stream in streams} - closed.keys()
         return queues if self._only is None else queues & self._only
 

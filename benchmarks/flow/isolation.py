@@ -65,8 +65,9 @@ TROUBLES = [
     ),
     Trouble(
         "timeout",
-        "A fails after five seconds",
-        conduct={"code": "InternalFailure", "status": 500, "delay": 5.0},
+        "A does not answer, and is waited for five seconds",
+        conduct={"delay": 60.0},
+        env={"AUDIENCE_FIREHOSE_TIMEOUT": "5"},
     ),
     Trouble("denied", "A fails for good (AccessDenied)", conduct={"code": "AccessDeniedException"}),
     Trouble("paused", "A is paused by an operator", is_paused=True),

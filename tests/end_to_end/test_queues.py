@@ -56,6 +56,15 @@ def test_a_failing_stream_does_not_hold_up_another(stack, audience, another_audi
     eventually(another_audience.received)
 
 
+def test_a_worker_delivers_to_the_regions_it_is_given(quiet_stack):
+    mine, other = quiet_stack.audience(region="eu-west-1"), quiet_stack.audience()
+    with quiet_stack.worker(env={"AUDIENCE_REGIONS": "eu-west-1"}):
+        quiet_stack.send(*mine.added("secretive-mine"), *other.added("secretive-other"))
+        eventually(mine.received)
+        eventually(other.waiting)
+        assert always(lambda: not other.received(), seconds=1)
+
+
 def test_q_narrows_a_worker_to_the_queues_it_names(quiet_stack):
     mine, other = quiet_stack.audience(), quiet_stack.audience()
     with quiet_stack.worker("-Q", f"audience.changes,{mine.stream.queue}"):

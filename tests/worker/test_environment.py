@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 from worker.environment import read
 from worker.errors import SettingError
 from worker.firehose.quotas import default_quota
+from worker.firehose.regions import regions
 
 FOUR_HOURS = 4 * 3600
 
@@ -19,6 +20,7 @@ def test_the_defaults():
     assert environment.broker_url == "redis://localhost:6379/0"
     assert environment.redis_url == "redis://localhost:6379/1"
     assert environment.secret_keys == ()
+    assert environment.regions == set(regions())
     assert environment.rate_limits == {}
     assert environment.stream_quotas == {}
     assert environment.retry_backoff == 1
@@ -35,6 +37,7 @@ def test_what_is_set_counts():
             "CELERY_BROKER_URL": "amqp://rabbit//",
             "AUDIENCE_REDIS_URL": "rediss://state:6380/3",
             "AUDIENCE_SECRET_KEY": f"{first}, {second}",
+            "AUDIENCE_REGIONS": "eu-west-1, us-east-1",
             "AUDIENCE_RATE_LIMITS": "eu-west-1=10/s, us-east-1=600/m",
             "AUDIENCE_STREAM_QUOTAS": "eu-west-1=1MiB/s, us-gov-west-1=9requests/s+7records/s",
             "AUDIENCE_RETRY_MAX": "5",
@@ -48,6 +51,7 @@ def test_what_is_set_counts():
     assert environment.broker_url == "amqp://rabbit//"
     assert environment.redis_url == "rediss://state:6380/3"
     assert environment.secret_keys == (first, second)
+    assert environment.regions == {"eu-west-1", "us-east-1"}
     assert environment.rate_limits == {"eu-west-1": "10/s", "us-east-1": "600/m"}
     assert environment.stream_quotas == {
         "eu-west-1": default_quota("eu-west-1")._replace(bytes=2**20),
@@ -78,6 +82,7 @@ REFUSED = {
     "AUDIENCE_FIREHOSE_TIMEOUT": ["0", "31", "soon"],
     "AUDIENCE_REDIS_URL": ["localhost:6379", "http://redis"],
     "AUDIENCE_SECRET_KEY": ["secretive", "c2VjcmV0aXZl"],
+    "AUDIENCE_REGIONS": ["eu", "eu-west-1,eu-west-9", "all", ","],
     "AUDIENCE_RATE_LIMITS": ["10/s", "eu-west-1", "eu-west-1=", "eu-west-1=fast", "eu-west-1=10/d"],
     "AUDIENCE_STREAM_QUOTAS": [
         *("1MiB/s", "eu-west-1", "eu-west-1=", "eu-west-1=fast", "eu-west-1=1MB", "eu-west-1=0MiB/s"),
