@@ -81,13 +81,13 @@ class World:
         (letter,) = self.state.dead_letters.all()
         return self.state.dead_letters.message(letter)
 
-    def check_books(self) -> None:
+    def check_books(self, stream: Stream = STREAM) -> None:
         """Nothing is lost, nothing waits, nothing failed in another way, and each letter has its alert."""
         letters, alerts = self.state.dead_letters.all(), self.state.alerts.all()
         assert set(self.ends) <= {"Buried"}
         assert sorted(letter.id for letter in letters) == sorted(alert.dead_letter_id for alert in alerts)
-        counts = self.state.counters.of(STREAM)
-        dead = sum(letter.records for letter in letters if letter.stream == STREAM)
+        counts = self.state.counters.of(stream)
+        dead = sum(letter.records for letter in letters if letter.stream == stream)
         assert counts.delivered == len(self.firehose.taken)
         if counts.accepted:
             assert counts.accepted == counts.delivered + dead

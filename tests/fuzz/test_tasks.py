@@ -4,7 +4,7 @@ import json
 
 import pytest
 from hostile import JSON, PERSONAL, TEXT, deep, inputs, mutations
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.changes import ChangeSchema, check_changes
@@ -120,6 +120,7 @@ def test_forward_mparticle(world, args, kwargs):
 
 @inputs(1300)
 @given(args=ARGS, kwargs=objects(mutations(DELIVERY)))
+@example(args=[], kwargs=DELIVERY | {"delivery_stream_name": ""})
 def test_deliver(world, args, kwargs):
     world.begin()
     world.receive("audience.deliver.us-east-1", args, kwargs, queue=STREAM.queue)
@@ -128,10 +129,12 @@ def test_deliver(world, args, kwargs):
         assert same(world.letter().kwargs, kwargs)
         assert same(world.letter().args, args)
         assert not world.firehose.taken
+        world.check_books()
     else:
         lines = [line for unit in kwargs["records"] for line in (unit if isinstance(unit, list) else [unit])]
         assert [line.decode() for line in world.firehose.taken] == lines
-    world.check_books()
+        # Any name is a stream here.
+        world.check_books(STREAM._replace(name=kwargs["delivery_stream_name"]))
 
 
 DEPTHS = [100, 250, 300, 500, 900, 1000, 1020]
