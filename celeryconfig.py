@@ -21,6 +21,8 @@ broker_transport_options = {
     "unacked_restore_interval": RESTORE_EVERY,
     "unacked_restore_throttle": 1,
     "unacked_restore_limit": RESTORED_AT_ONCE,
+    # Redis: seconds until the lock of a worker that died over this is void.
+    "unacked_mutex_expire": 10,
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
     "confirm_publish": True,
 }

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
@@ -50,8 +51,8 @@ class ForwarderTask(Task):  # type: ignore[misc]
         except Exception as error:
             # Redis or the broker is away; or, which nothing should be, a defect in burying.
             logger.warning("%s: the message goes back to the broker", type(error).__name__)
-            self._release()
             time.sleep(REQUEUE_PAUSE)
+            self._release()
             raise Reject(type(error).__name__, requeue=True) from None
 
     def case(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Case:
@@ -83,11 +84,11 @@ class ForwarderTask(Task):  # type: ignore[misc]
         Raises `Reject` where another copy of the message is being run: what becomes of
         that one decides about this one.
         """
-        standing = self.app.state.receipts.begin(self.attempt, self.request.retries)
+        self.request.claimant = uuid4().hex
+        standing = self.app.state.receipts.begin(self.attempt, self.request.retries, self.request.claimant)
         if standing is Standing.ELSEWHERE:
             time.sleep(REQUEUE_PAUSE)
             raise Reject("another copy of the message is being run", requeue=True)
-        self.request.has_claim = standing is Standing.CLAIMED
         return standing is Standing.CLAIMED
 
     def enter(self, entries: Callable[[Redis], None]) -> None:
@@ -126,9 +127,10 @@ class ForwarderTask(Task):  # type: ignore[misc]
         return self.app.state.receipts.issued(self.attempt, self.request.retries)
 
     def _release(self) -> None:
-        if getattr(self.request, "has_claim", False):
+        """Have the message be taken up at once when it comes back."""
+        if claimant := getattr(self.request, "claimant", None):
             with suppress(RedisError):
-                self.app.state.receipts.release(self.attempt, self.request.retries)
+                self.app.state.receipts.release(self.attempt, self.request.retries, claimant)
 
     def _run_or_bury(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:

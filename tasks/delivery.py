@@ -48,6 +48,7 @@ class DeliveryTask(ForwarderTask):
             time.sleep(REQUEUE_PAUSE)
             raise Reject("the stream is closed", requeue=True)
         if not self.begin():
+            self.app.state.gates.not_probed(stream)
             return
         try:
             outcome = self._put(stream, units)

@@ -8,6 +8,7 @@ from worker.environment import environment
 from worker.errors import SettingError
 from worker.firehose.clients import Clients
 from worker.memory_watch import MemoryWatch
+from worker.rabbitmq_transport import use_patient_rabbitmq
 from worker.redis_transport import use_safe_redis
 from worker.serialization import use_orjson
 from worker.state import State, connect
@@ -34,6 +35,7 @@ def make_app() -> AudienceFirehose:
         app = AudienceFirehose("audience-firehose")
         use_orjson()
         use_safe_redis()
+        use_patient_rabbitmq()
         app.config_from_object("celeryconfig", force=True)
     except SettingError as error:
         raise SystemExit(f"audience-firehose: {error}") from None

@@ -30,9 +30,13 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def __init__(
         self, on_task_request: Callable[[DiscreetRequest], None], *args: Any, **options: Any
     ) -> None:
-        super().__init__(on_task_request, *args, **options)
         self.flow_control = FlowControl(self)
-        self.on_task_request = partial(self.flow_control.enter, run=on_task_request)
+        enter = partial(self.flow_control.enter, run=on_task_request)
+        super().__init__(enter, *args, **options)
+
+    def reset_rate_limits(self) -> None:
+        super().reset_rate_limits()
+        self.flow_control.rate_limits_changed()
 
     def create_task_handler(self, promise: Any = promise) -> Callable[[KombuMessage], None]:
         handle = super().create_task_handler(promise)

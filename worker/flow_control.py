@@ -6,6 +6,7 @@ up, nor a rate limit fills the worker with messages that others then cannot have
 """
 
 import logging
+import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from celery.worker.state import requests
 from kombu.message import Message
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import RedisError
 
 from worker.firehose.batching import records_in
 from worker.queues import is_stream_queue, stream_of
@@ -32,8 +33,10 @@ EARLY = 0.002
 CLOSED = 1.0
 """Seconds for which a closed stream's queue is held at most: its gate may open at any moment."""
 SHARED_FROM = 4
-"""Pool processes from which on a stream leaves a quarter of them to the others. A stream that does
-not answer would otherwise have all of them wait."""
+"""Pool processes from which on a stream leaves a quarter of them to the others, and the probes of all
+streams have no more than a quarter. What does not answer would otherwise have all of them wait."""
+DOUBLINGS = 7
+"""Of the time in which to ask again for a quota that others use up: then it is more than a second."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +48,16 @@ class FlowControl:
         self._consumer = consumer
         self._in_pool: defaultdict[str, set[str]] = defaultdict(set)
         """By queue, the IDs of its messages that the pool has."""
+        self._full: set[str] = set()
+        """Queues that are held because their streams have their share of the pool."""
+        self._probes: set[str] = set()
+        """Queues whose streams a batch is trying in this pool."""
+        self._refusals: Counter[str] = Counter()
+        """By queue, how often in a row there was nothing left of its stream's quota."""
         self._held_until: dict[str, float] = {}
         """By queue, in the clock's seconds."""
-        self._in_line: Counter[str] = Counter()
-        """By task, how many queues are held because of its rate limit."""
+        self._in_line: defaultdict[str, set[str]] = defaultdict(set)
+        """By task, the queues that are held because of its rate limit."""
 
     def admits(self, message: Message) -> bool:
         """Whether the message may go to the pool. If not, it is in the broker again."""
@@ -56,7 +65,9 @@ class FlowControl:
             return False
         queue = (message.delivery_info or {}).get("routing_key") or ""
         return not is_stream_queue(queue) or (
-            self._passes_rate_limit(queue, message) and self._passes_gate_and_quota(queue, message)
+            self._finds_room(queue, message)
+            and self._passes_rate_limit(queue, message)
+            and self._passes_gate_and_quota(queue, message)
         )
 
     def enter(self, request: DiscreetRequest, run: Callable[[DiscreetRequest], None]) -> None:
@@ -66,8 +77,16 @@ class FlowControl:
             request.on_end = self._leave
             self._in_pool[queue].add(request.id)
             if self._is_full(queue):
+                self._full.add(queue)
                 self._consumer.stream_queues.hold(queue)
         run(request)
+
+    def rate_limits_changed(self) -> None:
+        """Somebody used Celery's `rate_limit` command: nobody waits any longer for the old limit."""
+        for queue in set().union(*self._in_line.values()):
+            self._held_until.pop(queue, None)
+            self._release(queue)
+        self._in_line.clear()
 
     def reconnected(self) -> None:
         """The broker was lost: Celery has dropped, without a word, what no pool process had begun."""
@@ -76,15 +95,17 @@ class FlowControl:
 
     def _leave(self, request: DiscreetRequest) -> None:
         queue = request.delivery_info["routing_key"]
-        was_full = self._is_full(queue)
         self._remove(queue, {request.id})
-        if was_full:
+        # The pool may have grown or shrunk meanwhile.
+        if queue in self._full and not self._is_full(queue):
+            self._full.discard(queue)
             self._release(queue)
 
     def _remove(self, queue: str, ids: set[str]) -> None:
         self._in_pool[queue] -= ids
         if not self._in_pool[queue]:
             del self._in_pool[queue]
+            self._probes.discard(queue)
 
     def _is_full(self, queue: str) -> bool:
         processes: int = self._consumer.pool.num_processes
@@ -98,16 +119,17 @@ class FlowControl:
             return False
         until = _seconds(eta)
         if until - time.time() > SHORT:
-            park = getattr(message.channel.qos, "park", None)
-            if park is None:
-                return False
-            try:
-                park(message.delivery_tag, until)
-            except OutOfMemoryError:
-                return False
-            return True
+            park = getattr(message.channel, "park", None)
+            return park is not None and bool(park(message, until))
         # Celery would wait for it, however long ago it was.
         message.headers["eta"] = None
+        return False
+
+    def _finds_room(self, queue: str, message: Message) -> bool:
+        """RabbitMQ sends messages ahead, before it hears that the stream has its share of the pool."""
+        if not self._is_full(queue):
+            return True
+        message.requeue()
         return False
 
     def _passes_rate_limit(self, queue: str, message: Message) -> bool:
@@ -116,26 +138,43 @@ class FlowControl:
         bucket = None if self._consumer.disable_rate_limits else self._consumer.task_buckets[task]
         if bucket is None or (wait := bucket.expected_time(1)) <= SHORT:
             return True
-        self._in_line[task] += 1
-        self._send_back(queue, message, wait + (self._in_line[task] - 1) / bucket.fill_rate, task)
+        before = len(self._in_line[task])
+        self._in_line[task].add(queue)
+        self._send_back(queue, message, wait + before / bucket.fill_rate, task)
         return False
 
     def _passes_gate_and_quota(self, queue: str, message: Message) -> bool:
         answer = self._ask(queue, message)
-        if not answer.admitted:
-            self._send_back(queue, message, min(answer.wait, CLOSED))
-        elif answer.wait > SHORT:
-            self._hold(queue, answer.wait)
+        if answer.admitted:
+            del self._refusals[queue]
+            if answer.is_probe:
+                self._probes.add(queue)
+            if answer.wait > SHORT:
+                self._hold(queue, answer.wait)
+        else:
+            self._send_back(queue, message, min(answer.wait + self._patience(queue), CLOSED))
         return answer.admitted
+
+    def _patience(self, queue: str) -> float:
+        """Seconds more to wait before asking again. Whoever was admitted asks at the very moment at which
+        there is some quota again; the others would all ask with it, each time and in vain."""
+        self._refusals[queue] += 1
+        return random.uniform(0, SHORT * 2 ** min(self._refusals[queue], DOUBLINGS))
 
     def _ask(self, queue: str, message: Message) -> Answer:
         state: State = self._consumer.app.state
         stream = stream_of(queue)
         try:
-            return state.admission.ask(stream, _cost(message), state.registry.snapshot().quota(stream))
+            quota = state.registry.snapshot().quota(stream)
+            return state.admission.ask(stream, _cost(message), quota, self._may_probe())
         except RedisError as error:
             logger.warning("%s: cannot ask whether %s may flow", type(error).__name__, queue)
             return Answer(admitted=False, wait=CLOSED)
+
+    def _may_probe(self) -> bool:
+        """Streams that do not answer are probed again and again, and each probe takes a process for long."""
+        processes: int = self._consumer.pool.num_processes
+        return len(self._probes & self._in_pool.keys()) < max(processes // SHARED_FROM, 1)
 
     def _send_back(self, queue: str, message: Message, seconds: float, task: str | None = None) -> None:
         self._hold(queue, seconds, task)
@@ -149,7 +188,7 @@ class FlowControl:
 
     def _end_hold(self, queue: str, task: str | None) -> None:
         if task is not None:
-            self._in_line[task] -= 1
+            self._in_line[task].discard(queue)
         self._release(queue)
 
     def _release(self, queue: str) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 
 from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
-from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
@@ -29,6 +28,9 @@ from worker.queues import is_stream_queue
 
 WAIT = 0.02
 """Seconds between two looks at empty queues: a hundredth of a core, and 10 ms a message on average."""
+WAIT_PER_KEY = 50e-6
+"""Seconds at least, for each list that Redis looks at. A worker without work has it look for a hundredth of
+its time, with however many queues."""
 
 TAKE = r"""
 local function quoted(bytes)
@@ -40,19 +42,17 @@ local function is_text(value)
     return type(value) == 'string'
 end
 
-local function tag_and_way(message)
+local function tag_of(message)
     local readable, envelope = pcall(cjson.decode, message)
     local properties = readable and type(envelope) == 'table' and envelope['properties']
     local way = type(properties) == 'table' and properties['delivery_info']
     if type(way) ~= 'table' then return nil end
-    local tag, exchange, routing_key = properties['delivery_tag'], way['exchange'], way['routing_key']
-    if is_text(tag) and is_text(exchange) and is_text(routing_key) then return tag, exchange, routing_key end
+    local tag = properties['delivery_tag']
+    if is_text(tag) and is_text(way['exchange']) and is_text(way['routing_key']) then return tag end
 end
 
-local function wrapped(bytes, key)
-    local queue = quoted(key:match('^[^\6]*'))
-    local tag = quoted('foreign-' .. redis.sha1hex(bytes))
-    return '{"body":' .. quoted(bytes) .. ',"headers":{},"properties":{"delivery_tag":' .. tag
+local function wrapped(bytes, tag, queue)
+    return '{"body":' .. quoted(bytes) .. ',"headers":{},"properties":{"delivery_tag":' .. quoted(tag)
         .. ',"delivery_info":{"exchange":"","routing_key":' .. queue .. '}}}'
 end
 
@@ -61,20 +61,20 @@ for step = 0, queues - 1 do
     local i = 3 + (ARGV[2] + step) % queues
     local message = redis.call('RPOP', KEYS[i])
     if message then
-        local tag, exchange, routing_key = tag_and_way(message)
+        local tag, queue = tag_of(message), quoted(KEYS[i]:match('^[^\6]*'))
         if not tag then
-            message = wrapped(message, KEYS[i])
-            tag, exchange, routing_key = tag_and_way(message)
+            tag = 'foreign-' .. redis.sha1hex(message)
+            message = wrapped(message, tag, queue)
         end
-        local noted = '[' .. message .. ',' .. quoted(exchange) .. ',' .. quoted(routing_key) .. ']'
         redis.call('ZADD', KEYS[1], ARGV[1], tag)
-        redis.call('HSET', KEYS[2], tag, noted)
-        return {i - 3, message}
+        redis.call('HSET', KEYS[2], tag, '[' .. message .. ',"",' .. queue .. ']')
+        return {i - 3, message, tag}
     end
 end
 return false
 """
-"""The next message of the first queue, from a given one on, that has one: noted as kombu would note it.
+"""The next message of the first queue, from a given one on, that has one: noted as kombu would note it,
+but for the way back, which is to the queue that it came from, whatever exchange it was sent to.
 
 What is no message of kombu's becomes the body of one, its bytes as the first 256 characters
 of Unicode. The script begins with a command that a full Redis allows, and Redis never stops
@@ -117,7 +117,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
         """Put a message back into its queue: at its end where `leftmost`, next in line otherwise."""
         with self.channel.conn_or_acquire(client) as connected:
             noted = connected.hget(self.unacked_key, tag)
-            keys, text = self.channel.way_back(bytes_to_str(noted)) if noted else ([], "")
+            keys, text = self.channel.way_back(_text(noted), _text(tag)) if noted else ([], "")
             push = "LPUSH" if leftmost else "RPUSH"
             own = (self.unacked_index_key, self.unacked_key)
             connected.eval(GIVE_BACK, len(own) + len(keys), *own, *keys, tag, push, text)
@@ -142,6 +142,8 @@ class Question:
 
     def __init__(self, queues: list[str], keys: list[list[str]], unacked: tuple[str, str]) -> None:
         self.queues = queues
+        self.wait = max(WAIT, sum(map(len, keys)) * WAIT_PER_KEY)
+        """Seconds until there is a point in asking again where nothing was found."""
         self._starts = list(accumulate(map(len, keys), initial=0))
         flat = [*unacked, *(key for keys_of_queue in keys for key in keys_of_queue)]
         arguments = ("EVAL", TAKE, len(flat), *flat)
@@ -167,10 +169,42 @@ def _bulk(*arguments: Any) -> bytes:
     return b"".join(b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in encoded)
 
 
+def _text(content: bytes | str) -> str:
+    return content if isinstance(content, str) else content.decode(errors="backslashreplace")
+
+
+def foreign(text: str, tag: str, queue: str) -> dict[str, Any]:
+    """A message around something that is none."""
+    way = {"exchange": "", "routing_key": queue}
+    return {"body": text, "headers": {}, "properties": {"delivery_tag": tag, "delivery_info": way}}
+
+
+def payload_of(text: str, tag: str, queue: str) -> dict[str, Any]:
+    """The message that was taken. What Lua can read, Python may not."""
+    try:
+        payload: dict[str, Any] = loads(text)
+    except ValueError:
+        return foreign(text, tag, queue)
+    return payload
+
+
+class AnyMessage(virtual.Message):  # type: ignore[misc]
+    """A message of kombu's, or one around something that is none, which becomes a dead letter."""
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
+        try:
+            super().__init__(payload, channel=channel, **options)
+        except Exception:
+            properties = payload["properties"]
+            tag, queue = properties["delivery_tag"], properties["delivery_info"]["routing_key"]
+            super().__init__(foreign(dumps(payload), tag, queue), channel=channel, **options)
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """Takes messages with `TAKE`, where they are to be acknowledged."""
 
     QoS = QoS
+    Message = AnyMessage
     is_noted = False
     """Whether the message that is being handed on is noted as unacknowledged."""
     _rests = False
@@ -207,6 +241,17 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self._unacknowledged.add(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
+    def park(self, message: virtual.Message, until: float) -> bool:
+        """Whether a message of this channel now waits in the broker until a time (Unix seconds).
+
+        If not, it is unacknowledged as before: a full Redis cannot note it.
+        """
+        try:
+            self.qos.park(message.delivery_tag, until)
+        except OutOfMemoryError:
+            return False
+        return True
+
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:
         # What was in hand when a connection broke is acknowledged over it, and kombu's AttributeError
         # would end the worker. The message comes back, and its receipt says that it is done with.
@@ -226,14 +271,18 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 pipe.llen(self._q_for_pri(queue, priority))
             return sum(pipe.execute())
 
-    def way_back(self, noted: str) -> tuple[list[str], str]:
-        """The queues that an unacknowledged message belongs in, and the message as it will be there."""
-        message, exchange, routing_key = loads(noted)
-        message.setdefault("headers", {})["redelivered"] = True
-        message["properties"]["delivery_info"]["redelivered"] = True
-        priority = self._get_message_priority(message, reverse=False)
-        queues = self._lookup(exchange, routing_key)
-        return [self._q_for_pri(queue, priority) for queue in queues], dumps(message)
+    def way_back(self, noted: str, tag: str) -> tuple[list[str], str]:
+        """The list that an unacknowledged message belongs in, and the message as it will be there."""
+        text, _, routing_key = noted[1:-1].rsplit(",", 2)
+        queue = loads(routing_key)
+        message = payload_of(text, tag, queue)
+        try:
+            message.setdefault("headers", {})["redelivered"] = True
+            message["properties"]["delivery_info"]["redelivered"] = True
+            priority = self._get_message_priority(message, reverse=False)
+        except Exception:
+            return [queue], dumps(foreign(text, tag, queue))
+        return [self._q_for_pri(queue, priority)], dumps(message)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         # What needs no acknowledgement, such as an answer to `inspect`, must not be noted.
@@ -259,19 +308,19 @@ class Channel(redis.Channel):  # type: ignore[misc]
         if not taken:
             self._rest()
             raise redis.Empty
-        key, message = taken
+        key, message, tag = taken
         queue, self._turn = self._asked.place(key)
-        self._hand_on(loads(bytes_to_str(message)), queue)
+        self._hand_on(payload_of(_text(message), _text(tag), queue), queue)
         return True
 
     def _rest(self) -> None:
         """Nothing was found: look again later. Where no event loop runs, somebody waits for just this."""
         hub = get_event_loop()
         if hub is None:
-            sleep(WAIT)
+            sleep(self._ask_for().wait)
         else:
             self._rests = True
-            hub.call_later(WAIT, self._look_again)
+            hub.call_later(self._ask_for().wait, self._look_again)
 
     def _look_again(self) -> None:
         self._rests = False

@@ -4,7 +4,8 @@ Celery shows a task's arguments in its events, in `inspect active` and so in Flo
 the text of them comes from whoever sent the message. Ours hold identity values.
 
 A message whose pool process dies goes back to the broker; one that kills each process
-that takes it becomes a dead letter.
+that takes it becomes a dead letter. Nobody can take back what was accepted: Celery would
+acknowledge what is revoked, terminated or expired, and its records would be nowhere.
 """
 
 import logging
@@ -53,6 +54,14 @@ class DiscreetRequest(Request):  # type: ignore[misc]
         self.time_limits = (None, None)
         # The pool process decodes the body itself: sending it the arguments once more is waste.
         self._request_dict.update(argsrepr=HIDDEN, kwargsrepr=HIDDEN, args=(), kwargs={})
+
+    def revoked(self) -> bool:
+        """No, whatever `expires` or an operator's `revoke` says."""
+        return False
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """A pool process that is killed in the middle of a delivery leaves it open what was delivered."""
+        logger.warning("message %s is not terminated; `audience-firehose pause` stops a stream", self.id)
 
     def acknowledge(self) -> None:
         try:

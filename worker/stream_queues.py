@@ -101,17 +101,17 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         """
         if name in self._consumed:
             return
+        self._consumed.add(name)
         queues, tasks = self._consumer.app.amqp.queues, self._consumer.task_consumer
         selected = queues.select_add(queues[name])
         declared = self._declared[name] = tasks.add_queue(self._declared.get(name, selected))
         # Declaring asks the broker thrice, and a held queue is added again many times a second.
         declared.no_declare = True
-        self._consumed.add(name)
         if at_once:
             tasks.consume()
 
     def _cancel(self, name: str) -> None:
-        if name in self._consumed:
-            self._consumed.discard(name)
-            self._consumer.app.amqp.queues.deselect(name)
-            self._consumer.task_consumer.cancel_by_queue(name)
+        # Whoever consumes it: somebody may have told Celery to.
+        self._consumed.discard(name)
+        self._consumer.app.amqp.queues.deselect(name)
+        self._consumer.task_consumer.cancel_by_queue(name)

@@ -1,7 +1,10 @@
 """One stack for all stories. Each story has audiences and streams of its own."""
 
+import threading
+from itertools import count
+
 import pytest
-from firehose import FakeFirehose
+from firehose import Answer, FakeFirehose
 from stack import Stack
 
 from worker.local import processes
@@ -9,6 +12,8 @@ from worker.local import processes
 READY_AUDIENCES = 70
 """Connected before the worker starts, so that a story does not wait for its queue."""
 DOCUMENTED_AUDIENCE = 123123
+QUIET_NAMES = count(1000)
+"""Of the audiences in `quiet_stack`."""
 
 
 @pytest.fixture(scope="session")
@@ -23,14 +28,26 @@ def redis_url(directory):
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_url(tmp_path_factory):
-    """A RabbitMQ, where the machine has one. CI installs it."""
+def rabbitmq(tmp_path_factory):
+    """A RabbitMQ and its URL, where the machine has one. CI installs it."""
     try:
         processes.rabbitmq_server()
     except processes.StartError as error:
         pytest.skip(str(error))
-    with processes.rabbitmq(tmp_path_factory.mktemp("rabbitmq"), "running", "quiet") as (_, url):
-        yield url
+    with processes.rabbitmq(tmp_path_factory.mktemp("rabbitmq"), "running", "quiet") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(rabbitmq):
+    """The process of the RabbitMQ."""
+    return rabbitmq[0]
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(rabbitmq):
+    """Its URL without a virtual host."""
+    return rabbitmq[1]
 
 
 @pytest.fixture(scope="session", params=["redis", "rabbitmq"])
@@ -99,9 +116,19 @@ def quiet_stack(directory, redis_url, broker, broker_url, request):
         stack = Stack(own_directory, redis_url, firehose, databases=(2, 3), broker_url=url)
         if not url:
             stack.broker_client().flushdb()
+        # What a story leaves in a RabbitMQ must not come to the next one's streams.
+        stack.names = QUIET_NAMES
         stack.state.redis.flushdb()
         stack.configure("main")
         yield stack
+
+
+@pytest.fixture
+def hanging():
+    """An answer of Firehose that comes only when it is let go. The records are taken at once."""
+    go = threading.Event()
+    yield Answer(wait=go)
+    go.set()
 
 
 def pytest_collection_modifyitems(items):

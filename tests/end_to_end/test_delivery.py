@@ -1,5 +1,8 @@
 """From another app's `send_task` to the stream, whatever Firehose says on the way."""
 
+from datetime import UTC, datetime
+from uuid import uuid4
+
 from firehose import Answer, becomes_active_once_described, error, fail, refuse_once
 from waiting import eventually
 
@@ -10,6 +13,15 @@ def test_a_change_of_an_app_that_has_nothing_but_celery(stack, audience):
     stack.send(*audience.added("secretive-1"))
     eventually(audience.received)
     assert audience.customers() == ["secretive-1"]
+
+
+def test_what_is_accepted_does_not_expire_and_nobody_revokes_it(stack, audience):
+    revoked = str(uuid4())
+    stack.caller.control.revoke(revoked, terminate=True)
+    eventually(lambda: any(revoked in known for known in stack.inspect("revoked").values()))
+    stack.send(*audience.added("secretive-revoked"), task_id=revoked)
+    stack.send(*audience.added("secretive-expired"), expires=datetime(2001, 1, 1, tzinfo=UTC))
+    eventually(lambda: sorted(audience.customers()) == ["secretive-expired", "secretive-revoked"])
 
 
 def test_only_refused_records_are_sent_again(stack, audience):

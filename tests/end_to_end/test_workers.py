@@ -3,23 +3,14 @@
 import math
 import os
 import signal
-import threading
 import time
 
 import pytest
-from firehose import Answer, fail
+from firehose import fail
 from waiting import always, eventually
 
 VISIBILITY_TIMEOUT = 1
 """Seconds; the shortest there is."""
-
-
-@pytest.fixture
-def hanging():
-    """An answer of Firehose that comes only when it is let go. The records are taken at once."""
-    go = threading.Event()
-    yield Answer(wait=go)
-    go.set()
 
 
 def test_sigterm_finishes_what_is_in_flight(quiet_stack, hanging):

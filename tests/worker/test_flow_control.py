@@ -41,12 +41,17 @@ class Timer:
         return [seconds for seconds, _, _ in self.calls]
 
 
-class QoS:
+class Channel:
+    """Where messages can wait for their time, while there is room."""
+
     def __init__(self):
         self.parked = {}
+        self.has_room = True
 
-    def park(self, delivery_tag, until):
-        self.parked[delivery_tag] = until
+    def park(self, message, until):
+        if self.has_room:
+            self.parked[message.delivery_tag] = until
+        return self.has_room
 
 
 class Message:
@@ -56,7 +61,7 @@ class Message:
         self.delivery_info = {"routing_key": queue}
         self.headers = {"task": task, "eta": eta}
         self.payload = [[], {"records": records}, {}]
-        self.channel = SimpleNamespace(qos=QoS())
+        self.channel = Channel()
         self.delivery_tag = "tag"
         self.went_back = False
 
@@ -134,6 +139,9 @@ def test_no_stream_has_the_whole_pool(door, consumer, stream):
     door.enter(requests[-1], ran.append)
     assert ran == requests
     assert consumer.stream_queues.held == {stream.queue}
+    sent_ahead = Message(stream.queue)
+    assert not door.admits(sent_ahead)
+    assert sent_ahead.went_back
     requests[0].on_end(requests[0])
     assert not consumer.stream_queues.held
 
@@ -153,6 +161,33 @@ def test_what_is_dropped_with_a_lost_broker_leaves_the_pool(door, consumer, stre
     assert consumer.stream_queues.held == {stream.queue}
 
 
+@pytest.mark.parametrize("processes", [2, 2 * POOL])
+def test_a_stream_flows_again_in_a_pool_that_has_grown_or_shrunk(door, consumer, stream, processes):
+    requests = [request(stream.queue, number) for number in range(POOL * 3 // 4)]
+    for entering in requests:
+        door.enter(entering, print)
+    assert consumer.stream_queues.held
+    consumer.pool.num_processes = processes
+    requests[0].on_end(requests[0])
+    assert not consumer.stream_queues.held
+
+
+def test_probes_have_a_quarter_of_the_pool(door, state, stream, clock):
+    streams = [stream._replace(name=f"silent-{number}") for number in range(3)]
+    for silent in streams:
+        state.gates.failed(silent, "timeout", first=1, longest=60)
+    clock.advance(1)
+    first, second, third = (Message(silent.queue) for silent in streams)
+    probe = request(streams[0].queue, 0)
+    for message, entering in ((first, probe), (second, request(streams[1].queue, 1))):
+        assert door.admits(message)
+        door.enter(entering, print)
+    assert not door.admits(third)
+    assert door.admits(Message(stream.queue))
+    probe.on_end(probe)
+    assert door.admits(third)
+
+
 def test_a_small_pool_is_not_shared(door, consumer, stream):
     consumer.pool.num_processes = 3
     for number in range(3):
@@ -161,11 +196,11 @@ def test_a_small_pool_is_not_shared(door, consumer, stream):
 
 
 def test_who_leaves_does_not_release_a_queue_that_is_held_for_longer(door, consumer, state, stream):
+    state.gates.close(stream, "operator")
+    door.admits(Message(stream.queue))
     requests = [request(stream.queue, number) for number in range(POOL * 3 // 4)]
     for entering in requests:
         door.enter(entering, lambda _: None)
-    state.gates.close(stream, "operator")
-    door.admits(Message(stream.queue))
     requests[0].on_end(requests[0])
     assert consumer.stream_queues.held == {stream.queue}
 
@@ -180,6 +215,19 @@ def test_what_is_over_the_workers_own_rate_limit_goes_back_and_waits_in_line(doo
     assert consumer.timer.waits == [pytest.approx(1, abs=0.1), pytest.approx(2, abs=0.1)]
 
 
+def test_nobody_waits_for_a_rate_limit_that_was_changed(door, consumer, stream):
+    bucket = consumer.task_buckets[stream.task] = TokenBucket(1 / 3600)
+    assert bucket.can_consume(1)
+    assert not door.admits(Message(stream.queue))
+    consumer.task_buckets[stream.task] = None
+    door.rate_limits_changed()
+    assert not consumer.stream_queues.held
+    assert door.admits(Message(stream.queue))
+    ((_, end_hold, arguments),) = consumer.timer.calls
+    end_hold(*arguments)
+    assert not consumer.stream_queues.held
+
+
 def test_a_worker_without_rate_limits_has_none(door, consumer, stream):
     consumer.disable_rate_limits = True
     bucket = consumer.task_buckets[stream.task] = TokenBucket(1)
@@ -191,7 +239,7 @@ def test_a_message_whose_time_has_not_come_is_parked(door, stream):
     eta = datetime.now(UTC) + timedelta(hours=1)
     message = Message(stream.queue, eta=eta.isoformat())
     assert not door.admits(message)
-    assert message.channel.qos.parked == {"tag": pytest.approx(eta.timestamp())}
+    assert message.channel.parked == {"tag": pytest.approx(eta.timestamp())}
     assert not message.went_back
 
 
@@ -201,9 +249,16 @@ def test_a_message_whose_time_has_come_does_not_wait(door, stream):
     assert message.headers["eta"] is None
 
 
-def test_where_the_broker_cannot_park_celery_waits(door, stream):
+def test_where_a_broker_cannot_park_celery_waits(door, stream):
     message = Message(stream.queue, eta=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
-    message.channel.qos = object()
+    message.channel = object()
+    assert door.admits(message)
+    assert message.headers["eta"]
+
+
+def test_while_the_broker_has_no_room_celery_waits(door, stream):
+    message = Message(stream.queue, eta=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    message.channel.has_room = False
     assert door.admits(message)
     assert message.headers["eta"]
 

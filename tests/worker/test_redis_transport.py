@@ -1,7 +1,7 @@
 """No moment at which a message is in neither its queue nor the list of what is in hand."""
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Connection, Exchange, Queue
 from redis import Redis
 from redis.exceptions import ConnectionError
 
@@ -98,6 +98,40 @@ def test_what_is_no_message_becomes_the_body_of_one(connection, server):
     assert server.hlen("unacked") == 0
 
 
+WAY = b'"properties": {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": "queue"}}'
+ODD = {
+    "a line break in a text, which Lua reads": b'{"body": "a\nb", "headers": {}, ' + WAY + b"}",
+    "a number as Lua reads it": b'{"body": 0x10, "headers": {}, ' + WAY + b"}",
+    "no UTF-8": b'{"body": "\xff", "headers": {}, ' + WAY + b"}",
+    "headers that are none": b'{"body": "", "headers": [1], ' + WAY + b"}",
+    "no headers": b'{"body": "", "headers": null, ' + WAY + b"}",
+    "an encoding that is none": b'{"body": "x", "headers": {}, ' + WAY[:-1] + b', "body_encoding": "x"}}',
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_what_is_hardly_a_message_can_be_taken_given_back_and_restored(connection, server, text):
+    server.lpush(QUEUE, text)
+    consume(connection).requeue()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    message = consume(connection)
+    server.zadd("unacked_index", {message.delivery_tag: 1})
+    message.channel.qos.restore_visible(interval=1)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    consume(connection).ack()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 0)
+
+
+def test_a_message_goes_back_to_where_it_came_from_whatever_exchange_it_was_sent_to(connection, server, url):
+    events = Exchange("events", type="topic")
+    bound = Queue(QUEUE, events, routing_key="audience.#")
+    with Connection(url, transport=Transport) as caller:
+        caller.Producer().publish("hello", exchange=events, routing_key="audience.member", declare=[bound])
+    server.delete("_kombu.binding.events")
+    consume(connection).requeue()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+
+
 def test_a_broken_channel_says_that_its_connection_is_gone(connection, server):
     send(connection, "hello")
     message = consume(connection)
@@ -114,7 +148,7 @@ def test_a_parked_message_is_in_nobodys_hands_and_comes_back_at_its_time(connect
     qos, tag = message.channel.qos, message.delivery_tag
     qos.prefetch_count = 1
     assert not qos.can_consume()
-    qos.park(tag, until=FAR_FUTURE)
+    assert message.channel.park(message, until=FAR_FUTURE)
     assert qos.can_consume()
     qos.restore_visible(interval=1)
     assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 1)

@@ -17,6 +17,8 @@ from typing import Any, Self
 from redis import Redis
 from redis.exceptions import RedisError
 
+RABBITMQ_NODE = "private@localhost"
+
 START_TIMEOUT = 60.0
 """Seconds. A worker needs about 3 on an idle machine."""
 STOP_TIMEOUT = 30.0
@@ -49,12 +51,13 @@ class Process:
     def __init__(self, name: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str]) -> None:
         self.name = name
         self.log = log
+        self.environment = private_environment(env)
         with log.open("ab") as output:
             # A session of its own: Ctrl-C reaches only us, and a kill reaches its children.
             self._process = subprocess.Popen(
                 [str(part) for part in command],
                 cwd=ROOT,
-                env=private_environment(env),
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -197,12 +200,14 @@ def rabbitmq_server() -> Path:
 
 
 @contextmanager
-def rabbitmq(directory: Path, *virtual_hosts: str) -> Iterator[tuple[Process, str]]:
+def rabbitmq(directory: Path, *virtual_hosts: str, port: int | None = None) -> Iterator[tuple[Process, str]]:
     """A private RabbitMQ with these virtual hosts; yields it and its URL without a virtual host.
 
-    Everything of it is in `directory` and on loopback, its port mapper (epmd) included.
+    Everything of it is in `directory` and on loopback, its port mapper (epmd) included. Whoever is
+    started in the same directory comes back with what it held.
     """
-    server, (port, distribution_port, mapper_port) = rabbitmq_server(), (free_port() for _ in range(3))
+    server, port = rabbitmq_server(), port or free_port()
+    distribution_port, mapper_port = free_port(), free_port()
     env = _rabbitmq_environment(directory, port, distribution_port, mapper_port)
     definitions = directory / "definitions.json"
     definitions.write_text(json.dumps(_rabbitmq_definitions(virtual_hosts)))
@@ -215,6 +220,14 @@ def rabbitmq(directory: Path, *virtual_hosts: str) -> Iterator[tuple[Process, st
             yield process, f"amqp://guest:guest@{LOOPBACK}:{port}"
 
 
+def rabbitmqctl(server: Process, *command: str) -> None:
+    """Have a private RabbitMQ do something, as its operators would."""
+    program = rabbitmq_server().with_name("rabbitmqctl")
+    subprocess.run(
+        [program, "--node", RABBITMQ_NODE, *command], env=server.environment, capture_output=True, check=True
+    )
+
+
 def _rabbitmq_environment(
     directory: Path, port: int, distribution_port: int, mapper_port: int
 ) -> dict[str, str]:
@@ -223,7 +236,7 @@ def _rabbitmq_environment(
         "HOME": str(directory),
         "ERL_EPMD_ADDRESS": LOOPBACK,
         "ERL_EPMD_PORT": str(mapper_port),
-        "RABBITMQ_NODENAME": "private@localhost",
+        "RABBITMQ_NODENAME": RABBITMQ_NODE,
         "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(distribution_port),

@@ -17,6 +17,8 @@ from worker.state.gates import GATES, TIMED_GATES
 
 USED = "audience:quota"
 """By stream: until when it has used up its quota (Unix seconds), of each kind."""
+PROBE = 2
+"""What the script answers to a batch that probes a stream."""
 BURST_SECONDS = 0.1
 """How much of its quota a stream may take in advance. With batches of a tenth of a second at most,
 it takes 104 % in its worst five seconds, and a worker that wakes late wastes nothing."""
@@ -34,13 +36,14 @@ if text then
     known, gate = pcall(cjson.decode, text)
     if not known or type(gate) ~= 'table' or type(gate['until']) ~= 'number' then return {0, 'inf'} end
     if now < gate['until'] then return {0, tostring(gate['until'] - now)} end
+    if ARGV[5] == '0' then return {0, 'inf'} end
 end
 
 local used = redis.call('HMGET', KEYS[3], 'requests', 'records', 'bytes')
 local wait, after, uses = 0, 0, {}
 for kind = 1, 3 do
     local free = math.max(tonumber(used[kind] or '') or 0, now)
-    uses[kind] = free + ARGV[3 + 2 * kind] / ARGV[4 + 2 * kind]
+    uses[kind] = free + ARGV[4 + 2 * kind] / ARGV[5 + 2 * kind]
     wait = math.max(wait, free - now - burst)
     after = math.max(after, uses[kind] - now - burst)
 end
@@ -53,7 +56,7 @@ if gate then
     gate['until'], gate['probing'] = now + probe, true
     redis.call('HSET', KEYS[2], queue, cjson.encode(gate))
 end
-return {1, tostring(after)}
+return {gate and 2 or 1, tostring(after)}
 """
 """It begins with a command that a full Redis allows: what would empty it must not be stopped."""
 
@@ -71,7 +74,9 @@ class Answer(NamedTuple):
     admitted: bool
     wait: float
     """Seconds until there is a point in asking again: for this batch, or for the next one where this one
-    was admitted. Infinite where the stream is closed until it is resumed."""
+    was admitted. Infinite where the stream is closed until it is resumed, or may not be probed."""
+    is_probe: bool = False
+    """Whether what becomes of the batch decides about the stream's gate."""
 
 
 class Admission:
@@ -81,11 +86,11 @@ class Admission:
         self._clock = clock
         self._ask = redis.register_script(ASK)
 
-    def ask(self, stream: Stream, cost: Cost, quota: Quota) -> Answer:
+    def ask(self, stream: Stream, cost: Cost, quota: Quota, may_probe: bool = True) -> Answer:
         """May a batch of this size go now? Where yes, it counts as sent."""
         shares = (1, quota.requests, cost.records, quota.records, cost.bytes, quota.bytes)
         admitted, wait = self._ask(
             keys=[GATES, TIMED_GATES, f"{USED}:{stream.queue}"],
-            args=[stream.queue, self._clock(), PROBE_SECONDS, BURST_SECONDS, *shares],
+            args=[stream.queue, self._clock(), PROBE_SECONDS, BURST_SECONDS, int(may_probe), *shares],
         )
-        return Answer(bool(admitted), float(wait))
+        return Answer(bool(admitted), float(wait), is_probe=admitted == PROBE)

@@ -42,6 +42,15 @@ return gate['failures']
 """One failure more, unless the gate is closed already: what was on its way as it closed tells nothing new."""
 
 
+NOT_PROBED = """
+local text = redis.call('HGET', KEYS[1], ARGV[1])
+local known, gate = pcall(cjson.decode, text or '')
+if not known or type(gate) ~= 'table' or gate['probing'] ~= true then return end
+gate['until'], gate['probing'] = tonumber(ARGV[2]), false
+redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(gate))
+"""
+
+
 class Gate(NamedTuple):
     """A closed stream."""
 
@@ -83,6 +92,7 @@ class Gates:
         self._clock = clock
         self._jitter = jitter
         self._fail = redis.register_script(FAIL)
+        self._not_probed = redis.register_script(NOT_PROBED)
 
     def close(self, stream: Stream, reason: str) -> None:
         """Stop consuming the stream's queue until it is opened."""
@@ -102,6 +112,10 @@ class Gates:
     def succeeded(self, stream: Stream, pipe: Redis) -> None:
         """The stream took something: it flows, unless it is closed until somebody resumes it."""
         pipe.hdel(TIMED_GATES, stream.queue)
+
+    def not_probed(self, stream: Stream) -> None:
+        """There was nothing to put: where that was to probe the stream, the next batch may."""
+        self._not_probed(keys=[TIMED_GATES], args=[stream.queue, self._clock()])
 
     def open(self, stream: Stream) -> bool:
         """Let the stream flow. False where it already did."""

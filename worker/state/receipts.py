@@ -16,6 +16,12 @@ RECEIVED = "audience:received"
 CLAIMS = "audience:claims"
 LOST = "audience:lost"
 
+RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+    redis.call('DEL', KEYS[1])
+end
+"""
+
 
 class Standing(Enum):
     """What is known of an attempt that is about to be made."""
@@ -32,11 +38,15 @@ class Receipts:
         self._redis = redis
         self._keep_seconds = keep_seconds
         self._claim_seconds = claim_seconds
+        self._release = redis.register_script(RELEASE)
 
-    def begin(self, task_id: str, retries: int) -> Standing:
-        """Claim the attempt, unless it is done with or somebody else has it in hand."""
+    def begin(self, task_id: str, retries: int, claimant: str) -> Standing:
+        """Claim the attempt, unless it is done with or somebody else has it in hand.
+
+        Where this fails, the claim may be made all the same: `claimant` can release it.
+        """
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(self._key(task_id, retries, CLAIMS), 1, nx=True, ex=self._claim_seconds)
+            pipe.set(self._key(task_id, retries, CLAIMS), claimant, nx=True, ex=self._claim_seconds)
             pipe.exists(self._key(task_id, retries))
             claimed, issued = pipe.execute(raise_on_error=False)
         for answer in (claimed, issued):
@@ -45,20 +55,19 @@ class Receipts:
                 raise answer
         if issued:
             if claimed:
-                self.release(task_id, retries)
+                self._end_claim(task_id, retries, self._redis)
             return Standing.DONE
         return Standing.CLAIMED if claimed else Standing.ELSEWHERE
 
-    def release(self, task_id: str, retries: int, pipe: Redis | None = None) -> None:
-        """Whoever claimed the attempt does not make it, now or any more."""
-        redis = self._redis if pipe is None else pipe
-        redis.delete(self._key(task_id, retries, CLAIMS))
+    def release(self, task_id: str, retries: int, claimant: str) -> None:
+        """The attempt is not made by whoever claimed it, if it was this one."""
+        self._release(keys=[self._key(task_id, retries, CLAIMS)], args=[claimant])
 
     def issue(self, task_id: str, retries: int, pipe: Redis | None = None) -> None:
         """The attempt is done with: delivered, handed over to a retry, or a dead letter."""
         redis = self._redis if pipe is None else pipe
         redis.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
-        self.release(task_id, retries, pipe)
+        self._end_claim(task_id, retries, redis)
 
     def issued(self, task_id: str, retries: int) -> bool:
         """Whether the attempt was done with before."""
@@ -74,8 +83,11 @@ class Receipts:
         """A pool process died over this attempt; over how many of the message's by now."""
         key = f"{LOST}:{task_id}"
         with self._redis.pipeline() as pipe:
-            self.release(task_id, retries, pipe)
+            self._end_claim(task_id, retries, pipe)
             return int(pipe.incr(key).expire(key, self._keep_seconds).execute()[1])
+
+    def _end_claim(self, task_id: str, retries: int, redis: Redis) -> None:
+        redis.delete(self._key(task_id, retries, CLAIMS))
 
     def _key(self, task_id: str, retries: int, kind: str = RECEIPTS) -> str:
         return f"{kind}:{task_id}:{retries}"

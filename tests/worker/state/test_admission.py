@@ -24,8 +24,8 @@ def gates(redis, clock):
 
 @pytest.fixture
 def ask(state, stream):
-    def ask(cost=SMALL, quota=AMPLE, of=stream):
-        return state.admission.ask(of, cost, quota)
+    def ask(cost=SMALL, quota=AMPLE, of=stream, may_probe=True):
+        return state.admission.ask(of, cost, quota, may_probe)
 
     return ask
 
@@ -45,9 +45,9 @@ def test_a_stream_that_is_closed_until_resumed_has_nothing_to_wait_for(ask, gate
 def test_a_stream_that_is_closed_until_a_time_waits_for_what_is_left(ask, gates, stream, clock):
     gates.failed(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
     clock.advance(3)
-    admitted, wait = ask()
-    assert not admitted
-    assert wait == pytest.approx(CLOSED_FOR - 3, abs=0.001)
+    answer = ask()
+    assert not answer.admitted
+    assert answer.wait == pytest.approx(CLOSED_FOR - 3, abs=0.001)
 
 
 def test_an_operator_s_gate_goes_before_a_timed_one(ask, gates, stream, clock):
@@ -60,16 +60,27 @@ def test_an_operator_s_gate_goes_before_a_timed_one(ask, gates, stream, clock):
 def test_one_batch_probes_and_no_other_until_it_must_be_lost(ask, gates, stream, clock):
     gates.failed(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
     clock.advance(CLOSED_FOR)
-    assert ask().admitted
+    assert ask().is_probe
     assert gates.get(stream).probing
-    admitted, wait = ask()
-    assert not admitted
-    assert wait == pytest.approx(PROBE_SECONDS, abs=0.001)
+    answer = ask()
+    assert not answer.admitted
+    assert answer.wait == pytest.approx(PROBE_SECONDS, abs=0.001)
     clock.advance(PROBE_SECONDS - 0.01)
     assert not ask().admitted
     clock.advance(0.01)
     assert ask().admitted
     assert not ask().admitted
+
+
+def test_who_may_not_probe_waits_for_somebody_else_to(ask, gates, stream, clock):
+    gates.failed(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
+    clock.advance(CLOSED_FOR)
+    assert ask(may_probe=False) == Answer(admitted=False, wait=inf)
+    assert ask().is_probe
+
+
+def test_who_may_not_probe_may_send_to_a_stream_that_flows(ask):
+    assert ask(may_probe=False).admitted
 
 
 def test_a_probe_takes_its_share_of_the_quota_and_waits_for_it(ask, gates, stream, clock):
@@ -135,9 +146,9 @@ def test_an_idle_stream_s_first_batch_goes_at_once_and_idleness_saves_nothing_up
     quota = AMPLE._replace(bytes=1_000)
     clock.advance(3600)
     large = Cost(1, 2_000)
-    admitted, wait = ask(large, quota)
-    assert admitted
-    assert wait == pytest.approx(2 - BURST_SECONDS, abs=0.001)
+    answer = ask(large, quota)
+    assert answer.admitted
+    assert answer.wait == pytest.approx(2 - BURST_SECONDS, abs=0.001)
     assert not ask(large, quota).admitted
     clock.advance(3600)
     assert ask(large, quota).admitted

@@ -110,6 +110,22 @@ def succeed(gates, redis, stream):
         pipe.execute()
 
 
+def test_a_probe_that_did_not_take_place_leaves_it_to_the_next(exact, redis, stream, clock):
+    fail(exact, stream)
+    closed = exact.get(stream)
+    exact.not_probed(stream)
+    assert exact.get(stream) == closed
+    probing = closed._replace(until=clock.now + 40, probing=True)
+    redis.hset(TIMED_GATES, stream.queue, json.dumps(probing._asdict()))
+    exact.not_probed(stream)
+    assert exact.get(stream) == closed._replace(until=clock.now)
+
+
+def test_a_stream_that_flows_is_not_closed_by_what_did_not_probe_it(exact, stream):
+    exact.not_probed(stream)
+    assert exact.get(stream) is None
+
+
 def test_success_opens_a_timed_gate_and_the_next_failure_is_a_first_one(exact, redis, stream, clock):
     fail(exact, stream)
     probe(exact, stream, clock)

@@ -1,0 +1,114 @@
+"""Every stream at its own pace, over real workers. The figures are those of `benchmarks/flow`."""
+
+import os
+import signal
+from contextlib import ExitStack
+
+import pytest
+from firehose import error, fail
+from waiting import always, eventually
+
+POOL = 8
+SHARE = 6
+"""Of the processes, for one stream."""
+BATCHES = 20
+LONG = {"AUDIENCE_RETRY_BACKOFF": "600", "AUDIENCE_RETRY_BACKOFF_MAX": "600"}
+"""Seconds: a stream that fails is left alone for half a minute at least."""
+OTHER_REGION = "eu-west-1"
+
+
+@pytest.fixture
+def start(quiet_stack):
+    """Start a worker; it ends with the story."""
+    with ExitStack() as workers:
+
+        def start(concurrency, **env):
+            return workers.enter_context(quiet_stack.worker("--concurrency", str(concurrency), env=env))
+
+        yield start
+
+
+def send_batches(audience, number=BATCHES):
+    """Changes that become a batch each."""
+    for customer in range(number):
+        audience.stack.send(*audience.added(f"customer-{customer}"))
+
+
+def test_a_pause_and_its_end_count_in_every_worker(quiet_stack, start):
+    audience = quiet_stack.audience()
+    for _ in range(2):
+        start(concurrency=1)
+    send_batches(audience)
+    eventually(lambda: len(audience.received()) == BATCHES)
+
+    quiet_stack.state.gates.close(audience.stream, "operator")
+    send_batches(audience)
+    eventually(lambda: audience.waiting() == BATCHES)
+    assert always(lambda: len(audience.received()) == BATCHES, seconds=1)
+
+    quiet_stack.state.gates.open(audience.stream)
+    eventually(lambda: len(audience.received()) == 2 * BATCHES)
+
+
+def test_one_batch_finds_out_that_a_stream_fails_and_the_others_stay_in_the_broker(quiet_stack, start):
+    audience = quiet_stack.audience()
+    quiet_stack.firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    start(concurrency=1, **LONG)
+    send_batches(audience)
+    eventually(lambda: quiet_stack.state.gates.get(audience.stream))
+    # The retry of the first one waits behind them, or apart.
+    eventually(lambda: audience.waiting() >= BATCHES - 1)
+    assert always(lambda: audience.puts() == [1], seconds=1)
+
+    quiet_stack.state.gates.open(audience.stream)
+    # The first one waits for its retry.
+    eventually(lambda: len(audience.received()) == BATCHES - 1)
+
+
+def test_a_stream_that_does_not_answer_leaves_a_part_of_the_pool_to_others(quiet_stack, start, hanging):
+    silent, sound = quiet_stack.audience(), quiet_stack.audience()
+    quiet_stack.firehose.faults.append(fail(hanging, stream=silent.stream.name))
+    start(concurrency=POOL)
+    send_batches(silent)
+    eventually(lambda: len(silent.puts()) == SHARE)
+    send_batches(sound)
+    eventually(lambda: len(sound.received()) == BATCHES)
+    assert len(silent.puts()) == SHARE
+    hanging.wait.set()
+    eventually(lambda: len(silent.received()) == BATCHES)
+
+
+def test_a_stream_at_its_quota_waits_in_the_broker_and_others_do_not(quiet_stack, start):
+    slow, quick = quiet_stack.audience(stream_quota="1requests/s"), quiet_stack.audience()
+    for _ in range(2):
+        start(concurrency=1)
+    send_batches(slow)
+    send_batches(quick)
+    eventually(lambda: len(quick.received()) == BATCHES)
+    assert slow.waiting() > BATCHES / 2
+    eventually(lambda: len(slow.received()) > 1)
+
+
+def test_a_rate_limit_leaves_other_regions_alone_and_changes_while_the_worker_runs(quiet_stack, start):
+    limited, free = quiet_stack.audience(region=OTHER_REGION), quiet_stack.audience()
+    start(concurrency=1, AUDIENCE_RATE_LIMITS=f"{OTHER_REGION}=1/h")
+    send_batches(limited)
+    send_batches(free)
+    eventually(lambda: len(free.received()) == BATCHES)
+    eventually(lambda: (len(limited.received()), limited.waiting()) == (1, BATCHES - 1))
+    quiet_stack.caller.control.rate_limit(limited.stream.task, "1000/s")
+    eventually(lambda: len(limited.received()) == BATCHES)
+
+
+def test_a_worker_that_hangs_holds_no_stream(quiet_stack, start):
+    audience = quiet_stack.audience()
+    stuck = start(concurrency=1)
+    start(concurrency=1)
+    os.kill(stuck.pid, signal.SIGSTOP)
+    try:
+        send_batches(audience)
+        # RabbitMQ has sent a message to each of them, of the changes and of the stream.
+        eventually(lambda: len(audience.received()) >= BATCHES - 2)
+    finally:
+        os.kill(stuck.pid, signal.SIGCONT)
+    eventually(lambda: len(audience.received()) == BATCHES)

@@ -1,0 +1,205 @@
+"""What is RabbitMQ's own: how a message waits in it for its time, and what becomes of it in trouble."""
+
+import os
+import signal
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from firehose import FakeFirehose, refuse_once
+from kombu import Connection
+from load import Load
+from stack import Stack
+from waiting import eventually
+
+from worker.local import processes
+from worker.queues import waiting_queue
+from worker.rabbitmq_transport import Transport, copy_of
+
+on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+
+CUSTOMERS = [f"secretive-{number}" for number in range(12)]
+BACKOFF = {"AUDIENCE_RETRY_BACKOFF": "8", "AUDIENCE_RETRY_BACKOFF_MAX": "8"}
+SOON = {"AUDIENCE_RETRY_BACKOFF": "2", "AUDIENCE_RETRY_BACKOFF_MAX": "2", "AUDIENCE_RETRY_MAX": "100"}
+COUNTDOWN = 3
+LATE = 1
+"""Seconds: what waits comes back within as many of its time."""
+GRACE = 1
+"""Seconds for two tasks on a busy machine."""
+PATIENCE = 30
+"""Seconds without an arrival after which what is missing counts as lost."""
+RECORDS = 3000
+PER_MESSAGE = 5
+REFUSED = b'7"'
+"""How a customer ends whose record is refused once: at most one of five, so that the stream stays open."""
+CONCURRENCY = 2
+PLAIN_QUEUE = "somebodys-calls"
+CUTS = 2
+
+
+class Broker:
+    """A private RabbitMQ that is stopped and started again, and keeps its directory and its port."""
+
+    def __init__(self, directory):
+        self._directory, self._port = directory, processes.free_port()
+        self.start()
+
+    def start(self):
+        self._running = ExitStack()
+        server = processes.rabbitmq(self._directory, "quiet", port=self._port)
+        _, self.url = self._running.enter_context(server)
+
+    def stop(self):
+        self._running.close()
+
+
+@pytest.fixture
+def restartable(tmp_path, redis_url, rabbitmq_url):
+    """A RabbitMQ of the story's own, and a stack without a worker on it."""
+    broker = Broker(tmp_path)
+    try:
+        with FakeFirehose() as firehose:
+            stack = Stack(tmp_path, redis_url, firehose, databases=(2, 3), broker_url=f"{broker.url}/quiet")
+            stack.state.redis.flushdb()
+            stack.configure("main")
+            yield broker, stack
+    finally:
+        broker.stop()
+
+
+@on_rabbitmq
+def test_a_retry_waits_in_the_broker_and_outlives_its_worker(quiet_stack):
+    audience = quiet_stack.audience()
+    refused = [customer for customer in CUSTOMERS if customer.endswith(("1", "4", "7"))]
+    quiet_stack.firehose.faults += [refuse_once(customer.encode() + b'"') for customer in refused]
+    with quiet_stack.worker(env=BACKOFF) as worker:
+        for number in range(0, len(CUSTOMERS), 3):
+            quiet_stack.send(*audience.added(*CUSTOMERS[number : number + 3]))
+        eventually(lambda: len(audience.customers()) >= len(CUSTOMERS) - len(refused))
+        eventually(lambda: quiet_stack.state.counters.of(audience.stream).retrying)
+        assert not any(quiet_stack.inspect("scheduled").values())
+        os.kill(worker.pid, signal.SIGTERM)
+        eventually(lambda: not worker.is_running)
+    with quiet_stack.worker(env=BACKOFF):
+        eventually(lambda: quiet_stack.state.counters.of(audience.stream).delivered == len(CUSTOMERS))
+    assert sorted(audience.customers()) == sorted(CUSTOMERS)
+
+
+@on_rabbitmq
+def test_a_call_comes_back_at_its_time(quiet_stack):
+    audience = quiet_stack.audience()
+    with quiet_stack.worker():
+        sent_at = time.time()
+        quiet_stack.send(*audience.added("secretive-1"), countdown=COUNTDOWN)
+        eventually(lambda: held(quiet_stack, waiting_queue(2)) == 1)
+        eventually(lambda: held(quiet_stack, waiting_queue(1)) == 1)
+        eventually(audience.received)
+        assert COUNTDOWN < time.time() - sent_at < COUNTDOWN + LATE + GRACE
+    assert audience.customers() == ["secretive-1"]
+
+
+def test_a_message_comes_back_as_it_was_whatever_becomes_of_the_waiting_queue(rabbitmq_url):
+    with patient(f"{rabbitmq_url}/quiet") as connection, connection.channel() as channel:
+        channel.queue_declare(PLAIN_QUEUE, durable=True, auto_delete=False)
+        properties = {"correlation_id": "an-id", "priority": 3, "reply_to": "somebody", "delivery_mode": 2}
+        connection.Producer(channel).publish(
+            ["secretive"], PLAIN_QUEUE, headers={"x-own": 1}, compression="zstd", **properties
+        )
+        message = taken(channel)
+        original = content(message)
+        for _ in range(2):
+            assert message.channel.park(message, time.time() + 1)
+            message = taken(channel)
+            assert content(message) == original
+            assert message.properties.items() >= properties.items()
+            channel.queue_delete(waiting_queue(1))
+        message.ack()
+
+
+def test_rabbitmq_is_restarted(restartable):
+    broker, stack = restartable
+    with loaded(stack) as load:
+        eventually(lambda: stack.state.counters.of(load.audience.stream).retrying, every=0.001)
+        broker.stop()
+        waiting = stack.state.counters.of(load.audience.stream).retrying
+        with sending(load):
+            broker.start()
+    assert waiting
+    assert load.refusals
+    tell(load, "a restart", faults=1)
+
+
+@on_rabbitmq
+def test_connections_are_cut(quiet_stack, rabbitmq_server):
+    with loaded(quiet_stack) as load, sending(load):
+        for _ in range(CUTS):
+            arrived = load.arrived()
+            eventually(lambda arrived=arrived: load.arrived() > arrived, every=0.001)
+            processes.rabbitmqctl(rabbitmq_server, "close_all_connections", "--vhost", "quiet", "a story")
+    tell(load, f"connections cut {CUTS} times", faults=CUTS)
+
+
+@contextmanager
+def loaded(stack):
+    """A worker, and half a load on its way into a stream that refuses some of it at first.
+
+    Ends when all of it has arrived.
+    """
+    stack.caller.conf.broker_transport_options = {"confirm_publish": True}
+    stack.firehose.faults.append(refuse_once(REFUSED))
+    load = Load(stack.audience(), RECORDS, per_message=PER_MESSAGE)
+    options = ("--concurrency", str(CONCURRENCY), "--without-mingle")
+    with stack.worker(*options, env=SOON) as worker:
+        load.send(RECORDS // 2)
+        yield load
+        load.arrive(patience=PATIENCE)
+        eventually(lambda: stack.state.counters.of(load.audience.stream).delivered == RECORDS)
+        assert load.books().counts.accepted == RECORDS
+        assert worker.is_running
+
+
+@contextmanager
+def sending(load):
+    """The rest of the load is being sent, by a caller that sends again what it is not sure of."""
+    caller = threading.Thread(target=load.send)
+    caller.start()
+    try:
+        yield
+    finally:
+        caller.join()
+
+
+def tell(load, story, faults):
+    """Nothing is lost. What was unacknowledged comes again, but its receipt says that it is done with.
+
+    Only a batch that was partly refused has none, where its retry could not be sent.
+    """
+    print(f"{story}: {load.sent} sent, {load.lost} lost, {load.repeated} repeated, {load.refusals} refusals")
+    assert (load.sent, load.lost) == (RECORDS, 0)
+    assert load.repeated <= faults * CONCURRENCY * (PER_MESSAGE - 1)
+
+
+def patient(url):
+    """A connection over the worker's own transport."""
+    return Connection(url, transport=f"{Transport.__module__}:{Transport.__name__}")
+
+
+def content(message):
+    """What a message's sender has sent."""
+    copy = copy_of(message)
+    return copy.body, copy.properties
+
+
+def taken(channel):
+    """The next message of the plain queue."""
+    return channel.message_to_python(eventually(lambda: channel.basic_get(PLAIN_QUEUE)))
+
+
+def held(stack, queue):
+    """How many messages are in a queue and with nobody."""
+    with stack.caller.connection() as connection, connection.channel() as channel:
+        try:
+            return channel.queue_declare(queue, passive=True).message_count
+        except connection.channel_errors:
+            return 0
