@@ -77,8 +77,7 @@ class FlowControl:
             request.on_end = self._leave
             self._in_pool[queue].add(request.id)
             if self._is_full(queue):
-                self._full.add(queue)
-                self._consumer.stream_queues.hold(queue)
+                self._hold_while_full(queue)
         run(request)
 
     def rate_limits_changed(self) -> None:
@@ -112,6 +111,10 @@ class FlowControl:
         share = processes - processes // SHARED_FROM
         return share < processes and len(self._in_pool.get(queue, ())) >= share
 
+    def _hold_while_full(self, queue: str) -> None:
+        self._full.add(queue)
+        self._consumer.stream_queues.hold(queue)
+
     def _parks(self, message: Message) -> bool:
         """A message whose time has not come comes back when it has, where the broker can do that."""
         eta = message.headers.get("eta")
@@ -129,6 +132,7 @@ class FlowControl:
         """RabbitMQ sends messages ahead, before it hears that the stream has its share of the pool."""
         if not self._is_full(queue):
             return True
+        self._hold_while_full(queue)
         message.requeue()
         return False
 
