@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from worker.burial import Case, bury
+from worker.redis_steps import in_one_step
 from worker.state.receipts import Standing
 
 if TYPE_CHECKING:
@@ -118,10 +119,11 @@ class ForwarderTask(Task):  # type: ignore[misc]
             logger.warning("%s: the records moved, but nobody was told", type(error).__name__)
 
     def _enter_once(self, entries: Callable[[Redis], None]) -> None:
-        with self.app.state.redis.pipeline() as pipe:
+        def commands(pipe: Redis) -> None:
             self.app.state.receipts.issue(self.attempt, self.request.retries, pipe)
             entries(pipe)
-            pipe.execute()
+
+        in_one_step(self.app.state.redis, commands)
 
     def _has_receipt(self) -> bool:
         return self.app.state.receipts.issued(self.attempt, self.request.retries)

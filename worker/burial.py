@@ -7,9 +7,12 @@ acknowledged only afterwards, so its records are always somewhere.
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from redis import Redis
+
 from worker.errors import NotRegistered
 from worker.failures import Failure
 from worker.queues import Stream
+from worker.redis_steps import in_one_step
 from worker.state import State
 from worker.state.dead_letters import DeadLetter, Message
 
@@ -37,7 +40,8 @@ def discard(state: State, letter: DeadLetter) -> None:
     if not state.dead_letters.remove(letter):
         raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
     if letter.stream:
-        state.counters.discarded(letter.stream, letter.records)
+        stream, records = letter.stream, letter.records
+        in_one_step(state.redis, lambda pipe: state.counters.discarded(stream, records, pipe))
     state.alerts.resolve([letter.id])
 
 
@@ -45,7 +49,8 @@ def bury(state: State, case: Case) -> None:
     """Keep the message as a dead letter and tell the operators, both or neither, and once."""
     if state.dead_letters.holds(case.id):
         return
-    with state.redis.pipeline() as pipe:
+
+    def entries(pipe: Redis) -> None:
         state.dead_letters.store(
             pipe,
             case.id,
@@ -67,4 +72,5 @@ def bury(state: State, case: Case) -> None:
             dead_letter_id=case.id,
             pipe=pipe,
         )
-        pipe.execute()
+
+    in_one_step(state.redis, entries)

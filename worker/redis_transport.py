@@ -14,7 +14,6 @@ that it comes back at its time as that of a dead worker would, to whichever work
 """
 
 from bisect import bisect
-from contextlib import suppress
 from itertools import accumulate
 from time import monotonic, sleep, time
 from typing import Any
@@ -22,9 +21,10 @@ from typing import Any
 from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from kombu.utils.json import dumps, loads
-from redis.exceptions import ConnectionError, OutOfMemoryError
+from redis.exceptions import ConnectionError, OutOfMemoryError, ResponseError
 
 from worker.queues import is_stream_queue
+from worker.redis_steps import BEGIN
 
 WAIT = 0.02
 """Seconds between two looks at empty queues: a hundredth of a core, and 10 ms a message on average."""
@@ -93,6 +93,10 @@ end
 queues it is gone. kombu does both in a transaction, and a full Redis begins none."""
 
 
+PARK = f"{BEGIN} redis.call('ZADD', KEYS[1], 'XX', ARGV[1], ARGV[2])"
+PUSH = f"{BEGIN} redis.call('LPUSH', KEYS[1], ARGV[1])"
+
+
 class QoS(redis.QoS):  # type: ignore[misc]
     """Unacknowledged messages, which `TAKE` has noted already."""
 
@@ -125,16 +129,23 @@ class QoS(redis.QoS):  # type: ignore[misc]
     def park(self, delivery_tag: str, until: float) -> None:
         """Let a message go that is to come back at a time (Unix seconds)."""
         with self.channel.conn_or_acquire() as client:
-            client.zadd(self.unacked_index_key, {delivery_tag: until - self.visibility_timeout}, xx=True)
+            client.eval(PARK, 1, self.unacked_index_key, until - self.visibility_timeout, delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
 
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
         """Put back what is parked and what dead workers had taken, at its time.
 
-        A full Redis cannot note who does that; then later.
+        A full Redis cannot note who does that; then every worker does.
         """
-        with suppress(OutOfMemoryError):
-            super().restore_visible(*args, **kwargs)
+        try:
+            super().restore_visible(start, num, interval)
+        except OutOfMemoryError:
+            due = (time() - self.visibility_timeout, 0)
+            with self.channel.conn_or_acquire() as client:
+                for tag in client.zrange(
+                    self.unacked_index_key, *due, desc=True, byscore=True, offset=0, num=num
+                ):
+                    self.restore_by_tag(tag, client)
 
 
 class Question:
@@ -242,15 +253,20 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def park(self, message: virtual.Message, until: float) -> bool:
-        """Whether a message of this channel now waits in the broker until a time (Unix seconds).
-
-        If not, it is unacknowledged as before: a full Redis cannot note it.
-        """
-        try:
-            self.qos.park(message.delivery_tag, until)
-        except OutOfMemoryError:
-            return False
+        """Have a message of this channel wait in the broker until a time (Unix seconds). True: it does."""
+        self.qos.park(message.delivery_tag, until)
         return True
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        """Send a message. A full Redis takes retries: it holds the messages of which those are the rest."""
+        try:
+            super()._put(queue, message, **kwargs)
+        except OutOfMemoryError:
+            if not message.get("headers", {}).get("retries"):
+                raise
+            key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+            with self.conn_or_acquire() as client:
+                client.eval(PUSH, 1, key, dumps(message))
 
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:
         # What was in hand when a connection broke is acknowledged over it, and kombu's AttributeError
@@ -260,9 +276,14 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return super()._connparams(*args, **kwargs)
 
     def _queue_bind(self, *args: Any) -> None:
-        # A full Redis takes no binding, and a task's queue needs none: its messages go there by its name.
-        with suppress(OutOfMemoryError):
+        # A full Redis takes no binding, and none is needed: a task's messages go to their queue by its
+        # name, and what is for everybody goes to whoever listens. Older servers tell of it as of any
+        # other error in kombu's script.
+        try:
             super()._queue_bind(*args)
+        except ResponseError as error:
+            if not (isinstance(error, OutOfMemoryError) or "OOM" in str(error)):
+                raise
 
     def _size(self, queue: str) -> int:
         # Not in a transaction, as is kombu's: a full Redis begins none.

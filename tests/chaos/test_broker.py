@@ -6,12 +6,15 @@ from contextlib import contextmanager
 
 import pytest
 from chaos import FULL, RECORDS
+from firehose import refuse_once
 from kombu.exceptions import OperationalError
 from waiting import eventually
 
 FAULTS = 20 if FULL else 2
 ROOM = 20 * 2**20 if FULL else 4 * 2**20
 """Bytes until Redis is full."""
+SHORTAGE = ROOM // 64
+"""Bytes that must go before Redis is full no more."""
 AWAY = {"AUDIENCE_VISIBILITY_TIMEOUT": "10"}
 """Longer than Redis is away, so that nobody who has a batch in hand is taken for dead meanwhile."""
 
@@ -74,8 +77,11 @@ def cut_connections(stack):
 
 
 def test_redis_is_full(stack, load, start, tell):
-    """A closed stream's backlog fills Redis. Callers are refused; what was accepted is delivered."""
-    worker = start()
+    """A closed stream's backlog fills Redis. Callers are refused; what was accepted is delivered.
+
+    By a worker that begins with a full Redis, and has to send some records again.
+    """
+    first = start()
     stack.state.gates.close(load.audience.stream, "operator")
     load.only_once, load.bulky = True, True
     redis = stack.state.redis
@@ -90,10 +96,14 @@ def test_redis_is_full(stack, load, start, tell):
     with pytest.raises(OperationalError):
         while True:
             send_more(load)
+    assert first.stop() == 0
+    redis.config_set("maxmemory", redis.info("memory")["used_memory"] - SHORTAGE)
+    stack.firehose.faults.append(refuse_once(b'7"'))
+    worker = start()
     stack.state.gates.open(load.audience.stream)
     load.arrive()
     books = load.settle()
-    tell(load, f"maxmemory reached, {load.refusals} refusal")
+    tell(load, f"full Redis, restart, {load.refusals} refusal")
     assert worker.is_running
     assert (books.counts.accepted, books.counts.delivered) == (load.sent, load.sent)
 

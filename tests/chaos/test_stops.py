@@ -2,10 +2,11 @@
 
 import os
 import signal
+import threading
 
 import pytest
-from chaos import FULL, RECORDS
-from firehose import error, fail, refuse_share
+from chaos import CONCURRENCY, FULL, RECORDS
+from firehose import Answer, error, fail, refuse_share
 from waiting import eventually
 
 GRACE = 10.0
@@ -42,6 +43,20 @@ def test_sigterm_under_load(stack, load, start, tell):
     load.arrive()
     books = load.settle()
     tell(load, f"{STOPS} x SIGTERM")
+    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+
+
+def test_sigterm_while_firehose_does_not_answer(stack, load, start, tell):
+    """The worker waits for as long as a call may take, and the calls are made again by the next one."""
+    stack.firehose.faults.append(fail(Answer(wait=threading.Event()), times=CONCURRENCY))
+    worker = start(AUDIENCE_FIREHOSE_TIMEOUT="3", AUDIENCE_VISIBILITY_TIMEOUT="60")
+    load.send()
+    eventually(load.audience.puts)
+    stop(worker)
+    start()
+    load.arrive()
+    books = load.settle()
+    tell(load, "SIGTERM while calls hang", allowed=CONCURRENCY * load.per_message)
     assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
 
 

@@ -23,7 +23,11 @@ def start(quiet_stack):
     with ExitStack() as workers:
 
         def start(concurrency, **env):
-            return workers.enter_context(quiet_stack.worker("--concurrency", str(concurrency), env=env))
+            options = ("--concurrency", str(concurrency), "--without-mingle")
+            worker = workers.enter_context(quiet_stack.worker(*options, env=env))
+            # Stopping well has stories of its own.
+            workers.callback(worker.kill)
+            return worker
 
         yield start
 

@@ -8,6 +8,7 @@ import tasks.base
 import tasks.delivery
 import tasks.producers
 from schemas.settings import Configuration
+from tasks.delivery import DELIVERY_TASKS
 from worker.celery import app as real_app
 from worker.firehose.clients import Clients
 from worker.queues import CHANGES_QUEUE
@@ -113,3 +114,34 @@ def forward(worker):
         worker.run(CHANGES_QUEUE)
 
     return send
+
+
+@pytest.fixture
+def stream(connect, firehose):
+    firehose.create("travel")
+    return connect()
+
+
+@pytest.fixture
+def deliver(worker, stream):
+    """Enqueue a batch for the stream, and run everything that comes of it."""
+
+    def send(*records, run=True, queue=None, **options):
+        call = {
+            "configuration": stream.configuration,
+            "delivery_stream_name": stream.name,
+            "records": list(records),
+            "connection_ids": ["1-a"],
+            "audience_ids": [1],
+        }
+        worker.send(stream.task, call, queue=queue or stream.queue, **options)
+        if run:
+            worker.run(stream.queue)
+
+    return send
+
+
+@pytest.fixture
+def few_retries(monkeypatch, stream):
+    """Three, rather than hours of them."""
+    monkeypatch.setattr(DELIVERY_TASKS[stream.region], "max_retries", 3)

@@ -1,9 +1,11 @@
 """No moment at which a message is in neither its queue nor the list of what is in hand."""
 
+import time
+
 import pytest
 from kombu import Connection, Exchange, Queue
 from redis import Redis
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from worker.local import processes
 from worker.redis_transport import Question, Transport
@@ -42,8 +44,8 @@ def consume(connection, no_ack=False):
     return message
 
 
-def send(connection, text):
-    connection.Producer().publish(text, routing_key=QUEUE, declare=[CONSUMED])
+def send(connection, text, **options):
+    connection.Producer().publish(text, routing_key=QUEUE, declare=[CONSUMED], **options)
 
 
 def test_a_message_is_noted_as_it_is_taken(connection, server):
@@ -87,6 +89,24 @@ def test_a_full_redis_is_emptied_and_takes_back_what_it_gave(connection, server)
     assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
     consume(connection).ack()
     assert server.hlen("unacked") == 0
+
+
+@pytest.mark.parametrize(("until", "in_queue"), [(FAR_FUTURE, 0), (time.time(), 1)], ids=["waiting", "due"])
+def test_in_a_full_redis_a_message_is_parked_and_comes_back(connection, server, until, in_queue):
+    send(connection, "hello")
+    server.config_set("maxmemory", 1)
+    message = consume(connection)
+    assert message.channel.park(message, until)
+    message.channel.qos.restore_visible(interval=1)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (in_queue, 1 - in_queue)
+
+
+def test_a_full_redis_takes_retries_and_nothing_else(connection, server):
+    server.config_set("maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        send(connection, "new")
+    send(connection, "rest", headers={"retries": 1})
+    assert consume(connection).payload == "rest"
 
 
 def test_what_is_no_message_becomes_the_body_of_one(connection, server):

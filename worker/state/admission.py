@@ -13,6 +13,7 @@ from redis import Redis
 
 from worker.firehose.quotas import Quota
 from worker.queues import Stream
+from worker.redis_steps import BEGIN
 from worker.state.gates import GATES, TIMED_GATES
 
 USED = "audience:quota"
@@ -24,8 +25,9 @@ BURST_SECONDS = 0.1
 it takes 104 % in its worst five seconds, and a worker that wakes late wastes nothing."""
 PROBE_SECONDS = 40.0
 """Until another batch may probe, if nothing is heard of the first: above Firehose's longest answer."""
-ASK = """
-redis.call('HDEL', KEYS[3], '')
+ASK = (
+    BEGIN
+    + """
 local queue, now, probe, burst = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 if redis.call('HEXISTS', KEYS[1], queue) == 1 then return {0, 'inf'} end
 
@@ -58,7 +60,7 @@ if gate then
 end
 return {gate and 2 or 1, tostring(after)}
 """
-"""It begins with a command that a full Redis allows: what would empty it must not be stopped."""
+)
 
 
 class Cost(NamedTuple):

@@ -16,6 +16,7 @@ from redis import Redis
 from worker.errors import NotRegistered
 from worker.failures import Failure, severity
 from worker.queues import Stream
+from worker.redis_steps import in_one_step
 from worker.state.entries import entries
 
 ALERTS = "audience:alerts"
@@ -93,9 +94,14 @@ class Alerts:
             records=records,
             dead_letter_id=dead_letter_id,
         )
-        redis = self._redis if pipe is None else pipe
-        redis.lpush(ALERTS, json.dumps(asdict(alert)))
-        redis.ltrim(ALERTS, 0, MAX_ALERTS - 1)
+
+        def push(pipe: Redis) -> None:
+            pipe.lpush(ALERTS, json.dumps(asdict(alert))).ltrim(ALERTS, 0, MAX_ALERTS - 1)
+
+        if pipe is None:
+            in_one_step(self._redis, push)
+        else:
+            push(pipe)
 
     def is_quiet_about(self, stream: Stream) -> bool:
         """Whether this stream's trouble was told within 15 minutes. If not, it counts as told now."""
@@ -103,7 +109,9 @@ class Alerts:
 
     def is_quiet_about_all(self, subject: str) -> bool:
         """The same of what concerns no stream by itself."""
-        return not self._redis.set(f"{QUIET}:{subject}", 1, nx=True, ex=QUIET_SECONDS)
+        key = f"{QUIET}:{subject}"
+        (told,) = in_one_step(self._redis, lambda pipe: pipe.set(key, 1, nx=True, ex=QUIET_SECONDS))
+        return not told
 
     def all(self) -> list[Alert]:
         """Every alert, newest first."""
@@ -144,7 +152,8 @@ class Alerts:
 
     def _mark(self, identifiers: Sequence[str], state: AlertState) -> None:
         if identifiers:
-            self._redis.hset(STATES, mapping=dict.fromkeys(identifiers, str(state)))
+            marks = dict.fromkeys(identifiers, str(state))
+            in_one_step(self._redis, lambda pipe: pipe.hset(STATES, mapping=marks))
         self._forget_trimmed()
 
     def _forget_trimmed(self) -> None:

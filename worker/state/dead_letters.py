@@ -17,6 +17,7 @@ from redis import Redis
 from worker.errors import NotRegistered, OperatorError
 from worker.failures import AlertType, Failure
 from worker.queues import Stream
+from worker.redis_steps import in_one_step
 from worker.state.entries import entries, entry
 
 DEAD_LETTERS = "audience:dead-letters"
@@ -147,8 +148,10 @@ class DeadLetters:
 
     def remove(self, letter: DeadLetter) -> bool:
         """Forget a letter: it is in the broker again, or nobody wants it. False where it was gone."""
-        with self._redis.pipeline() as pipe:
-            return bool(pipe.hdel(DEAD_LETTERS, letter.id).hdel(MESSAGES, letter.id).execute()[0])
+        removed, _ = in_one_step(
+            self._redis, lambda pipe: pipe.hdel(DEAD_LETTERS, letter.id).hdel(MESSAGES, letter.id)
+        )
+        return bool(removed)
 
     def records_by_stream(self) -> Counter[Stream | None]:
         """How many records lie dead, of each stream and of none."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from worker.queues import Stream, is_stream_queue
+from worker.redis_steps import BEGIN, in_one_step
 from worker.state.entries import entry
 
 GATES = "audience:gates"
@@ -26,7 +27,9 @@ UNREADABLE = "unreadable"
 DOUBLINGS = 16
 """Of how long a gate is closed, while one failure follows the other."""
 
-FAIL = """
+FAIL = (
+    BEGIN
+    + """
 local text = redis.call('HGET', KEYS[1], ARGV[1])
 local now, known, gate = tonumber(ARGV[2]), pcall(cjson.decode, text or '')
 if not known or type(gate) ~= 'table' then gate = {since = ARGV[4]} end
@@ -39,16 +42,20 @@ gate['reason'], gate['probing'] = ARGV[3], false
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(gate))
 return gate['failures']
 """
+)
 """One failure more, unless the gate is closed already: what was on its way as it closed tells nothing new."""
 
 
-NOT_PROBED = """
+NOT_PROBED = (
+    BEGIN
+    + """
 local text = redis.call('HGET', KEYS[1], ARGV[1])
 local known, gate = pcall(cjson.decode, text or '')
 if not known or type(gate) ~= 'table' or gate['probing'] ~= true then return end
 gate['until'], gate['probing'] = tonumber(ARGV[2]), false
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(gate))
 """
+)
 
 
 class Gate(NamedTuple):
@@ -97,7 +104,7 @@ class Gates:
     def close(self, stream: Stream, reason: str) -> None:
         """Stop consuming the stream's queue until it is opened."""
         gate = {"reason": reason, "since": self._now()}
-        self._redis.hset(GATES, stream.queue, json.dumps(gate))
+        in_one_step(self._redis, lambda pipe: pipe.hset(GATES, stream.queue, json.dumps(gate)))
 
     def failed(self, stream: Stream, reason: str, first: float, longest: float) -> int:
         """The stream took little or nothing of a batch: close it for a while. How often it failed in a row.
@@ -119,8 +126,8 @@ class Gates:
 
     def open(self, stream: Stream) -> bool:
         """Let the stream flow. False where it already did."""
-        with self._redis.pipeline() as pipe:
-            return any(pipe.hdel(GATES, stream.queue).hdel(TIMED_GATES, stream.queue).execute())
+        queue = stream.queue
+        return any(in_one_step(self._redis, lambda pipe: pipe.hdel(GATES, queue).hdel(TIMED_GATES, queue)))
 
     def get(self, stream: Stream) -> Gate | None:
         """The stream's gate, or None where it flows."""

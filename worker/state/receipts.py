@@ -9,7 +9,8 @@ while its task still ran, or was sent twice. The one who begins first claims it.
 from enum import Enum
 
 from redis import Redis
-from redis.exceptions import OutOfMemoryError
+
+from worker.redis_steps import in_one_step
 
 RECEIPTS = "audience:receipts"
 RECEIVED = "audience:received"
@@ -45,14 +46,11 @@ class Receipts:
 
         Where this fails, the claim may be made all the same: `claimant` can release it.
         """
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(self._key(task_id, retries, CLAIMS), claimant, nx=True, ex=self._claim_seconds)
-            pipe.exists(self._key(task_id, retries))
-            claimed, issued = pipe.execute(raise_on_error=False)
-        for answer in (claimed, issued):
-            # A full Redis cannot note a claim. It must be emptied all the same.
-            if isinstance(answer, Exception) and not isinstance(answer, OutOfMemoryError):
-                raise answer
+        claim, receipt = self._key(task_id, retries, CLAIMS), self._key(task_id, retries)
+        claimed, issued = in_one_step(
+            self._redis,
+            lambda pipe: pipe.set(claim, claimant, nx=True, ex=self._claim_seconds).exists(receipt),
+        )
         if issued:
             if claimed:
                 self._end_claim(task_id, retries, self._redis)
@@ -76,15 +74,19 @@ class Receipts:
     def received_at(self, task_id: str, now: int) -> int:
         """When a message was first received (Unix seconds): the first `now` that is said of it."""
         key = f"{RECEIVED}:{task_id}"
-        self._redis.set(key, now, nx=True, ex=self._keep_seconds)
-        return int(self._redis.get(key) or now)
+        _, first = in_one_step(
+            self._redis, lambda pipe: pipe.set(key, now, nx=True, ex=self._keep_seconds).get(key)
+        )
+        return int(first)
 
     def lost(self, task_id: str, retries: int) -> int:
         """A pool process died over this attempt; over how many of the message's by now."""
         key = f"{LOST}:{task_id}"
-        with self._redis.pipeline() as pipe:
-            self._end_claim(task_id, retries, pipe)
-            return int(pipe.incr(key).expire(key, self._keep_seconds).execute()[1])
+        claim = self._key(task_id, retries, CLAIMS)
+        deaths, *_ = in_one_step(
+            self._redis, lambda pipe: pipe.incr(key).expire(key, self._keep_seconds).delete(claim)
+        )
+        return int(deaths)
 
     def _end_claim(self, task_id: str, retries: int, redis: Redis) -> None:
         redis.delete(self._key(task_id, retries, CLAIMS))

@@ -26,6 +26,7 @@ from worker.errors import InvalidSettings, NotRegistered
 from worker.firehose.quotas import Quota, region_quota, stated_quota
 from worker.firehose.regions import regions
 from worker.queues import Stream
+from worker.redis_steps import in_one_step
 from worker.state.credentials import Cipher
 from worker.state.entries import UNREADABLE
 
@@ -205,10 +206,12 @@ class Registry:
         self._snapshot = None
 
     def _load(self) -> Snapshot:
-        with self._redis.pipeline() as pipe:
-            version, raw_configurations, raw_connections = (
-                pipe.get(VERSION).hgetall(CONFIGURATIONS).hgetall(CONNECTIONS).execute()
-            )
+        version, *hashes = in_one_step(
+            self._redis, lambda pipe: pipe.get(VERSION).hgetall(CONFIGURATIONS).hgetall(CONNECTIONS)
+        )
+        raw_configurations, raw_connections = (
+            dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes
+        )
         configurations = _readable(ConfigurationSchema(), raw_configurations)
         connections = {
             identifier: connection

@@ -1,0 +1,109 @@
+"""A Redis that has no room left. What it holds is still delivered or kept, and that makes room."""
+
+import pytest
+from firehose import error, fail, refuse_once
+from redis import Redis
+from redis.exceptions import OutOfMemoryError
+
+from worker.burial import discard
+from worker.failures import AlertType, Failure
+from worker.firehose.quotas import Quota
+from worker.local import processes
+from worker.state.admission import Cost
+from worker.state.receipts import Standing
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with processes.redis(tmp_path_factory.mktemp("full")) as (_, url):
+        yield url
+
+
+@pytest.fixture
+def redis(url):
+    client = Redis.from_url(url, decode_responses=True)
+    client.config_set("maxmemory", 0)
+    client.flushall()
+    return client
+
+
+@pytest.fixture
+def fill(redis):
+    """Have Redis be full from now on."""
+
+    def limit():
+        redis.config_set("maxmemory", 1)
+        with pytest.raises(OutOfMemoryError):
+            redis.set("anything", 1)
+
+    return limit
+
+
+def test_a_batch_is_delivered_once_and_counted(deliver, fill, firehose, state, stream):
+    fill()
+    deliver("a", "b", task_id="one")
+    deliver("a", "b", task_id="one")
+    assert firehose.accepted("travel") == [b"a", b"b"]
+    assert state.counters.of(stream).delivered == 2
+    assert not state.redis.keys("audience:claims:*")
+
+
+def test_only_the_refused_are_sent_again(deliver, fill, firehose, state, stream):
+    fill()
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", "c")
+    assert firehose.accepted("travel") == [b"a", b"c", b"b"]
+    assert state.counters.of(stream).retrying == 0
+
+
+def test_a_failing_stream_is_left_alone(fill, state, stream):
+    fill()
+    assert [state.gates.failed(stream, "Service Unavailable", 0, 0) for _ in range(2)] == [1, 2]
+    ask = (stream, Cost(records=1, bytes=1), Quota(1, 1, 1))
+    assert state.admission.ask(*ask).is_probe
+    assert not state.admission.ask(*ask).admitted
+    state.gates.not_probed(stream)
+    assert state.gates.get(stream).is_tried(state.clock())
+
+
+def test_what_ends_for_good_is_kept_and_told(deliver, fill, firehose, state, stream):
+    fill()
+    firehose.faults.append(fail(error("AccessDeniedException", 400), times=1))
+    deliver("a")
+    (letter,), (alert,) = state.dead_letters.all(), state.alerts.all()
+    assert (letter.records, alert.dead_letter_id) == (1, letter.id)
+    assert state.gates.get(stream).until is None
+
+
+def test_deaths_over_a_message_are_counted(fill, state):
+    fill()
+    assert state.receipts.begin("one", 0, "me") is Standing.CLAIMED
+    assert [state.receipts.lost("one", 0) for _ in range(2)] == [1, 2]
+    assert state.receipts.begin("one", 0, "me") is Standing.CLAIMED
+
+
+def test_trouble_is_told(fill, state):
+    fill()
+    assert not state.alerts.is_quiet_about_all("memory")
+    assert state.alerts.is_quiet_about_all("memory")
+    state.alerts.raise_alert(Failure(AlertType.INTERNAL_SERVER_ERROR, "OutOfMemory", "nearly full"))
+    assert [alert.message for alert in state.alerts.all()] == ["nearly full"]
+
+
+def test_operators_close_and_open_streams(fill, state, stream):
+    fill()
+    state.gates.close(stream, "operator")
+    assert state.gates.get(stream).reason == "operator"
+    assert state.gates.open(stream)
+    assert state.gates.get(stream) is None
+
+
+def test_dead_letters_are_discarded(deliver, fill, firehose, state, stream):
+    firehose.faults.append(fail(error("AccessDeniedException", 400), times=1))
+    deliver("a")
+    fill()
+    (letter,) = state.dead_letters.all()
+    discard(state, letter)
+    assert not state.dead_letters.all()
+    assert state.counters.of(stream).discarded == 1
+    assert list(state.alerts.states().values()) == ["resolved"]

@@ -1,0 +1,44 @@
+"""What a full Redis must still do.
+
+A Redis at its `maxmemory` refuses each command that may take memory, and begins no transaction.
+But it stops no script that has written something already. What delivers or keeps what lies in
+a full Redis is what empties it, so it writes with scripts that begin with a write that is always
+allowed. What comes from callers does not: they are to be refused.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from redis import Redis
+from redis.client import Pipeline
+
+BEGIN = "redis.call('DEL', 'audience:nothing')\n"
+"""A write that a full Redis allows, and that changes nothing."""
+
+COMMANDS = (
+    BEGIN
+    + """
+local answers, at = {}, 1
+while at <= #ARGV do
+    local last = at + ARGV[at]
+    answers[#answers + 1] = redis.pcall(unpack(ARGV, at + 1, last))
+    at = last + 1
+end
+return answers
+"""
+)
+
+
+def in_one_step(redis: Redis, commands: Callable[[Pipeline], object]) -> list[Any]:
+    """Execute the commands that are put into a pipeline, as a transaction would. Returns Redis's own answers.
+
+    Raises the first `RedisError` among them; like a transaction, after all has been executed.
+    """
+    pipe = redis.pipeline()
+    commands(pipe)
+    parts = [part for arguments, _ in pipe.command_stack for part in (len(arguments), *arguments)]
+    answers: list[Any] = redis.eval(COMMANDS, 0, *parts)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
