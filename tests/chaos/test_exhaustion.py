@@ -84,16 +84,17 @@ def test_a_stream_that_takes_nothing_for_too_long_leaves_everything_dead(stack, 
 def test_a_replay_is_interrupted_and_continued(stack, load, start, tell, tmp_path):
     load.per_message = RECORDS // LETTERS
     exhaust(stack, load, start, retries=1)
-    letters = len(stack.state.dead_letters.all())
-    first = Process("replay", installed(REPLAY), tmp_path / "replay.log", stack.environment)
-    with first:
-        eventually(lambda: len(stack.state.dead_letters.all()) < letters, timeout=60, every=0.001)
-        os.kill(first.pid, signal.SIGINT)
-        eventually(lambda: not first.is_running)
-    left = len(stack.state.dead_letters.all())
-    assert 0 < left < letters
-    assert "give the command again to go on" in first.output()
-    second = subprocess.run(
+    letters = left = len(stack.state.dead_letters.all())
+    for end, says in ((signal.SIGINT, "give the command again to go on"), (signal.SIGKILL, "")):
+        broken = Process("replay", installed(REPLAY), tmp_path / f"{end.name}.log", stack.environment)
+        with broken:
+            eventually(lambda left=left: len(stack.state.dead_letters.all()) < left, timeout=60, every=0.001)
+            os.kill(broken.pid, end)
+            eventually(lambda process=broken: not process.is_running)
+        before, left = left, len(stack.state.dead_letters.all())
+        assert 0 < left < before
+        assert says in broken.output()
+    last = subprocess.run(
         installed(REPLAY),
         env=private_environment(stack.environment),
         cwd=ROOT,
@@ -101,8 +102,8 @@ def test_a_replay_is_interrupted_and_continued(stack, load, start, tell, tmp_pat
         text=True,
         check=True,
     )
-    assert f"replayed {left:,} dead letter" in second.stdout
+    assert f"replayed {left:,} dead letter" in last.stdout
     load.arrive()
     books = load.settle()
-    tell(load, f"{letters} dead letters, a replay of them interrupted")
+    tell(load, f"{letters} dead letters, a replay interrupted, and killed")
     assert (books.counts.delivered, books.dead) == (RECORDS, 0)
