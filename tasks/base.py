@@ -39,6 +39,8 @@ class ForwarderTask(Task):  # type: ignore[misc]
 
     abstract = True
     Request = "worker.requests:DiscreetRequest"
+    empties_redis = False
+    """Whether a full Redis has to take what is noted of it; what adds to one is refused."""
     throws = (Buried,)
     if TYPE_CHECKING:
         app: AudienceFirehose
@@ -123,7 +125,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             self.app.state.receipts.issue(self.attempt, self.request.retries, pipe)
             entries(pipe)
 
-        in_one_step(self.app.state.redis, commands)
+        in_one_step(self.app.state.redis, commands, even_if_full=self.empties_redis)
 
     def _has_receipt(self) -> bool:
         return self.app.state.receipts.issued(self.attempt, self.request.retries)
@@ -141,7 +143,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             raise
         except Exception as error:
             case = self.case(error, args, kwargs)
-            bury(self.app.state, case)
+            bury(self.app.state, case, even_if_full=self.empties_redis)
             self.after_burial(case, error)
             end = f"{case.failure.alert_type} ({case.failure.error_code}): dead letter {case.id}"
             raise Buried(end) from None

@@ -1,11 +1,13 @@
 """From a batch to Firehose: `audience.deliver.<region>`, one task a region."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from celery.exceptions import Reject, Retry, WorkerLostError
 from kombu.exceptions import OperationalError
 from redis import Redis
+from redis.exceptions import RedisError
 
 from tasks.base import REQUEUE_PAUSE, ForwarderTask
 from worker.burial import Case
@@ -18,7 +20,7 @@ from worker.firehose.creation import reconsidered
 from worker.firehose.put import Outcome, put
 from worker.firehose.regions import regions
 from worker.firehose.verdicts import FIREHOSE_ERRORS, verdict
-from worker.queues import Stream, delivery_task
+from worker.queues import Stream, delivery_task, is_stream_queue, stream_of
 from worker.requests import HIDDEN
 from worker.state.dead_letters import Message
 
@@ -32,12 +34,21 @@ class DeliveryTask(ForwarderTask):
     """Puts one batch. Celery retries it with what remains; what ends it for good becomes a dead letter."""
 
     abstract = True
+    empties_redis = True
     autoretry_for = (TransientError,)
     max_retries = environment().retry_max
     retry_backoff = environment().retry_backoff
     retry_backoff_max = environment().retry_backoff_max
     retry_jitter = True
     region: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task. If it ends without having asked Firehose, another batch may probe at once."""
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            if not getattr(self.request, "has_asked", False):
+                self._leave_probing_to_another()
 
     def deliver(self, stream: Stream, units: list[Unit]) -> None:
         """Put the units, unless this attempt is done with.
@@ -48,7 +59,6 @@ class DeliveryTask(ForwarderTask):
             time.sleep(REQUEUE_PAUSE)
             raise Reject("the stream is closed", requeue=True)
         if not self.begin():
-            self.app.state.gates.not_probed(stream)
             return
         try:
             outcome = self._put(stream, units)
@@ -128,6 +138,7 @@ class DeliveryTask(ForwarderTask):
             )
             raise PermanentError(Failure(AlertType.INVALID_CREDENTIALS, "UnknownConfiguration", advice))
         try:
+            self.request.has_asked = True
             return put(self.app.clients.get(configuration, stream.region), stream.name, units)
         except FIREHOSE_ERRORS as error:
             found = verdict(error)
@@ -142,12 +153,23 @@ class DeliveryTask(ForwarderTask):
     def _close_for_a_while(self, stream: Stream, failure: Failure) -> None:
         """What is to be delivered waits in the broker, until a single batch has found the stream well."""
         with self.bookkeeping():
+            if stream not in self.app.state.registry.snapshot().streams:
+                # Nobody consumes its queue any more, and nothing would ever probe it.
+                return
             self.request.failures_in_a_row = self.app.state.gates.failed(
                 stream,
                 failure.alert_type,
                 first=self.retry_backoff,
                 longest=min(self.retry_backoff_max, LONGEST_CLOSING),
+                message_id=self.request.id,
             )
+
+    def _leave_probing_to_another(self) -> None:
+        """Where this message was to probe the stream of the queue that it came from."""
+        if is_stream_queue(self.queue_consumed):
+            # Without Redis, the others wait until the probe must be lost.
+            with suppress(RedisError):
+                self.app.state.gates.not_probed(stream_of(self.queue_consumed), self.request.id)
 
     def _enter(self, stream: Stream, *, accepted: int = 0, refused: int = 0, waiting: int = 0) -> None:
         """Enter a finished attempt into the books, with its receipt."""

@@ -45,8 +45,11 @@ def discard(state: State, letter: DeadLetter) -> None:
     state.alerts.resolve([letter.id])
 
 
-def bury(state: State, case: Case) -> None:
-    """Keep the message as a dead letter and tell the operators, both or neither, and once."""
+def bury(state: State, case: Case, even_if_full: bool = False) -> None:
+    """Keep the message as a dead letter and tell the operators, both or neither, and once.
+
+    Raises `RedisError`, of a full Redis too unless it is to be `even_if_full`.
+    """
     if state.dead_letters.holds(case.id):
         return
 
@@ -73,4 +76,4 @@ def bury(state: State, case: Case) -> None:
             pipe=pipe,
         )
 
-    in_one_step(state.redis, entries)
+    in_one_step(state.redis, entries, even_if_full=even_if_full)

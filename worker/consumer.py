@@ -6,6 +6,7 @@ Celery logs such a message with its whole content and then drops it.
 import logging
 from collections.abc import Callable
 from functools import partial
+from time import time
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -22,6 +23,9 @@ from worker.state.dead_letters import FOREIGN, Message
 from worker.task_calls import is_task_call
 
 logger = logging.getLogger(__name__)
+
+PAUSE = 1.0
+"""Seconds until a message comes back that cannot be kept as a dead letter now."""
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
@@ -49,6 +53,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                     handle(message)
             except self.connection_errors:
                 raise
+            except RedisError as error:
+                # Nothing is wrong with the message. It is noted, and comes back.
+                logger.warning("%s: a message stays unacknowledged for now", type(error).__name__)
             except Exception as error:
                 self.on_decode_error(message, error)
 
@@ -87,7 +94,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             bury(self.app.state, case)
         except RedisError as error:
             logger.error("cannot keep it as a dead letter: %s; it goes back", type(error).__name__)
-            message.requeue()
+            # Not at once: what kept it from being buried lasts.
+            park = getattr(message.channel, "park", None)
+            if park is None or not park(message, time() + PAUSE):
+                message.requeue()
         else:
             message.ack()
 

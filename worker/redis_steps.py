@@ -15,9 +15,7 @@ from redis.client import Pipeline
 BEGIN = "redis.call('DEL', 'audience:nothing')\n"
 """A write that a full Redis allows, and that changes nothing."""
 
-COMMANDS = (
-    BEGIN
-    + """
+COMMANDS = """
 local answers, at = {}, 1
 while at <= #ARGV do
     local last = at + ARGV[at]
@@ -26,18 +24,30 @@ while at <= #ARGV do
 end
 return answers
 """
-)
 
 
-def in_one_step(redis: Redis, commands: Callable[[Pipeline], object]) -> list[Any]:
+def in_one_step(
+    redis: Redis, commands: Callable[[Pipeline], object], *, even_if_full: bool = True
+) -> list[Any]:
     """Execute the commands that are put into a pipeline, as a transaction would. Returns Redis's own answers.
 
     Raises the first `RedisError` among them; like a transaction, after all has been executed.
     """
     pipe = redis.pipeline()
     commands(pipe)
+    return _execute(redis, BEGIN + COMMANDS, pipe) if even_if_full else list(pipe.execute())
+
+
+def read_in_one_step(redis: Redis, commands: Callable[[Pipeline], object]) -> list[Any]:
+    """The same of commands that only read, for a Redis, too, that must not be written to."""
+    pipe = redis.pipeline()
+    commands(pipe)
+    return _execute(redis, COMMANDS, pipe)
+
+
+def _execute(redis: Redis, script: str, pipe: Pipeline) -> list[Any]:
     parts = [part for arguments, _ in pipe.command_stack for part in (len(arguments), *arguments)]
-    answers: list[Any] = redis.eval(COMMANDS, 0, *parts)
+    answers: list[Any] = redis.eval(script, 0, *parts)
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer

@@ -118,7 +118,7 @@ class DiscreetRequest(Request):  # type: ignore[misc]
         self.task.request_stack.push(self._context)
         try:
             case = self.task.case(error, tuple(args), kwargs)
-            bury(self._app.state, case)
+            bury(self._app.state, case, even_if_full=self.task.empties_redis)
             self.task.after_burial(case, error)
         finally:
             self.task.request_stack.pop()

@@ -13,7 +13,7 @@ from waiting import eventually
 FAULTS = 20 if FULL else 2
 ROOM = 20 * 2**20 if FULL else 4 * 2**20
 """Bytes until Redis is full."""
-SHORTAGE = ROOM // 64
+SHORTAGE = ROOM // 4
 """Bytes that must go before Redis is full no more."""
 AWAY = {"AUDIENCE_VISIBILITY_TIMEOUT": "10"}
 """Longer than Redis is away, so that nobody who has a batch in hand is taken for dead meanwhile."""
@@ -99,7 +99,7 @@ def test_redis_is_full(stack, load, start, tell):
     assert first.stop() == 0
     redis.config_set("maxmemory", redis.info("memory")["used_memory"] - SHORTAGE)
     stack.firehose.faults.append(refuse_once(b'7"'))
-    worker = start()
+    worker = start(mingles=True)
     stack.state.gates.open(load.audience.stream)
     load.arrive()
     books = load.settle()

@@ -5,12 +5,17 @@ from firehose import error, fail, refuse_once
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
-from worker.burial import discard
+from worker.burial import Case, bury, discard
 from worker.failures import AlertType, Failure
 from worker.firehose.quotas import Quota
 from worker.local import processes
+from worker.queues import CHANGES_QUEUE
 from worker.state.admission import Cost
+from worker.state.alerts import MAX_ALERTS
+from worker.state.dead_letters import Message
 from worker.state.receipts import Standing
+
+TROUBLE = Failure(AlertType.INTERNAL_SERVER_ERROR, "OutOfMemory", "nearly full")
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +91,35 @@ def test_trouble_is_told(fill, state):
     fill()
     assert not state.alerts.is_quiet_about_all("memory")
     assert state.alerts.is_quiet_about_all("memory")
-    state.alerts.raise_alert(Failure(AlertType.INTERNAL_SERVER_ERROR, "OutOfMemory", "nearly full"))
+    state.alerts.raise_alert(TROUBLE)
     assert [alert.message for alert in state.alerts.all()] == ["nearly full"]
+
+
+def test_what_would_fill_it_more_is_refused(fill, worker, state):
+    fill()
+    with pytest.raises(OutOfMemoryError):
+        bury(state, Case("one", Message("task", "queue", {}), TROUBLE, records=1))
+    worker.send("audience.forward", {"changes": [{"no": "change"}]})
+    worker.run_one(CHANGES_QUEUE)
+    assert len(worker.waiting(CHANGES_QUEUE)) == 1
+    assert not state.dead_letters.all()
+
+
+def test_operators_register_and_disconnect_streams(fill, connect, state):
+    fill()
+    stream = connect()
+    (identifier,) = state.registry.latest().connections_to(stream)
+    state.registry.disconnect(identifier)
+    assert not state.registry.latest().connections
+
+
+def test_operators_acknowledge_all_alerts(fill, redis, state):
+    with redis.pipeline() as pipe:
+        for _ in range(MAX_ALERTS):
+            state.alerts.raise_alert(TROUBLE, pipe=pipe)
+        pipe.execute()
+    fill()
+    assert state.alerts.acknowledge_all() == MAX_ALERTS
 
 
 def test_operators_close_and_open_streams(fill, state, stream):

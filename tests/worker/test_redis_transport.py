@@ -109,6 +109,25 @@ def test_a_full_redis_takes_retries_and_nothing_else(connection, server):
     assert consume(connection).payload == "rest"
 
 
+def test_a_full_redis_tells_of_its_queues_and_forgets_them(connection, server):
+    send(connection, "hello")
+    server.config_set("maxmemory", 1)
+    channel = connection.channel()
+    assert channel.queue_declare(QUEUE, passive=True).message_count == 1
+    assert channel.queue_purge(QUEUE) == 1
+    channel.queue_delete(QUEUE)
+    assert not server.exists(QUEUE)
+
+
+def test_what_was_taken_again_meanwhile_is_not_given_back(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+    message.channel.qos.restore_by_tag(message.delivery_tag, taken_by=time.time() - 60)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 1)
+    message.channel.qos.restore_by_tag(message.delivery_tag, taken_by=time.time() + 60)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+
+
 def test_what_is_no_message_becomes_the_body_of_one(connection, server):
     server.lpush(QUEUE, b"\xff{secretive")
     message = consume(connection)

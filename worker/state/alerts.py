@@ -152,8 +152,10 @@ class Alerts:
 
     def _mark(self, identifiers: Sequence[str], state: AlertState) -> None:
         if identifiers:
-            marks = dict.fromkeys(identifiers, str(state))
-            in_one_step(self._redis, lambda pipe: pipe.hset(STATES, mapping=marks))
+            in_one_step(
+                self._redis,
+                lambda pipe: [pipe.hset(STATES, identifier, str(state)) for identifier in identifiers],
+            )
         self._forget_trimmed()
 
     def _forget_trimmed(self) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError
 from redis import Redis
-from redis.client import Pipeline
 
 from schemas.checking import sentences
 from schemas.identities import Catalogue
@@ -26,13 +25,24 @@ from worker.errors import InvalidSettings, NotRegistered
 from worker.firehose.quotas import Quota, region_quota, stated_quota
 from worker.firehose.regions import regions
 from worker.queues import Stream
-from worker.redis_steps import in_one_step
+from worker.redis_steps import BEGIN, in_one_step, read_in_one_step
 from worker.state.credentials import Cipher
 from worker.state.entries import UNREADABLE
 
 CONFIGURATIONS = "audience:configurations"
 CONNECTIONS = "audience:connections"
 VERSION = "audience:registry:version"
+
+WRITE = (
+    BEGIN
+    + """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+redis.call('INCR', KEYS[1])
+return 1
+"""
+)
+"""An entry, unless somebody has written one since a version."""
 REFRESH_AFTER = 1.0
 """Seconds for which a snapshot is not compared with Redis."""
 
@@ -111,6 +121,8 @@ class Registry:
         self._catalogue = catalogue
         self._region_quotas = region_quotas
         self._monotonic = monotonic
+        self._configurations = _Reader(ConfigurationSchema())
+        self._connections = _Reader(ConnectionSchema())
         self._snapshot: Snapshot | None = None
         self._looked_at = 0.0
 
@@ -173,8 +185,7 @@ class Registry:
     def disconnect(self, identifier: str) -> Connection | None:
         """Remove a connection, and return it; None where it could not be read. Raises `NotRegistered`."""
         connection = self.snapshot().connections.get(identifier)
-        with self._redis.pipeline() as pipe:
-            removed, _ = pipe.hdel(CONNECTIONS, identifier).incr(VERSION).execute()
+        removed, _ = in_one_step(self._redis, lambda pipe: pipe.hdel(CONNECTIONS, identifier).incr(VERSION))
         self._snapshot = None
         if not removed:
             raise _no_connection(identifier)
@@ -195,27 +206,24 @@ class Registry:
 
     def _write(self, key: str, field: str, changed: Callable[[], dict[str, Any]]) -> None:
         """Write what `changed` makes of the latest registry; again, where somebody else was quicker."""
-
-        def write(pipe: Pipeline) -> None:
-            settings = changed()
-            pipe.multi()
-            pipe.hset(key, field, json.dumps(settings))
-            pipe.incr(VERSION)
-
-        self._redis.transaction(write, VERSION)
+        written = False
+        while not written:
+            version = self.latest().version or ""
+            text = json.dumps(changed())
+            written = bool(self._redis.eval(WRITE, 2, VERSION, key, version, field, text))
         self._snapshot = None
 
     def _load(self) -> Snapshot:
-        version, *hashes = in_one_step(
+        version, *hashes = read_in_one_step(
             self._redis, lambda pipe: pipe.get(VERSION).hgetall(CONFIGURATIONS).hgetall(CONNECTIONS)
         )
         raw_configurations, raw_connections = (
             dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes
         )
-        configurations = _readable(ConfigurationSchema(), raw_configurations)
+        configurations = self._configurations.readable(raw_configurations)
         connections = {
             identifier: connection
-            for identifier, connection in _readable(ConnectionSchema(), raw_connections).items()
+            for identifier, connection in self._connections.readable(raw_connections).items()
             if connection.configuration in configurations
         }
         routes: dict[int, tuple[Route, ...]] = {}
@@ -275,18 +283,33 @@ def _keep_secret_with_its_key(known: Configuration, given: dict[str, Any]) -> No
         raise InvalidSettings("access_key_id: another access key needs its own secret; give both")
 
 
-def _readable(schema: Schema, raw: dict[str, str]) -> dict[str, Any]:
-    """The entries that the schema takes."""
-    entries: dict[str, Any] = {}
-    for field, text in raw.items():
+class _Reader:
+    """Reads the entries of a hash, each only where it is not as it was the last time."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._texts: dict[str, str] = {}
+        self._entries: dict[str, Any] = {}
+
+    def readable(self, texts: dict[str, str]) -> dict[str, Any]:
+        """The entries that the schema takes."""
+        entries: dict[str, Any] = {}
+        for field, text in texts.items():
+            is_known = self._texts.get(field) == text
+            entry = self._entries.get(field) if is_known else self._entry(field, text)
+            if entry is not None:
+                entries[field] = entry
+        self._texts, self._entries = texts, entries
+        return entries
+
+    def _entry(self, field: str, text: str) -> Any:
         try:
             # A newer version may have written settings that this one does not know.
-            entries[field] = schema.load(json.loads(text), unknown=EXCLUDE)
+            return self._schema.load(json.loads(text), unknown=EXCLUDE)
         except (ValidationError, *UNREADABLE):
-            logger.error(
-                "the registry's entry %r cannot be read; store it again", re.sub(r"[^\w-]", "?", field)
-            )
-    return entries
+            name = re.sub(r"[^\w-]", "?", field)
+            logger.error("the registry's entry %r cannot be read; store it again", name)
+            return None
 
 
 def _audience_of(identifier: str) -> int:

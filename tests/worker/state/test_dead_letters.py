@@ -74,7 +74,7 @@ def test_where_the_letter_cannot_be_kept_no_alert_is_raised(state, letters, stre
         raise RedisConnectionError("gone")
 
     with monkeypatch.context() as broken, pytest.raises(RedisConnectionError):
-        broken.setattr(redis, "eval", refuse)
+        broken.setattr(type(redis.pipeline()), "execute", refuse)
         bury(state, case(stream))
     assert not state.alerts.all()
     assert not letters.all()

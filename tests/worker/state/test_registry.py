@@ -5,11 +5,13 @@ import logging
 
 import pytest
 
+from schemas.settings import ConnectionSchema
 from worker.environment import read
 from worker.errors import InvalidSettings, NotRegistered, SecretKeyError
 from worker.firehose.quotas import default_quota
 from worker.queues import Stream
 from worker.state import State
+from worker.state import registry as registry_module
 from worker.state.registry import CONFIGURATIONS, CONNECTIONS, REFRESH_AFTER
 
 KEY = {"access_key_id": "A" * 16, "secret_access_key": "secretive"}
@@ -127,6 +129,38 @@ def test_a_snapshot_is_read_again_only_where_something_has_changed(registry, rea
     first = reader.snapshot()
     clock.advance(REFRESH_AFTER)
     assert reader.snapshot() is first
+
+
+def test_only_what_has_changed_is_read_again(registry, reader, clock, monkeypatch):
+    connect(registry)
+    reader.snapshot()
+    connect(registry, audience_id=2)
+    clock.advance(REFRESH_AFTER)
+    loaded, load = [], ConnectionSchema.load
+
+    def noted(self, entry, **options):
+        loaded.append(entry["audience_id"])
+        return load(self, entry, **options)
+
+    monkeypatch.setattr(ConnectionSchema, "load", noted)
+    assert reader.snapshot().routes.keys() == {1, 2}
+    assert loaded == [2]
+
+
+def test_two_who_write_at_once_undo_nothing(registry, reader, monkeypatch):
+    identifier = connect(registry)
+    changed, writes = registry_module._changed, []
+
+    def meanwhile(*settings):
+        if not writes:
+            writes.append(identifier)
+            connect(reader, stream_quota="7requests/s")
+        return changed(*settings)
+
+    monkeypatch.setattr(registry_module, "_changed", meanwhile)
+    connect(registry, append_newline=False)
+    connection = registry.snapshot().connections[identifier]
+    assert (connection.stream_quota, connection.append_newline) == ("7requests/s", False)
 
 
 def test_who_writes_sees_it_at_once(registry):
