@@ -15,9 +15,11 @@ import fakeredis  # noqa: E402
 import pytest  # noqa: E402
 from clock import Clock  # noqa: E402
 from cryptography.fernet import Fernet  # noqa: E402
+from redis import Redis  # noqa: E402
 
 from schemas.identities import Catalogue  # noqa: E402
 from worker.environment import read  # noqa: E402
+from worker.local import processes  # noqa: E402
 from worker.queues import Stream  # noqa: E402
 from worker.state import State  # noqa: E402
 
@@ -42,6 +44,22 @@ def redis_server():
 @pytest.fixture
 def redis(redis_server):
     return fakeredis.FakeRedis(server=redis_server, decode_responses=True)
+
+
+@pytest.fixture(scope="session")
+def real_redis_url(tmp_path_factory):
+    """A real server, for what fakeredis does not know. One test at a time."""
+    with processes.redis(tmp_path_factory.mktemp("redis")) as (_, url):
+        yield url
+
+
+@pytest.fixture
+def real_redis(real_redis_url):
+    """An empty one, with room."""
+    client = Redis.from_url(real_redis_url, decode_responses=True)
+    client.config_set("maxmemory", 0)
+    client.flushall()
+    return client
 
 
 @pytest.fixture

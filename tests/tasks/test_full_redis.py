@@ -2,13 +2,11 @@
 
 import pytest
 from firehose import error, fail, refuse_once
-from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from worker.burial import Case, bury, discard
 from worker.failures import AlertType, Failure
 from worker.firehose.quotas import Quota
-from worker.local import processes
 from worker.queues import CHANGES_QUEUE
 from worker.state.admission import Cost
 from worker.state.alerts import MAX_ALERTS
@@ -18,18 +16,9 @@ from worker.state.receipts import Standing
 TROUBLE = Failure(AlertType.INTERNAL_SERVER_ERROR, "OutOfMemory", "nearly full")
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with processes.redis(tmp_path_factory.mktemp("full")) as (_, url):
-        yield url
-
-
 @pytest.fixture
-def redis(url):
-    client = Redis.from_url(url, decode_responses=True)
-    client.config_set("maxmemory", 0)
-    client.flushall()
-    return client
+def redis(real_redis):
+    return real_redis
 
 
 @pytest.fixture
@@ -63,9 +52,10 @@ def test_only_the_refused_are_sent_again(deliver, fill, firehose, state, stream)
 
 def test_a_failing_stream_is_left_alone(fill, state, stream):
     fill()
-    assert [state.gates.failed(stream, "Service Unavailable", 0, 0) for _ in range(2)] == [1, 2]
-    ask = (stream, Cost(records=1, bytes=1), Quota(1, 1, 1))
-    assert state.admission.ask(*ask).is_probe
+    ask = (stream, Cost(records=1, bytes=1), Quota(1000, 1000, 1000))
+    for failures in 1, 2:
+        assert state.gates.failed(stream, "Service Unavailable", 0, 0) == failures
+        assert state.admission.ask(*ask).is_probe
     assert not state.admission.ask(*ask).admitted
     state.gates.not_probed(stream)
     assert state.gates.get(stream).is_tried(state.clock())

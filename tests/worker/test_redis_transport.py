@@ -4,10 +4,8 @@ import time
 
 import pytest
 from kombu import Connection, Exchange, Queue
-from redis import Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
-from worker.local import processes
 from worker.redis_transport import Question, Transport
 
 QUEUE = "queue"
@@ -15,23 +13,14 @@ FAR_FUTURE = 2**40
 CONSUMED = Queue(QUEUE, routing_key=QUEUE)
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with processes.redis(tmp_path_factory.mktemp("transport")) as (_, url):
-        yield url
+@pytest.fixture
+def server(real_redis):
+    return real_redis
 
 
 @pytest.fixture
-def server(url):
-    client = Redis.from_url(url)
-    client.config_set("maxmemory", 0)
-    client.flushall()
-    return client
-
-
-@pytest.fixture
-def connection(url, server):
-    with Connection(url, transport=Transport) as connection:
+def connection(real_redis_url, server):
+    with Connection(real_redis_url, transport=Transport) as connection:
         yield connection
 
 
@@ -161,10 +150,12 @@ def test_what_is_hardly_a_message_can_be_taken_given_back_and_restored(connectio
     assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 0)
 
 
-def test_a_message_goes_back_to_where_it_came_from_whatever_exchange_it_was_sent_to(connection, server, url):
+def test_a_message_goes_back_to_where_it_came_from_whatever_exchange_it_was_sent_to(
+    connection, server, real_redis_url
+):
     events = Exchange("events", type="topic")
     bound = Queue(QUEUE, events, routing_key="audience.#")
-    with Connection(url, transport=Transport) as caller:
+    with Connection(real_redis_url, transport=Transport) as caller:
         caller.Producer().publish("hello", exchange=events, routing_key="audience.member", declare=[bound])
     server.delete("_kombu.binding.events")
     consume(connection).requeue()
