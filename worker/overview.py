@@ -108,9 +108,14 @@ def overview(state: State, queue_lengths: QueueLengths) -> Overview:
     # Not those that only failed: nothing tries them any more, so that would never end.
     unregistered = {stream_of(queue) for queue, gate in gates.items() if gate.until is None}
     unregistered |= {stream for stream in dead if stream}
-    unregistered |= {stream for stream in state.counters.streams() if state.counters.of(stream).in_hand}
+    counted = state.counters.streams()
+    asked = connections.keys() | unregistered | counted
+    lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in asked)])
+    # The books alone would not do: what was delivered twice hides as much that is left.
+    unregistered |= {
+        stream for stream in counted if lengths.get(stream.queue) or state.counters.of(stream).in_hand
+    }
     streams = sorted(connections.keys() | unregistered)
-    lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in streams)])
     rows = [
         StreamStatus(
             stream=stream,

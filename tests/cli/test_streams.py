@@ -223,6 +223,15 @@ def test_status_says_that_a_failing_stream_is_being_tried(operator, state, clock
     assert "; one batch tries it" in operator.runs("status").stdout
 
 
+def test_a_stream_without_connections_has_no_gate_any_more(operator, state, failing):
+    second = operator.connects(8)
+    (first,) = set(state.registry.latest().connections) - {second}
+    operator.runs("disconnect", first)
+    assert state.gates.get(STREAM)
+    operator.runs("disconnect", second)
+    assert not state.gates.all()
+
+
 def test_status_shows_a_stream_whose_gate_somebody_spoilt(operator, state):
     operator.connects()
     state.redis.hset(GATES, STREAM.queue, "spoilt")

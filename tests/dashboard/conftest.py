@@ -121,7 +121,7 @@ def eventful(place):
     disconnected = Stream("main", "us-east-1", "disconnected")
     spiteful = Stream("main", "us-east-1", SPITEFUL_NAME)
     state.counters.accepted(disconnected, 3)
-    state.gates.failed(failing, AlertType.INTERNAL_SERVER_ERROR, first=7200, longest=7200)
+    state.gates.failed(failing, AlertType.INTERNAL_SERVER_ERROR, first=600, longest=600)
     state.gates.failed(tried, AlertType.INTERNAL_SERVER_ERROR, first=0, longest=0)
     state.counters.delivered(flowing, accepted=1234, refused=5)
     state.counters.skipped({(flowing, Skip.ANONYMOUS): 7, (None, Skip.NO_CONNECTION): 40})

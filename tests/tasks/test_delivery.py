@@ -13,6 +13,7 @@ from worker.environment import read
 from worker.firehose.clients import Clients
 from worker.firehose.regions import rate_limits, regions
 from worker.requests import DEATHS_ALLOWED
+from worker.state.admission import Cost
 
 DEFAULTS = read({})
 
@@ -166,6 +167,101 @@ def test_a_probe_that_is_half_accepted_opens_the_stream(worker, deliver, firehos
     worker.run_one(stream.queue)
     assert firehose.accepted("travel") == [b"a"]
     assert state.gates.get(stream) is None
+
+
+@pytest.fixture
+def probe(state, stream, clock):
+    """Have a message be the one that probes the stream after it failed, or find that it may not be."""
+
+    def begin(task_id):
+        if not state.gates.get(stream):
+            state.gates.failed(stream, "500", first=1, longest=1)
+            clock.advance(1)
+        quota = state.registry.snapshot().quota(stream)
+        return state.admission.ask(stream, Cost(1, 1), quota, message_id=task_id).is_probe
+
+    return begin
+
+
+@pytest.fixture
+def run_one(worker, stream):
+    """Run the stream's next message."""
+    return lambda: worker.run_one(stream.queue)
+
+
+@pytest.fixture
+def failures(state, stream):
+    """How often the stream has failed in a row."""
+    return lambda: state.gates.get(stream).failures
+
+
+def test_only_the_probe_s_failure_counts(run_one, probe, deliver, firehose, failures):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=2))
+    deliver("a", run=False, task_id="late")
+    deliver("b", run=False, task_id="one")
+    assert probe("one")
+    run_one()
+    assert failures() == 1
+    run_one()
+    assert failures() == 2
+
+
+def test_while_another_copy_of_a_probe_is_run_another_batch_may_probe(worker, probe, deliver, state, stream):
+    state.receipts.begin("one", 0, "a worker that was killed")
+    assert probe("one")
+    deliver("a", run=False, task_id="one")
+    worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 1
+    assert probe("two")
+
+
+def test_after_a_probe_that_had_been_delivered_before_another_batch_may_probe(
+    probe, deliver, firehose, stream
+):
+    deliver("a", task_id="one")
+    assert probe("one")
+    deliver("a", task_id="one")
+    assert len(puts(firehose)) == 1
+    assert probe("two")
+
+
+def test_after_a_probe_that_was_no_delivery_another_batch_may_probe(worker, probe, stream, state):
+    assert probe("one")
+    worker.send(stream.task, {}, queue=stream.queue, task_id="one")
+    worker.run(stream.queue)
+    assert len(state.dead_letters.all()) == 1
+    assert probe("two")
+
+
+def test_after_a_probe_that_could_not_look_into_the_registry_another_batch_may_probe(
+    run_one, probe, deliver, state, monkeypatch
+):
+    def away():
+        raise RedisError
+
+    assert probe("one")
+    deliver("a", run=False, task_id="one")
+    with monkeypatch.context() as outage:
+        outage.setattr(state.registry, "snapshot", away)
+        run_one()
+    assert probe("two")
+
+
+def test_a_message_that_is_not_the_probe_leaves_it_to_the_probe(probe, deliver, stream):
+    deliver("a", task_id="late")
+    assert probe("one")
+    deliver("a", task_id="late")
+    assert not probe("two")
+
+
+def test_a_stream_that_was_disconnected_meanwhile_has_no_gate(worker, deliver, firehose, state, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    deliver("a", run=False)
+    state.registry.disconnect(*state.registry.snapshot().connections)
+    worker.run_one(stream.queue)
+    assert len(puts(firehose)) == 1
+    assert not state.gates.all()
+    assert len(worker.waiting(stream.queue)) == 1
 
 
 def test_a_few_refused_records_do_not_close_the_stream(worker, deliver, firehose, state, stream):

@@ -6,12 +6,14 @@ from urllib.parse import parse_qs
 
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.loaders import JSONFileLoader
 from cryptography.fernet import Fernet
 from firehose import FakeFirehose, error, fail
 
 from schemas.settings import Configuration
 from worker.environment import read
 from worker.errors import SecretKeyError
+from worker.firehose import clients as module
 from worker.firehose.clients import Clients
 from worker.state import State
 from worker.state.credentials import Cipher
@@ -167,6 +169,27 @@ def test_a_forgotten_client_is_made_anew_and_another_configuration_s_is_kept(cli
     clients.forget("main", "us-east-1")
     assert clients.get(configuration, "us-east-1") is not first
     assert clients.get(other, "us-east-1") is kept
+
+
+def test_the_least_recently_used_clients_give_way(clients, monkeypatch):
+    monkeypatch.setattr(module, "MOST_CLIENTS", 2)
+    used, unused, new = map(Configuration, ("used", "unused", "new"))
+    kept, gone = clients.get(used, "us-east-1"), clients.get(unused, "us-east-1")
+    assert clients.get(used, "us-east-1") is kept
+    clients.get(new, "us-east-1")
+    assert clients.get(used, "us-east-1") is kept
+    assert clients.get(unused, "us-east-1") is not gone
+
+
+def test_what_botocore_knows_of_aws_is_read_once(clients, monkeypatch):
+    read = []
+    load = JSONFileLoader.load_file
+    monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: read.append(path) or load(self, path))
+    clients.get(Configuration("first"), "us-east-1")
+    assert any("firehose" in path for path in read)
+    read.clear()
+    clients.get(Configuration("second"), "us-east-1")
+    assert not read
 
 
 def test_a_rotated_key_still_opens_a_stored_secret(redis, firehose):

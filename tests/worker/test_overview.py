@@ -172,6 +172,31 @@ def test_a_disconnected_stream_with_records_left_is_not_forgotten(state, stream)
     assert (row.stream, row.connection_ids, row.in_broker) == (stream, (), 3)
 
 
+def test_a_disconnected_stream_is_shown_while_its_queue_holds_something_whatever_the_books_say(state, stream):
+    state.counters.accepted(stream, 3)
+    # The first batch was delivered twice, and the second waits.
+    state.counters.delivered(stream, accepted=4)
+    state.registry.disconnect(*state.registry.snapshot().connections)
+
+    (row,) = overview(state, lambda queues: nothing_waits(queues) | {stream.queue: 1}).rows
+
+    assert (row.stream, row.state, row.waiting) == (stream, StreamState.NOT_CONNECTED, 1)
+    assert not overview(state, nothing_waits).rows
+
+
+def test_a_disconnected_stream_is_not_held_to_have_left_something_by_a_broker_that_is_away(state, stream):
+    def nobody_there(queues):
+        raise OperationalError("away")
+
+    left = stream._replace(name="left")
+    for delivered, gone in (3, stream), (2, left):
+        state.counters.accepted(gone, 3)
+        state.counters.delivered(gone, accepted=delivered)
+    state.registry.disconnect(*state.registry.snapshot().connections)
+
+    assert [row.stream for row in overview(state, nobody_there).rows] == [left]
+
+
 def test_a_disconnected_stream_neither_pauses_nor_fails(state, stream):
     paused = stream._replace(name="paused")
     state.registry.disconnect(*state.registry.snapshot().connections)

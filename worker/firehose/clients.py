@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5
 """Seconds."""
+MOST_CLIENTS = 256
+"""That a process keeps, at a quarter of a megabyte each. One more replaces the least recently used."""
 
 CONFIG = Config(
     # Celery owns the retries: with botocore's own the two would multiply.
@@ -46,15 +48,22 @@ class Clients:
     def __init__(self, cipher: Cipher, read_timeout: int = FIREHOSE_TIMEOUT) -> None:
         self._cipher = cipher
         self._config = CONFIG.merge(Config(read_timeout=read_timeout))
+        # By when they were used, the latest last.
         self._clients: dict[tuple[Configuration, str], FirehoseClient] = {}
+        # What AWS's services are like takes 8 MB to know, and is the same for all.
+        self._loader = botocore.session.Session().get_component("data_loader")
 
     def get(self, configuration: Configuration, region: str) -> "FirehoseClient":
         """The client for this configuration in this region. Raises `EndpointError` and `SecretKeyError`."""
         key = configuration, region
-        if key not in self._clients:
+        client = self._clients.pop(key, None)
+        if client is None:
             self.forget(configuration.name, region)
-            self._clients[key] = self._make(configuration, region)
-        return self._clients[key]
+            client = self._make(configuration, region)
+        self._clients[key] = client
+        if len(self._clients) > MOST_CLIENTS:
+            del self._clients[next(iter(self._clients))]
+        return client
 
     def forget(self, configuration_name: str, region: str) -> None:
         """Drop the client, and with it its credentials: they have expired or have been replaced."""
@@ -77,7 +86,10 @@ class Clients:
             session.set_credentials(configuration.access_key_id, secret)
         if configuration.role_arn:
             session._credentials = _role_credentials(session, configuration, region, self._config)  # type: ignore[attr-defined]
-        return boto3.Session(botocore_session=session)
+        made = boto3.Session(botocore_session=session)
+        # Only now: boto3 adds to the search path of the one it finds, each time.
+        session.register_component("data_loader", self._loader)
+        return made
 
 
 def _role_credentials(

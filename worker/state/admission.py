@@ -1,9 +1,9 @@
 """Whether a batch may go to its stream now: the stream's gate, and its quota in the whole fleet.
 
-The quota is what Firehose allows a stream, whoever sends. It is kept as the time until which
-what was admitted has used it up: one for requests, records and bytes each (the generic cell
-rate algorithm). All is one script, so that it costs one question a batch and no two workers
-take the same share.
+The quota is what Firehose allows a stream, whoever sends. What was admitted is kept as a level
+that falls at the quota's pace: one for requests, records and bytes each (a leaky bucket), and
+the time at which they were as high. So a quota that is changed counts at once. All is one script,
+so that it costs one question a batch and no two workers take the same share.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from redis import Redis
 from worker.firehose.quotas import Quota
 from worker.queues import Stream
 from worker.redis_steps import BEGIN
-from worker.state.gates import GATES, TIMED_GATES
+from worker.state.gates import FURTHEST, GATES, TIMED_GATES
 
 USED = "audience:quota"
-"""By stream: until when it has used up its quota (Unix seconds), of each kind."""
+"""By stream: what it has used of its quota, of each kind, and when that was so (Unix seconds)."""
 PROBE = 2
 """What the script answers to a batch that probes a stream."""
 BURST_SECONDS = 0.1
@@ -25,10 +25,14 @@ BURST_SECONDS = 0.1
 it takes 104 % in its worst five seconds, and a worker that wakes late wastes nothing."""
 PROBE_SECONDS = 40.0
 """Until another batch may probe, if nothing is heard of the first: above Firehose's longest answer."""
+CLOCKS_DIFFER = 60.0
+"""Seconds. What was used at a time further away was noted by a clock that has been put back since."""
 ASK = (
     BEGIN
     + """
-local queue, now, probe, burst = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local queue, message_id, may_probe, now = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
+local probe, burst, furthest, clocks_differ = unpack(ARGV, 5, 8)
+local first_share = 9
 if redis.call('HEXISTS', KEYS[1], queue) == 1 then return {0, 'inf'} end
 
 local text = redis.call('HGET', KEYS[2], queue)
@@ -37,25 +41,33 @@ if text then
     local known
     known, gate = pcall(cjson.decode, text)
     if not known or type(gate) ~= 'table' or type(gate['until']) ~= 'number' then return {0, 'inf'} end
-    if now < gate['until'] then return {0, tostring(gate['until'] - now)} end
-    if ARGV[5] == '0' then return {0, 'inf'} end
+    local left = gate['until'] - now
+    if left > 0 and left <= tonumber(furthest) then return {0, tostring(left)} end
+    if not may_probe then return {0, 'inf'} end
 end
 
-local used = redis.call('HMGET', KEYS[3], 'requests', 'records', 'bytes')
-local wait, after, uses = 0, 0, {}
+local used = redis.call('HMGET', KEYS[3], 'used_requests', 'used_records', 'used_bytes', 'used_at')
+local used_at = tonumber(used[4] or '') or now
+if used_at > now + clocks_differ then
+    used_at = now
+    redis.call('HSET', KEYS[3], 'used_at', ('%.6f'):format(now))
+end
+local ahead, passed = math.max(used_at - now, 0), math.max(now - used_at, 0)
+local wait, after = 0, 0
 for kind = 1, 3 do
-    local free = math.max(tonumber(used[kind] or '') or 0, now)
-    uses[kind] = free + ARGV[4 + 2 * kind] / ARGV[5 + 2 * kind]
-    wait = math.max(wait, free - now - burst)
-    after = math.max(after, uses[kind] - now - burst)
+    local cost, quota = unpack(ARGV, first_share + 2 * (kind - 1))
+    local level = math.max((tonumber(used[kind] or '') or 0) - passed * quota, 0)
+    used[kind] = level + cost
+    wait = math.max(wait, level / quota + ahead - burst)
+    after = math.max(after, used[kind] / quota + ahead - burst)
 end
 if wait > 0 then return {0, tostring(wait)} end
 
-redis.call('HSET', KEYS[3], 'requests', ('%.6f'):format(uses[1]), 'records', ('%.6f'):format(uses[2]),
-    'bytes', ('%.6f'):format(uses[3]))
+redis.call('HSET', KEYS[3], 'used_requests', ('%.6f'):format(used[1]), 'used_records',
+    ('%.6f'):format(used[2]), 'used_bytes', ('%.6f'):format(used[3]), 'used_at', ('%.6f'):format(now + ahead))
 redis.call('EXPIRE', KEYS[3], math.ceil(after) + 60)
 if gate then
-    gate['until'], gate['probing'] = now + probe, true
+    gate['until'], gate['probing'], gate['prober'] = now + probe, true, message_id
     redis.call('HSET', KEYS[2], queue, cjson.encode(gate))
 end
 return {gate and 2 or 1, tostring(after)}
@@ -88,11 +100,14 @@ class Admission:
         self._clock = clock
         self._ask = redis.register_script(ASK)
 
-    def ask(self, stream: Stream, cost: Cost, quota: Quota, may_probe: bool = True) -> Answer:
-        """May a batch of this size go now? Where yes, it counts as sent."""
+    def ask(
+        self, stream: Stream, cost: Cost, quota: Quota, may_probe: bool = True, message_id: str = ""
+    ) -> Answer:
+        """May a message's batch of this size go now? Where yes, it counts as sent."""
+        limits = (PROBE_SECONDS, BURST_SECONDS, FURTHEST, CLOCKS_DIFFER)
         shares = (1, quota.requests, cost.records, quota.records, cost.bytes, quota.bytes)
         admitted, wait = self._ask(
             keys=[GATES, TIMED_GATES, f"{USED}:{stream.queue}"],
-            args=[stream.queue, self._clock(), PROBE_SECONDS, BURST_SECONDS, int(may_probe), *shares],
+            args=[stream.queue, message_id, int(may_probe), self._clock(), *limits, *shares],
         )
         return Answer(bool(admitted), float(wait), is_probe=admitted == PROBE)

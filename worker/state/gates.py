@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from redis import Redis
@@ -26,33 +27,53 @@ UNREADABLE = "unreadable"
 
 DOUBLINGS = 16
 """Of how long a gate is closed, while one failure follows the other."""
+FURTHEST = 600.0
+"""Seconds. No gate is closed until a time that far away: a clock that wrote one has been put back since."""
+KEPT = 10_000
+"""Gates that a process need not read anew each second."""
+
+CLOSE = (
+    BEGIN
+    + """
+local queue, gate, reason, operator = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local known, before = pcall(cjson.decode, redis.call('HGET', KEYS[1], queue) or '')
+local is_operators = known and type(before) == 'table' and before['reason'] == operator
+if is_operators and reason ~= operator then return end
+redis.call('HSET', KEYS[1], queue, gate)
+"""
+)
+"""Close until resumed. What an operator has closed stays the operator's: no passing test opens it."""
+
+PROBE = """
+local known, gate = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]) or '')
+local is_closed = known and type(gate) == 'table'
+local prober = is_closed and gate['prober'] or ''
+local is_probe = is_closed and gate['probing'] == true and (prober == '' or prober == ARGV[2])
+"""
+"""Whether the message of this ID is the stream's probe. It is where nobody knows which one is."""
 
 FAIL = (
     BEGIN
+    + PROBE
     + """
-local text = redis.call('HGET', KEYS[1], ARGV[1])
-local now, known, gate = tonumber(ARGV[2]), pcall(cjson.decode, text or '')
-if not known or type(gate) ~= 'table' then gate = {since = ARGV[4]} end
-local failures, closed_until = tonumber(gate['failures']) or 0, tonumber(gate['until']) or 0
-if gate['probing'] ~= true and closed_until > now then return failures end
-gate['failures'] = failures + 1
-local closings = cjson.decode(ARGV[5])
+local now, reason, since, closings = tonumber(ARGV[3]), ARGV[4], ARGV[5], cjson.decode(ARGV[6])
+if is_closed and not is_probe then return tonumber(gate['failures']) or 0 end
+if not is_closed then gate = {since = since} end
+gate['failures'] = (tonumber(gate['failures']) or 0) + 1
 gate['until'] = now + closings[math.min(gate['failures'], #closings)]
-gate['reason'], gate['probing'] = ARGV[3], false
+gate['reason'], gate['probing'], gate['prober'] = reason, false, nil
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(gate))
 return gate['failures']
 """
 )
-"""One failure more, unless the gate is closed already: what was on its way as it closed tells nothing new."""
-
+"""The first failure, or the probe's. What was on its way as the gate closed tells nothing new."""
 
 NOT_PROBED = (
     BEGIN
+    + PROBE
     + """
-local text = redis.call('HGET', KEYS[1], ARGV[1])
-local known, gate = pcall(cjson.decode, text or '')
-if not known or type(gate) ~= 'table' or gate['probing'] ~= true then return end
-gate['until'], gate['probing'] = tonumber(ARGV[2]), false
+if not is_probe then return end
+gate['until'], gate['probing'], gate['prober'] = tonumber(ARGV[3]), false, nil
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(gate))
 """
 )
@@ -71,10 +92,12 @@ class Gate(NamedTuple):
     """In a row: the one that closed it, and each probe's since then."""
     probing: bool = False
     """Whether a batch is trying the stream; `until` is when another one may."""
+    prober: str = ""
+    """The ID of that batch's message; empty where it is not known."""
 
     def is_closed(self, now: float) -> bool:
         """Whether no batch may try the stream now."""
-        return self.until is None or now < self.until
+        return self.until is None or now < self.until <= now + FURTHEST
 
     def is_tried(self, now: float) -> bool:
         """Whether a batch tries the stream now, or the next one will."""
@@ -98,31 +121,33 @@ class Gates:
         self._redis = redis
         self._clock = clock
         self._jitter = jitter
+        self._close = redis.register_script(CLOSE)
         self._fail = redis.register_script(FAIL)
         self._not_probed = redis.register_script(NOT_PROBED)
 
     def close(self, stream: Stream, reason: str) -> None:
-        """Stop consuming the stream's queue until it is opened."""
+        """Stop consuming the stream's queue until it is opened; an operator's reason to do so stays."""
         gate = {"reason": reason, "since": self._now()}
-        in_one_step(self._redis, lambda pipe: pipe.hset(GATES, stream.queue, json.dumps(gate)))
+        self._close(keys=[GATES], args=[stream.queue, json.dumps(gate), reason, OPERATOR])
 
-    def failed(self, stream: Stream, reason: str, first: float, longest: float) -> int:
-        """The stream took little or nothing of a batch: close it for a while. How often it failed in a row.
+    def failed(self, stream: Stream, reason: str, first: float, longest: float, message_id: str = "") -> int:
+        """The stream took little or nothing of a message's batch: close it for a while. Returns how
+        often it failed in a row.
 
         Each failure in a row doubles the while, from `first` to `longest` seconds, of which chance
-        takes up to a half.
+        takes up to a half. Of a stream that is closed, or is being probed, only its probe's counts.
         """
         closings = [min(first * 2**n, longest) * self._jitter(0.5, 1) for n in range(DOUBLINGS)]
-        call = (stream.queue, self._clock(), reason, self._now(), json.dumps(closings))
+        call = (stream.queue, message_id, self._clock(), reason, self._now(), json.dumps(closings))
         return int(self._fail(keys=[TIMED_GATES], args=call))
 
     def succeeded(self, stream: Stream, pipe: Redis) -> None:
         """The stream took something: it flows, unless it is closed until somebody resumes it."""
         pipe.hdel(TIMED_GATES, stream.queue)
 
-    def not_probed(self, stream: Stream) -> None:
-        """There was nothing to put: where that was to probe the stream, the next batch may."""
-        self._not_probed(keys=[TIMED_GATES], args=[stream.queue, self._clock()])
+    def not_probed(self, stream: Stream, message_id: str = "") -> None:
+        """The message's batch was not put: where it was to probe the stream, the next one may."""
+        self._not_probed(keys=[TIMED_GATES], args=[stream.queue, message_id, self._clock()])
 
     def open(self, stream: Stream) -> bool:
         """Let the stream flow. False where it already did."""
@@ -150,6 +175,7 @@ class Gates:
         return _utc(self._clock())
 
 
+@lru_cache(KEPT)
 def _read(text: str) -> Gate:
     """A gate that cannot be read is closed all the same: somebody has meant it to be."""
     gate = entry(Gate, text)

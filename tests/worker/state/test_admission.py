@@ -113,10 +113,11 @@ QUOTAS = {
 }
 
 
+@pytest.mark.parametrize("behind", [0, 0.03])
 @pytest.mark.parametrize("kind", QUOTAS)
-def test_two_askers_together_take_the_quota_and_hardly_more(redis, state, stream, clock, kind):
+def test_two_askers_together_take_the_quota_and_hardly_more(redis, stream, clock, kind, behind):
     quota, cost, size = QUOTAS[kind]
-    askers = [state.admission, Admission(redis, clock)]
+    askers = [Admission(redis, clock), Admission(redis, lambda: clock.now - behind)]
     beginning, admitted = clock.now, []
     ask_again = [beginning, beginning]
     while clock.now < beginning + 2 * WINDOW:
@@ -165,6 +166,33 @@ def test_what_is_not_admitted_uses_nothing_up(ask):
 def test_what_is_known_of_a_quota_is_forgotten_after_it_has_recovered(ask, redis, stream):
     ask(Cost(1, 10_000), AMPLE._replace(bytes=1_000))
     assert 10 < redis.ttl(f"audience:quota:{stream.queue}") <= 70
+
+
+def test_a_raised_quota_counts_for_what_was_admitted_before(ask):
+    low = AMPLE._replace(bytes=1_000)
+    batch = Cost(1, 100_000)
+    assert ask(batch, low).wait == pytest.approx(100 - BURST_SECONDS, abs=0.001)
+    raised = AMPLE._replace(bytes=1_000_000)
+    assert ask(batch, raised).admitted
+    assert not ask(batch, raised).admitted
+
+
+def test_a_lowered_quota_counts_at_once(ask, clock):
+    assert ask(Cost(1, 10_000), AMPLE._replace(bytes=100_000)).admitted
+    clock.advance(1)
+    low = AMPLE._replace(bytes=1_000)
+    assert ask(Cost(1, 10_000), low).wait == pytest.approx(9 - BURST_SECONDS, abs=0.001)
+    clock.advance(9)
+    assert ask(Cost(1, 10_000), low).admitted
+
+
+def test_a_clock_that_is_put_back_costs_no_more_than_what_was_used(ask, clock):
+    quota = AMPLE._replace(bytes=1_000)
+    ask(Cost(1, 2_000), quota)
+    clock.advance(-3600)
+    assert ask(Cost(1, 2_000), quota).wait == pytest.approx(2 - BURST_SECONDS, abs=0.001)
+    clock.advance(2)
+    assert ask(Cost(1, 2_000), quota).admitted
 
 
 def test_a_probing_gate_can_still_be_read(ask, gates, redis, stream, clock):
