@@ -11,17 +11,20 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from math import isinf
+from typing import TYPE_CHECKING, Any
 
 from celery.worker.state import requests
 from kombu.message import Message
+from kombu.utils.limits import TokenBucket
 from redis.exceptions import RedisError
 
 from worker.firehose.batching import records_in
-from worker.queues import is_stream_queue, stream_of
+from worker.queues import Stream, is_stream_queue, stream_of
 from worker.requests import DiscreetRequest
 from worker.state import State
-from worker.state.admission import Answer, Cost
+from worker.state.admission import BURST_SECONDS, Answer, Cost
 
 if TYPE_CHECKING:
     from worker.consumer import Consumer
@@ -31,10 +34,14 @@ SHORT = 0.01
 EARLY = 0.002
 """Seconds by which a timer may end too early. The queue would be held for ever."""
 CLOSED = 1.0
-"""Seconds for which a closed stream's queue is held at most: its gate may open at any moment."""
+"""Seconds for which a queue is held at most because of its stream's gate or quota: either may be changed
+at any moment."""
 SHARED_FROM = 4
 """Pool processes from which on a stream leaves a quarter of them to the others, and the probes of all
 streams have no more than a quarter. What does not answer would otherwise have all of them wait."""
+NEWLY = 60.0
+"""Seconds for which a stream that begins to fail has one process more to be probed in. Streams that do not
+answer occupy those of the probes for half a minute each, and it should not have to wait for them."""
 DOUBLINGS = 7
 """Of the time in which to ask again for a quota that others use up: then it is more than a second."""
 
@@ -51,7 +58,7 @@ class FlowControl:
         self._full: set[str] = set()
         """Queues that are held because their streams have their share of the pool."""
         self._probes: set[str] = set()
-        """Queues whose streams a batch is trying in this pool."""
+        """The IDs of messages that try a stream."""
         self._refusals: Counter[str] = Counter()
         """By queue, how often in a row there was nothing left of its stream's quota."""
         self._held_until: dict[str, float] = {}
@@ -64,16 +71,23 @@ class FlowControl:
         if self._parks(message):
             return False
         queue = (message.delivery_info or {}).get("routing_key") or ""
-        return not is_stream_queue(queue) or (
+        if not is_stream_queue(queue):
+            return True
+        bucket = self._bucket(message)
+        if not (
             self._finds_room(queue, message)
-            and self._passes_rate_limit(queue, message)
+            and self._passes_rate_limit(queue, message, bucket)
             and self._passes_gate_and_quota(queue, message)
-        )
+        ):
+            return False
+        self._leave_tokens_to_others(queue, message, bucket)
+        return True
 
     def enter(self, request: DiscreetRequest, run: Callable[[DiscreetRequest], None]) -> None:
         """Hand a request to the pool. A stream that has its share of the pool waits for one to leave."""
         queue = (request.delivery_info or {}).get("routing_key") or ""
-        if is_stream_queue(queue):
+        # Celery's own tasks, which anybody can call, have requests that do not tell of their end.
+        if is_stream_queue(queue) and hasattr(request, "on_end"):
             request.on_end = self._leave
             self._in_pool[queue].add(request.id)
             if self._is_full(queue):
@@ -81,7 +95,13 @@ class FlowControl:
         run(request)
 
     def rate_limits_changed(self) -> None:
-        """Somebody used Celery's `rate_limit` command: nobody waits any longer for the old limit."""
+        """Celery has made its buckets, as the worker starts or as somebody uses the `rate_limit` command.
+
+        Nobody waits any longer for an old limit. A message that comes for its token a little late
+        finds it, and the next one's, too: a bucket of Celery's holds one, and what is over is lost.
+        """
+        for bucket in filter(None, self._consumer.task_buckets.values()):
+            bucket.capacity = 1 + bucket.fill_rate * BURST_SECONDS
         for queue in set().union(*self._in_line.values()):
             self._held_until.pop(queue, None)
             self._release(queue)
@@ -101,10 +121,10 @@ class FlowControl:
             self._release(queue)
 
     def _remove(self, queue: str, ids: set[str]) -> None:
+        self._probes -= ids
         self._in_pool[queue] -= ids
         if not self._in_pool[queue]:
             del self._in_pool[queue]
-            self._probes.discard(queue)
 
     def _is_full(self, queue: str) -> bool:
         processes: int = self._consumer.pool.num_processes
@@ -136,27 +156,51 @@ class FlowControl:
         message.requeue()
         return False
 
-    def _passes_rate_limit(self, queue: str, message: Message) -> bool:
-        """The task's own rate limit. Celery would have what is over it wait among what the worker holds."""
-        task = message.headers.get("task")
-        bucket = None if self._consumer.disable_rate_limits else self._consumer.task_buckets[task]
-        if bucket is None or (wait := bucket.expected_time(1)) <= SHORT:
+    def _bucket(self, message: Message) -> TokenBucket | None:
+        """Where Celery counts the calls of the message's task; None where nothing limits them."""
+        return None if self._consumer.disable_rate_limits else self._consumer.task_buckets[_task(message)]
+
+    def _passes_rate_limit(self, queue: str, message: Message, bucket: TokenBucket | None) -> bool:
+        """The task's own rate limit. Celery takes the token itself, right after this.
+
+        It never sees a message for which there is none: it would have it wait among what the worker holds.
+        """
+        if bucket is None:
             return True
-        before = len(self._in_line[task])
-        self._in_line[task].add(queue)
-        self._send_back(queue, message, wait + before / bucket.fill_rate, task)
+        wait = bucket.expected_time(1)
+        if not (wait or bucket.contents):
+            return True
+        self._stand_in_line(queue, message, bucket, wait)
+        message.requeue()
         return False
+
+    def _leave_tokens_to_others(self, queue: str, message: Message, bucket: TokenBucket | None) -> None:
+        """A stream whose message takes the last token goes to the end of the line, and asks no sooner."""
+        if bucket is not None and (wait := bucket.expected_time(2)):
+            self._stand_in_line(queue, message, bucket, wait)
+
+    def _stand_in_line(self, queue: str, message: Message, bucket: TokenBucket, wait: float) -> None:
+        """Hold the queue until a token is left for it; in `wait` seconds there is the first."""
+        line = self._in_line[_task(message)]
+        if queue in line:
+            # RabbitMQ had sent this message ahead; or the broker was lost, and with it all that was held.
+            self._consumer.stream_queues.hold(queue)
+            return
+        ahead = len(line) + len(bucket.contents)
+        line.add(queue)
+        self._hold(queue, wait + ahead / bucket.fill_rate, _task(message))
 
     def _passes_gate_and_quota(self, queue: str, message: Message) -> bool:
         answer = self._ask(queue, message)
         if answer.admitted:
             del self._refusals[queue]
             if answer.is_probe:
-                self._probes.add(queue)
+                self._probes.add(str(_named(message, "id")))
             if answer.wait > SHORT:
-                self._hold(queue, answer.wait)
+                self._hold(queue, min(answer.wait, CLOSED))
         else:
-            self._send_back(queue, message, min(answer.wait + self._patience(queue), CLOSED))
+            self._hold(queue, min(answer.wait + self._patience(queue), CLOSED))
+            message.requeue()
         return answer.admitted
 
     def _patience(self, queue: str) -> float:
@@ -166,23 +210,43 @@ class FlowControl:
         return random.uniform(0, SHORT * 2 ** min(self._refusals[queue], DOUBLINGS))
 
     def _ask(self, queue: str, message: Message) -> Answer:
-        state: State = self._consumer.app.state
-        stream = stream_of(queue)
         try:
-            quota = state.registry.snapshot().quota(stream)
-            return state.admission.ask(stream, _cost(message), quota, self._may_probe())
+            return self._answer(stream_of(queue), message)
         except RedisError as error:
             logger.warning("%s: cannot ask whether %s may flow", type(error).__name__, queue)
             return Answer(admitted=False, wait=CLOSED)
 
+    def _answer(self, stream: Stream, message: Message) -> Answer:
+        state: State = self._consumer.app.state
+        quota, message_id = state.registry.snapshot().quota(stream), str(_named(message, "id"))
+        ask = partial(state.admission.ask, stream, _cost(message), quota, message_id=message_id)
+        may_probe = self._may_probe()
+        answer = ask(may_probe=may_probe)
+        if isinf(answer.wait) and not may_probe and self._may_probe_newly(stream):
+            return ask(may_probe=True)
+        return answer
+
     def _may_probe(self) -> bool:
         """Streams that do not answer are probed again and again, and each probe takes a process for long."""
-        processes: int = self._consumer.pool.num_processes
-        return len(self._probes & self._in_pool.keys()) < max(processes // SHARED_FROM, 1)
+        return self._probed() < self._for_probes()
 
-    def _send_back(self, queue: str, message: Message, seconds: float, task: str | None = None) -> None:
-        self._hold(queue, seconds, task)
-        message.requeue()
+    def _may_probe_newly(self, stream: Stream) -> bool:
+        """Whether a stream may be probed beside them, as it has not failed for long."""
+        processes: int = self._consumer.pool.num_processes
+        return self._probed() < min(self._for_probes() + 1, processes // 2) and self._fails_newly(stream)
+
+    def _probed(self) -> int:
+        """Streams that are being probed in this pool."""
+        return sum(not self._probes.isdisjoint(ids) for ids in self._in_pool.values())
+
+    def _for_probes(self) -> int:
+        processes: int = self._consumer.pool.num_processes
+        return max(processes // SHARED_FROM, 1)
+
+    def _fails_newly(self, stream: Stream) -> bool:
+        state: State = self._consumer.app.state
+        gate = state.gates.get(stream)
+        return gate is not None and gate.until is not None and state.clock() - _seconds(gate.since) < NEWLY
 
     def _hold(self, queue: str, seconds: float, task: str | None = None) -> None:
         until = time.monotonic() + seconds
@@ -204,9 +268,18 @@ class FlowControl:
             self._consumer.stream_queues.release(queue)
 
 
-def _seconds(eta: str) -> float:
-    """A time as Celery writes it, in Unix seconds."""
-    at = datetime.fromisoformat(eta)
+def _task(message: Message) -> Any:
+    return _named(message, "task")
+
+
+def _named(message: Message, name: str) -> Any:
+    """What a call says of itself; in Celery's older protocol, its body does."""
+    return message.headers[name] if name in message.headers else message.payload[name]
+
+
+def _seconds(text: str) -> float:
+    """A time as Celery and the gates write it, in Unix seconds."""
+    at = datetime.fromisoformat(text)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

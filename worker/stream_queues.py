@@ -9,6 +9,7 @@ In between, `worker.flow_control` holds the queue of a stream that must wait for
 """
 
 import logging
+import time
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,9 @@ from worker.queues import is_stream_queue
 
 RECONCILE_EVERY = 1.0
 """Seconds. A new connection must be consumed within five, a resumed one within two."""
+REFUSED = 60.0
+"""Seconds for which a queue that cannot be declared is left alone. Each attempt costs the worker its
+connection."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +44,9 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consumed = set(self._wanted)
         self._held: set[str] = set()
         self._declared: dict[str, Queue] = {}
-        self._timer: Any = None
+        self._refused_until: dict[str, float] = {}
+        """In the clock's seconds."""
+        self._timers: list[Any] = []
         self._consumer = consumer
         consumer.stream_queues = self
 
@@ -50,13 +56,14 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         self._held.clear()
         consumer.flow_control.reconnected()
         self._reconcile(partial(self._add, at_once=False))
-        self._timer = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, (self._add,))
+        again = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, (self._add,))
+        self._timers.append(again)
 
     def stop(self, consumer: Consumer) -> None:
         """Leave the queues as they are; Celery closes them."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
 
     shutdown = stop
 
@@ -68,7 +75,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
     def release(self, queue: str) -> None:
         """Consume the queue again, if its stream still is to flow."""
         self._held.discard(queue)
-        if self._timer is not None and queue in self._wanted:
+        if self._timers and queue in self._wanted:
             self._add(queue)
 
     def _reconcile(self, add: Any) -> None:
@@ -80,7 +87,8 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
                 "cannot read the registry, keeping the queues as they are: %s", type(error).__name__
             )
             return
-        for queue in sorted(self._wanted - self._consumed - self._held):
+        self._forget_unwanted()
+        for queue in sorted(self._wanted - self._consumed - self._held - self._refused_until.keys()):
             logger.info("consuming %s", queue)
             add(queue)
         for queue in sorted(self._consumed - self._wanted):
@@ -94,24 +102,63 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         queues: set[str] = {stream.queue for stream in streams} - closed.keys()
         return queues if self._only is None else queues & self._only
 
+    def _forget_unwanted(self) -> None:
+        """Where a stream does not flow, somebody may delete its queue, or mend it."""
+        for queue in self._declared.keys() - self._wanted:
+            del self._declared[queue]
+        now = time.monotonic()
+        self._refused_until = {
+            queue: until
+            for queue, until in self._refused_until.items()
+            if queue in self._wanted and now < until
+        }
+
     def _add(self, name: str, at_once: bool = True) -> None:
         """Have the worker consume a queue; if not at once, when its loop begins.
 
         Nobody handles messages before. RabbitMQ would deliver them all the same.
         """
-        if name in self._consumed:
+        if name in self._consumed or name in self._refused_until:
             return
-        self._consumed.add(name)
+        try:
+            self._consume(name, at_once)
+        except self._consumer.channel_errors as error:
+            self._begin_anew(name, error)
+
+    def _consume(self, name: str, at_once: bool) -> None:
         queues, tasks = self._consumer.app.amqp.queues, self._consumer.task_consumer
-        selected = queues.select_add(queues[name])
-        declared = self._declared[name] = tasks.add_queue(self._declared.get(name, selected))
-        # Declaring asks the broker thrice, and a held queue is added again many times a second.
-        declared.no_declare = True
+        declared = tasks.add_queue(self._declared.get(name, queues[name]))
         if at_once:
             tasks.consume()
+        # Declaring asks the broker thrice, and a held queue is added again many times a second.
+        declared.no_declare = True
+        self._declared[name] = declared
+        # RabbitMQ's answer may come behind messages over which somebody holds the queue.
+        if name in self._held:
+            return
+        # What Celery consumes by itself after it has lost the broker.
+        queues.select_add(queues[name])
+        self._consumed.add(name)
+
+    def _begin_anew(self, name: str, error: Exception) -> None:
+        """The broker has closed the channel over a queue, and so consumes no queue for this worker any more.
+
+        A queue that somebody has deleted since it was declared is declared again then.
+        """
+        logger.error("cannot consume %s: %s", name, error)
+        self._consumer.app.amqp.queues.pop(name, None)
+        if self._declared.pop(name, None) is None:
+            self._refused_until[name] = time.monotonic() + REFUSED
+        # Celery connects again where its loop meets the error. Whoever has added the queue may swallow it.
+        self._timers.append(self._consumer.timer.call_after(0, _lose_connection))
 
     def _cancel(self, name: str) -> None:
         # Whoever consumes it: somebody may have told Celery to.
         self._consumed.discard(name)
         self._consumer.app.amqp.queues.deselect(name)
+        self._consumer.app.amqp.queues.pop(name, None)
         self._consumer.task_consumer.cancel_by_queue(name)
+
+
+def _lose_connection() -> None:
+    raise ConnectionError("the broker has closed the channel")

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
+from typing import NamedTuple
 
 from benchmarks.firehose import Conduct
 from benchmarks.flow.backlog import Template
-from benchmarks.flow.bench import REGION, Bench, as_many_as_go
-from benchmarks.flow.figures import Figure, at_least, at_most, in_pairs, latency_figures, of_pairs
+from benchmarks.flow.bench import RAMP, REGION, Bench, as_many_as_go, records_between
+from benchmarks.flow.figures import Figure, at_least, at_most, compared, in_pairs, latency_figures, of_pairs
 from benchmarks.flow.scenario import Scenario
 from benchmarks.flow.steady import evenly, latencies
 from benchmarks.stack import Worker
@@ -28,6 +30,11 @@ LATENCY_KEPT = at_most(2)
 STEADY = 20
 """Changes a second for B, where latency is measured."""
 OTHER_REGION = "eu-west-1"
+LIMITED_STREAMS = 20
+LIMITS = (50, 100)
+"""Batches a second."""
+SLOW = {"delay": 0.1}
+"""Seconds that Firehose takes, so that B is in want of a worker's processes and not of its time."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,33 @@ class Trouble:
     env: Mapping[str, str] = field(default_factory=dict)
     is_paused: bool = False
     waiting: int = WAITING_FOR_A
+    """Batches, for each stream of A's."""
+    streams: int = 1
+    """A is as many."""
+    limit: int = 0
+    """Batches a second that A's region may take, where it is told what becomes of that."""
+    conduct_of_b: Conduct = field(default_factory=dict)
+
+
+def limited(limit: int) -> Trouble:
+    """Many streams of a region whose limit a worker can reach."""
+    return Trouble(
+        f"annotation-{limit}",
+        f"A is {LIMITED_STREAMS} streams of a region with a Celery rate_limit of {limit} batches a second",
+        region=OTHER_REGION,
+        env={"AUDIENCE_RATE_LIMITS": f"{OTHER_REGION}={limit}/s"},
+        waiting=WAITING_FOR_A // 5,
+        streams=LIMITED_STREAMS,
+        limit=limit,
+        conduct_of_b=SLOW,
+    )
+
+
+class Rates(NamedTuple):
+    """Records a second."""
+
+    a: float
+    b: float
 
 
 TROUBLES = [
@@ -72,6 +106,7 @@ TROUBLES = [
     Trouble("denied", "A fails for good (AccessDenied)", conduct={"code": "AccessDeniedException"}),
     Trouble("paused", "A is paused by an operator", is_paused=True),
 ]
+LIMITED = [limited(limit) for limit in LIMITS]
 
 
 class Isolation:
@@ -84,11 +119,19 @@ class Isolation:
         self._register()
         self._batches = bench.batches(RECORDS)
 
-    def throughput(self, disturbed: bool) -> float:
-        """Records a second of B, which has more than it can send."""
-        seconds = self._bench.seconds(10)
-        with self._worker(disturbed, batches_of_b=as_many_as_go(seconds, RECORDS)):
-            return self._bench.rate([self._b], self._bench.release(self._b), seconds)
+    def rates(self, disturbed: bool) -> Rates:
+        """What A takes, and B, which has more than it can send."""
+        bench = self._bench
+        seconds = bench.seconds(10)
+        with self._worker(disturbed, as_many_as_go(seconds, RECORDS), self._trouble.conduct_of_b):
+            start = bench.release(self._b) + RAMP
+            end = start + seconds
+            time.sleep(max(end - time.monotonic(), 0))
+            bench.check_backlog([self._b])
+            calls = bench.stack.firehose.calls()
+        of_b = [call for call in calls if call.stream == self._b.name]
+        of_a = [call for call in calls if call.stream != self._b.name]
+        return Rates(records_between(of_a, start, end) / seconds, records_between(of_b, start, end) / seconds)
 
     def latency(self, disturbed: bool) -> list[float]:
         """Seconds from sending to acceptance, of each of B's changes."""
@@ -104,32 +147,42 @@ class Isolation:
         bench, trouble = self._bench, self._trouble
         bench.say("with A in trouble" if disturbed else "B alone")
         self._register()
-        bench.park(self._only(self._a), trouble.waiting)
+        bench.park(self._only(*self._a), trouble.waiting)
         bench.park(self._only(self._b), batches_of_b)
         if disturbed and trouble.is_paused:
-            bench.state.gates.close(self._a, OPERATOR)
+            for stream in self._a:
+                bench.state.gates.close(stream, OPERATOR)
         with bench.warm_workers(self._batches, concurrency=self._concurrency, env=trouble.env) as workers:
-            bench.stack.firehose.behave({"a": trouble.conduct, "b": conduct_of_b or {}})
+            conducts = {stream.name: trouble.conduct for stream in self._a}
+            bench.stack.firehose.behave(conducts | {self._b.name: conduct_of_b or {}})
             if disturbed and trouble.waiting:
-                bench.release(self._a)
+                bench.release(*self._a)
             time.sleep(SETTLE)
             yield workers[0]
 
     def _register(self) -> None:
         self._bench.reset()
-        self._a = self._bench.connect("a", self._trouble.region, self._trouble.stream_quota)
+        trouble = self._trouble
+        self._a = [
+            self._bench.connect(f"a-{number}", trouble.region, trouble.stream_quota)
+            for number in range(trouble.streams)
+        ]
         self._b = self._bench.connect("b")
         self._bench.connect_warm()
 
-    def _only(self, stream: Stream) -> dict[Stream, Template]:
-        return {stream: self._batches[stream]}
+    def _only(self, *streams: Stream) -> dict[Stream, Template]:
+        return {stream: self._batches[stream] for stream in streams}
 
 
 def throughput(trouble: Trouble, bench: Bench) -> Iterator[Figure]:
     """What B keeps of its throughput."""
     runs = Isolation(bench, trouble)
-    pairs = in_pairs(bench.pairs, partial(runs.throughput, False), partial(runs.throughput, True))
-    yield of_pairs("throughput of B", "records/s", pairs, THROUGHPUT_KEPT)
+    pairs = in_pairs(bench.pairs, partial(runs.rates, False), partial(runs.rates, True))
+    of_b = [(alone.b, beside.b) for alone, beside in pairs]
+    yield of_pairs("throughput of B", "records/s", of_b, THROUGHPUT_KEPT)
+    if trouble.limit:
+        of_a = median(beside.a for _, beside in pairs)
+        yield compared("throughput of A, beside its limit", "records/s", trouble.limit * RECORDS, of_a)
 
 
 def latency(trouble: Trouble, bench: Bench) -> Iterator[Figure]:
@@ -142,7 +195,7 @@ def latency(trouble: Trouble, bench: Bench) -> Iterator[Figure]:
 SCENARIOS = [
     *(
         Scenario(f"isolation-{t.name}", f"throughput of B: {t.about}", partial(throughput, t))
-        for t in TROUBLES
+        for t in TROUBLES + LIMITED
     ),
     *(Scenario(f"latency-{t.name}", f"latency of B: {t.about}", partial(latency, t)) for t in TROUBLES),
 ]

@@ -1,10 +1,13 @@
 """Which queues a worker consumes, and what stays apart."""
 
+import pytest
 from firehose import error, fail
 from waiting import always, eventually
 
 WITHIN = 5.0
 """Seconds: the contract's, for a new connection."""
+on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+"""The broker that refuses to have a queue consumed that it does not know, and then all others."""
 
 
 def test_a_new_connection_is_consumed_within_five_seconds(stack):
@@ -72,3 +75,36 @@ def test_q_narrows_a_worker_to_the_queues_it_names(quiet_stack):
         eventually(mine.received)
         eventually(other.waiting)
         assert always(lambda: not other.received(), seconds=1)
+
+
+@on_rabbitmq
+def test_a_stream_comes_back_though_its_queue_was_deleted_meanwhile(quiet_stack):
+    audience, other = quiet_stack.audience(), quiet_stack.audience()
+    with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
+        quiet_stack.state.registry.disconnect(audience.connection_id)
+        eventually(lambda: f"not consuming {audience.stream.queue}" in worker.output())
+        delete(audience)
+        quiet_stack.audience(number=audience.id, stream=audience.stream.name)
+        eventually(lambda: worker.output().count(f"] consuming {audience.stream.queue}") > 1)
+        quiet_stack.send(*audience.added("secretive-1"), *other.added("secretive-2"))
+        eventually(audience.received)
+        eventually(other.received)
+        assert "cannot consume" not in worker.output()
+
+
+@on_rabbitmq
+def test_a_worker_outlives_the_deletion_of_a_queue_that_it_holds(quiet_stack):
+    slow, other = quiet_stack.audience(stream_quota="1requests/s"), quiet_stack.audience()
+    with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
+        quiet_stack.send(*slow.added("secretive-1"))
+        eventually(slow.received)
+        delete(slow)
+        eventually(lambda: "Connection to broker lost" in worker.output())
+        quiet_stack.send(*other.added("secretive-2"))
+        eventually(other.received)
+
+
+def delete(audience):
+    """As an operator may in RabbitMQ's own pages."""
+    with audience.stack.caller.connection() as connection:
+        connection.default_channel.queue_delete(audience.stream.queue)

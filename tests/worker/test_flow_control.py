@@ -5,13 +5,15 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from kombu.utils import limits
 from kombu.utils.limits import TokenBucket
 
 from worker import flow_control
-from worker.flow_control import CLOSED, FlowControl
+from worker.flow_control import CLOSED, NEWLY, FlowControl
 from worker.state.admission import PROBE_SECONDS
 
 POOL = 8
+SHARE = POOL * 3 // 4
 
 
 class StreamQueues:
@@ -57,9 +59,9 @@ class Channel:
 class Message:
     """A taken message."""
 
-    def __init__(self, queue, records=("a",), eta=None, task="audience.deliver.us-east-1"):
+    def __init__(self, queue, records=("a",), eta=None, task="audience.deliver.us-east-1", number=0):
         self.delivery_info = {"routing_key": queue}
-        self.headers = {"task": task, "eta": eta}
+        self.headers = {"task": task, "id": str(number), "eta": eta}
         self.payload = [[], {"records": records}, {}]
         self.channel = Channel()
         self.delivery_tag = "tag"
@@ -125,6 +127,12 @@ def test_a_stream_at_its_quota_is_held_until_it_has_some_again(door, consumer, s
     assert not door.admits(Message(stream.queue, ["a"]))
 
 
+def test_a_stream_far_over_its_quota_asks_every_second_as_that_may_be_raised(door, consumer, state, stream):
+    quota = state.registry.snapshot().quota(stream)
+    assert door.admits(Message(stream.queue, ["x" * quota.bytes * 60]))
+    assert consumer.timer.waits == [CLOSED]
+
+
 def test_other_queues_are_not_asked_about(door, state, redis_server):
     redis_server.connected = False
     assert door.admits(Message("audience.changes"))
@@ -132,7 +140,7 @@ def test_other_queues_are_not_asked_about(door, state, redis_server):
 
 def test_no_stream_has_the_whole_pool(door, consumer, stream):
     ran = []
-    requests = [request(stream.queue, number) for number in range(POOL * 3 // 4)]
+    requests = [request(stream.queue, number) for number in range(SHARE)]
     for entering in requests[:-1]:
         door.enter(entering, ran.append)
     assert not consumer.stream_queues.held
@@ -150,23 +158,22 @@ def test_no_stream_has_the_whole_pool(door, consumer, stream):
 
 
 def test_what_is_dropped_with_a_lost_broker_leaves_the_pool(door, consumer, stream, monkeypatch):
-    share = POOL * 3 // 4
-    for number in range(share):
+    for number in range(SHARE):
         door.enter(request(stream.queue, number), print)
     begun = {"0": "a request that a pool process has begun"}
     monkeypatch.setattr(flow_control, "requests", begun)
     door.reconnected()
     consumer.stream_queues.held.clear()
-    for number in range(share, 2 * share - 2):
+    for number in range(SHARE, 2 * SHARE - 2):
         door.enter(request(stream.queue, number), print)
     assert not consumer.stream_queues.held
-    door.enter(request(stream.queue, 2 * share), print)
+    door.enter(request(stream.queue, 2 * SHARE), print)
     assert consumer.stream_queues.held == {stream.queue}
 
 
 @pytest.mark.parametrize("processes", [2, 2 * POOL])
 def test_a_stream_flows_again_in_a_pool_that_has_grown_or_shrunk(door, consumer, stream, processes):
-    requests = [request(stream.queue, number) for number in range(POOL * 3 // 4)]
+    requests = [request(stream.queue, number) for number in range(SHARE)]
     for entering in requests:
         door.enter(entering, print)
     assert consumer.stream_queues.held
@@ -175,20 +182,81 @@ def test_a_stream_flows_again_in_a_pool_that_has_grown_or_shrunk(door, consumer,
     assert not consumer.stream_queues.held
 
 
-def test_probes_have_a_quarter_of_the_pool(door, state, stream, clock):
-    streams = [stream._replace(name=f"silent-{number}") for number in range(3)]
-    for silent in streams:
-        state.gates.failed(silent, "timeout", first=1, longest=60)
-    clock.advance(1)
-    first, second, third = (Message(silent.queue) for silent in streams)
-    probe = request(streams[0].queue, 0)
-    for message, entering in ((first, probe), (second, request(streams[1].queue, 1))):
-        assert door.admits(message)
-        door.enter(entering, print)
-    assert not door.admits(third)
+def test_celerys_own_tasks_do_not_count_as_they_do_not_tell_of_their_end(door, consumer, stream):
+    ran = []
+    for number in range(POOL):
+        door.enter(SimpleNamespace(delivery_info={"routing_key": stream.queue}, id=str(number)), ran.append)
+    assert len(ran) == POOL
+    assert not consumer.stream_queues.held
+
+
+@pytest.fixture
+def probe(door, state):
+    """Have a batch try a failing stream; its request, or None where it may not pass."""
+
+    def probe(failing, number):
+        if not door.admits(Message(failing.queue, number=number)):
+            return None
+        probing = request(failing.queue, number)
+        door.enter(probing, print)
+        return probing
+
+    return probe
+
+
+@pytest.fixture
+def fail(state, clock):
+    """Have streams fail, as many seconds ago."""
+
+    def fail(*streams, seconds=1):
+        for failing in streams:
+            state.gates.failed(failing, "500", first=1, longest=60)
+        clock.advance(seconds)
+        return streams
+
+    return fail
+
+
+@pytest.fixture
+def silent(stream, fail):
+    """Streams that have been failing for long, and may be tried."""
+    return fail(*(stream._replace(name=f"silent-{number}") for number in range(3)), seconds=NEWLY)
+
+
+def test_probes_have_a_quarter_of_the_pool(door, stream, silent, probe):
+    first, second, third = silent
+    probing = probe(first, 1)
+    assert probe(second, 2)
+    assert not probe(third, 3)
     assert door.admits(Message(stream.queue))
-    probe.on_end(probe)
-    assert door.admits(third)
+    probing.on_end(probing)
+    assert probe(third, 3)
+
+
+def test_a_probe_ends_when_it_leaves_though_its_stream_is_never_out_of_the_pool(door, state, silent, probe):
+    first, second, third = silent
+    probing = probe(first, 1)
+    assert probe(second, 2)
+    state.gates.open(first)
+    door.enter(request(first.queue, 4), print)
+    probing.on_end(probing)
+    assert probe(third, 3)
+
+
+def test_a_stream_that_fails_newly_does_not_wait_for_those_that_do_not_answer(stream, fail, silent, probe):
+    for number, failing in enumerate(silent):
+        probe(failing, number)
+    first, second = fail(stream, stream._replace(name="second"))
+    assert probe(first, 10)
+    # There is room for one of them.
+    assert not probe(second, 11)
+
+
+def test_probes_have_less_than_half_of_a_small_pool(consumer, stream, fail, silent, probe):
+    consumer.pool.num_processes = 3
+    assert probe(silent[0], 1)
+    fail(stream)
+    assert not probe(stream, 2)
 
 
 def test_a_small_pool_is_not_shared(door, consumer, stream):
@@ -201,7 +269,7 @@ def test_a_small_pool_is_not_shared(door, consumer, stream):
 def test_who_leaves_does_not_release_a_queue_that_is_held_for_longer(door, consumer, state, stream):
     state.gates.close(stream, "operator")
     door.admits(Message(stream.queue))
-    requests = [request(stream.queue, number) for number in range(POOL * 3 // 4)]
+    requests = [request(stream.queue, number) for number in range(SHARE)]
     for entering in requests:
         door.enter(entering, lambda _: None)
     requests[0].on_end(requests[0])
@@ -216,6 +284,59 @@ def test_what_is_over_the_workers_own_rate_limit_goes_back_and_waits_in_line(doo
     assert not any(map(door.admits, messages))
     assert all(message.went_back for message in messages)
     assert consumer.timer.waits == [pytest.approx(1, abs=0.1), pytest.approx(2, abs=0.1)]
+
+
+@pytest.fixture
+def bucket(door, consumer, stream, clock, monkeypatch):
+    """Where Celery counts fifty calls a second of the stream's task, by a clock that stands still."""
+    monkeypatch.setattr(limits, "monotonic", clock)
+    bucket = consumer.task_buckets[stream.task] = TokenBucket(50)
+    door.rate_limits_changed()
+    return bucket
+
+
+def test_what_passes_never_waits_for_a_token_in_the_worker(door, stream, clock, bucket):
+    assert door.admits(Message(stream.queue))
+    assert bucket.can_consume(1)
+    clock.advance(0.9 / bucket.fill_rate)
+    assert not door.admits(Message(stream.queue))
+    clock.advance(0.2 / bucket.fill_rate)
+    assert door.admits(Message(stream.queue))
+    assert bucket.can_consume(1)
+
+
+def test_who_takes_the_last_token_goes_to_the_end_of_the_line(door, consumer, stream, bucket):
+    other = stream._replace(name="other")
+    assert door.admits(Message(stream.queue))
+    assert bucket.can_consume(1)
+    assert not door.admits(Message(other.queue))
+    assert consumer.stream_queues.held == {stream.queue, other.queue}
+    assert consumer.timer.waits == [pytest.approx(0.02), pytest.approx(0.04)]
+
+
+def test_a_message_that_was_sent_ahead_does_not_move_its_stream_back(door, consumer, stream, bucket):
+    assert bucket.can_consume(1)
+    assert not door.admits(Message(stream.queue))
+    ahead = Message(stream.queue)
+    assert not door.admits(ahead)
+    assert ahead.went_back
+    assert consumer.timer.waits == [pytest.approx(0.02)]
+
+
+def test_nobody_overtakes_what_celery_has_waiting_for_a_token(door, stream, clock, bucket):
+    bucket.add("a call whose time has come")
+    assert not door.admits(Message(stream.queue))
+
+
+def test_messages_that_come_a_little_late_lose_no_tokens(door, stream, clock, bucket):
+    late = 0.09
+    passed = 0
+    for _ in range(20):
+        clock.advance(late)
+        while door.admits(Message(stream.queue)):
+            assert bucket.can_consume(1)
+            passed += 1
+    assert passed == pytest.approx(20 * late * bucket.fill_rate, abs=2)
 
 
 def test_nobody_waits_for_a_rate_limit_that_was_changed(door, consumer, stream):
