@@ -1,4 +1,4 @@
-"""RabbitMQ as a broker in which a message waits for its time.
+"""RabbitMQ as a broker in which a message waits for its time, and that no call is lost on the way to.
 
 Celery keeps a message whose time has not come in the worker, unacknowledged, and takes
 one more in its place. Here it goes into a waiting queue, and is acknowledged when RabbitMQ
@@ -39,6 +39,8 @@ REST = 60.0
 takes nothing then but gives away what it has."""
 NOTES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 """How the headers begin that RabbitMQ adds to a message; of a new message they would not be true."""
+NO_ROUTE = 312
+"""RabbitMQ's reply code for a message that reaches no queue."""
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +128,23 @@ class WaitingRoom:
 
 
 class Channel(pyamqp.Channel):  # type: ignore[misc]
-    """Lets messages wait in the broker."""
+    """Lets messages wait in the broker, and loses none on its way there."""
+
+    def basic_publish_confirm(
+        self, message: amqp.Message, *args: Any, mandatory: bool = False, **kwargs: Any
+    ) -> Any:
+        """Send a message. Raises `RecoverableConnectionError` where a task's call would reach no queue.
+
+        RabbitMQ confirms such a message, too, and drops it. Somebody has deleted the queue since it was
+        declared, which is done once a connection; so kombu connects again, declares it and sends again.
+        """
+        is_call = "task" in (message.headers or {})
+        try:
+            return super().basic_publish_confirm(message, *args, mandatory=mandatory or is_call, **kwargs)
+        except amqp.ChannelError as error:
+            if error.reply_code != NO_ROUTE:
+                raise
+            raise amqp.RecoverableConnectionError("no queue takes the message") from None
 
     def park(self, message: Message, until: float) -> bool:
         """Whether a message of this channel now waits in the broker until a time (Unix seconds).

@@ -104,6 +104,22 @@ def test_a_worker_outlives_the_deletion_of_a_queue_that_it_holds(quiet_stack):
         eventually(other.received)
 
 
+@on_rabbitmq
+def test_what_is_sent_to_a_queue_that_was_deleted_is_delivered_all_the_same(quiet_stack):
+    audience = quiet_stack.audience()
+    gates, counters = quiet_stack.state.gates, quiet_stack.state.counters
+    with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
+        quiet_stack.send(*audience.added("secretive-1"))
+        eventually(audience.received)
+        gates.close(audience.stream, "operator")
+        eventually(lambda: f"not consuming {audience.stream.queue}" in worker.output())
+        delete(audience)
+        quiet_stack.send(*audience.added("secretive-2"))
+        eventually(lambda: counters.of(audience.stream).accepted == 2)
+        gates.open(audience.stream)
+        eventually(lambda: len(audience.received()) == 2)
+
+
 def delete(audience):
     """As an operator may in RabbitMQ's own pages."""
     with audience.stack.caller.connection() as connection:
