@@ -30,6 +30,10 @@ class Taking:
         self.taken += [record["Data"] for record in Records]
         return {"FailedPutCount": 0}
 
+    def describe_delivery_stream(self, DeliveryStreamName):  # noqa: N803 boto3's own names
+        """What a stream says that takes records."""
+        return {"DeliveryStreamDescription": {"DeliveryStreamStatus": "ACTIVE"}}
+
     def get(self, configuration, region):
         """The client of any configuration."""
         return self
