@@ -17,7 +17,7 @@ from vine import promise
 
 from worker.burial import Case, bury
 from worker.failures import AlertType, Failure
-from worker.flow_control import FlowControl
+from worker.flow_control import FlowControl, is_parked
 from worker.requests import DiscreetRequest
 from worker.state.dead_letters import FOREIGN, Message
 from worker.task_calls import is_task_call
@@ -95,8 +95,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         except RedisError as error:
             logger.error("cannot keep it as a dead letter: %s; it goes back", type(error).__name__)
             # Not at once: what kept it from being buried lasts.
-            park = getattr(message.channel, "park", None)
-            if park is None or not park(message, time() + PAUSE):
+            if not is_parked(message, time() + PAUSE):
                 message.requeue()
         else:
             message.ack()

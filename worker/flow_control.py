@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from math import isinf
+from math import inf, isinf
 from typing import TYPE_CHECKING, Any
 
 from celery.worker.state import requests
@@ -39,6 +39,8 @@ at any moment."""
 SHARED_FROM = 4
 """Pool processes from which on a stream leaves a quarter of them to the others, and the probes of all
 streams have no more than a quarter. What does not answer would otherwise have all of them wait."""
+AT_FIRST = 2
+"""Processes that a stream may have at least, before any of its messages has left the pool again."""
 NEWLY = 60.0
 """Seconds for which a stream that begins to fail has one process more to be probed in. Streams that do not
 answer occupy those of the probes for half a minute each, and it should not have to wait for them."""
@@ -55,8 +57,11 @@ class FlowControl:
         self._consumer = consumer
         self._in_pool: defaultdict[str, set[str]] = defaultdict(set)
         """By queue, the IDs of its messages that the pool has."""
+        self._allowed: dict[str, float] = {}
+        """By queue, how many of them that may be, where it is more than at first. It grows while the stream
+        answers, so one that does not answer is found out before it has its whole share."""
         self._full: set[str] = set()
-        """Queues that are held because their streams have their share of the pool."""
+        """Queues that are held because their streams have as much of the pool as they may have."""
         self._probes: set[str] = set()
         """The IDs of messages that try a stream."""
         self._refusals: Counter[str] = Counter()
@@ -68,7 +73,7 @@ class FlowControl:
 
     def admits(self, message: Message) -> bool:
         """Whether the message may go to the pool. If not, it is in the broker again."""
-        if self._parks(message):
+        if self._comes_later(message):
             return False
         queue = (message.delivery_info or {}).get("routing_key") or ""
         if not is_stream_queue(queue):
@@ -84,7 +89,7 @@ class FlowControl:
         return True
 
     def enter(self, request: DiscreetRequest, run: Callable[[DiscreetRequest], None]) -> None:
-        """Hand a request to the pool. A stream that has its share of the pool waits for one to leave."""
+        """Hand a request to the pool. A stream that has as much of it as it may waits for one to leave."""
         queue = (request.delivery_info or {}).get("routing_key") or ""
         # Celery's own tasks, which anybody can call, have requests that do not tell of their end.
         if is_stream_queue(queue) and hasattr(request, "on_end"):
@@ -114,6 +119,8 @@ class FlowControl:
 
     def _leave(self, request: DiscreetRequest) -> None:
         queue = request.delivery_info["routing_key"]
+        if queue in self._full:
+            self._allowed[queue] = self._room_for(queue) + 1
         self._remove(queue, {request.id})
         # The pool may have grown or shrunk meanwhile.
         if queue in self._full and not self._is_full(queue):
@@ -125,25 +132,29 @@ class FlowControl:
         self._in_pool[queue] -= ids
         if not self._in_pool[queue]:
             del self._in_pool[queue]
+            self._allowed.pop(queue, None)
 
     def _is_full(self, queue: str) -> bool:
+        return len(self._in_pool.get(queue, ())) >= self._room_for(queue)
+
+    def _room_for(self, queue: str) -> float:
+        """How many of a queue's messages the pool may have now."""
         processes: int = self._consumer.pool.num_processes
-        share = processes - processes // SHARED_FROM
-        return share < processes and len(self._in_pool.get(queue, ())) >= share
+        others = processes // SHARED_FROM
+        return min(self._allowed.get(queue, max(others, AT_FIRST)), processes - others) if others else inf
 
     def _hold_while_full(self, queue: str) -> None:
         self._full.add(queue)
         self._consumer.stream_queues.hold(queue)
 
-    def _parks(self, message: Message) -> bool:
+    def _comes_later(self, message: Message) -> bool:
         """A message whose time has not come comes back when it has, where the broker can do that."""
         eta = message.headers.get("eta")
         if not eta:
             return False
         until = _seconds(eta)
         if until - time.time() > SHORT:
-            park = getattr(message.channel, "park", None)
-            return park is not None and bool(park(message, until))
+            return is_parked(message, until)
         # Celery would wait for it, however long ago it was.
         message.headers["eta"] = None
         return False
@@ -266,6 +277,12 @@ class FlowControl:
         self._held_until.pop(queue, None)
         if not self._is_full(queue):
             self._consumer.stream_queues.release(queue)
+
+
+def is_parked(message: Message, until: float) -> bool:
+    """Whether the message now waits in the broker until a time (Unix seconds). If not, it is as before."""
+    park = getattr(message.channel, "park", None)
+    return park is not None and bool(park(message, until))
 
 
 def _task(message: Message) -> Any:

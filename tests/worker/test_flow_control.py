@@ -1,7 +1,9 @@
 """The door of the pool: who may pass, who goes back, and which queue is held for how long."""
 
 import time
+from collections import deque
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +16,7 @@ from worker.state.admission import PROBE_SECONDS
 
 POOL = 8
 SHARE = POOL * 3 // 4
+AT_FIRST = POOL // 4
 
 
 class StreamQueues:
@@ -138,14 +141,28 @@ def test_other_queues_are_not_asked_about(door, state, redis_server):
     assert door.admits(Message("audience.changes"))
 
 
-def test_no_stream_has_the_whole_pool(door, consumer, stream):
-    ran = []
-    requests = [request(stream.queue, number) for number in range(SHARE)]
-    for entering in requests[:-1]:
-        door.enter(entering, ran.append)
-    assert not consumer.stream_queues.held
-    door.enter(requests[-1], ran.append)
-    assert ran == requests
+@pytest.fixture
+def fill(door, consumer):
+    """Have the pool take of a stream's messages what it may, while the stream answers; its requests."""
+
+    def fill(stream, processes=SHARE):
+        inside, numbers = deque(), count()
+        while len(inside) < processes:
+            if stream.queue in consumer.stream_queues.held:
+                leave(inside.popleft())
+            inside.append(request(stream.queue, next(numbers)))
+            door.enter(inside[-1], print)
+        return inside
+
+    return fill
+
+
+def leave(request):
+    request.on_end(request)
+
+
+def test_no_stream_has_the_whole_pool(door, consumer, stream, fill):
+    requests = fill(stream)
     assert consumer.stream_queues.held == {stream.queue}
     # As after the broker was lost and found.
     consumer.stream_queues.held.clear()
@@ -153,32 +170,63 @@ def test_no_stream_has_the_whole_pool(door, consumer, stream):
     assert not door.admits(sent_ahead)
     assert sent_ahead.went_back
     assert consumer.stream_queues.held == {stream.queue}
-    requests[0].on_end(requests[0])
+    leave(requests[0])
     assert not consumer.stream_queues.held
+    door.enter(request(stream.queue, "last"), print)
+    assert consumer.stream_queues.held == {stream.queue}
 
 
-def test_what_is_dropped_with_a_lost_broker_leaves_the_pool(door, consumer, stream, monkeypatch):
-    for number in range(SHARE):
-        door.enter(request(stream.queue, number), print)
-    begun = {"0": "a request that a pool process has begun"}
+def test_a_stream_that_has_not_answered_yet_has_a_quarter_of_the_pool(door, consumer, stream):
+    requests = [request(stream.queue, number) for number in range(AT_FIRST + 2)]
+    for entering in requests[: AT_FIRST - 1]:
+        door.enter(entering, print)
+    assert not consumer.stream_queues.held
+    door.enter(requests[AT_FIRST - 1], print)
+    assert consumer.stream_queues.held == {stream.queue}
+    # One that leaves makes room for two.
+    leave(requests[0])
+    door.enter(requests[AT_FIRST], print)
+    assert not consumer.stream_queues.held
+    door.enter(requests[AT_FIRST + 1], print)
+    assert consumer.stream_queues.held == {stream.queue}
+
+
+def test_a_stream_that_has_left_the_pool_begins_with_a_quarter_again(consumer, stream, fill):
+    for inside in fill(stream):
+        leave(inside)
+    assert not consumer.stream_queues.held
+    fill(stream, AT_FIRST)
+    assert consumer.stream_queues.held == {stream.queue}
+
+
+def test_a_small_pool_gives_a_stream_two_processes_at_first(consumer, stream, fill):
+    consumer.pool.num_processes = 4
+    fill(stream, 1)
+    assert not consumer.stream_queues.held
+    fill(stream, 2)
+    assert consumer.stream_queues.held
+
+
+def test_what_is_dropped_with_a_lost_broker_leaves_the_pool(door, consumer, stream, fill, monkeypatch):
+    requests = fill(stream)
+    begun = {requests[0].id: "a request that a pool process has begun"}
     monkeypatch.setattr(flow_control, "requests", begun)
     door.reconnected()
     consumer.stream_queues.held.clear()
-    for number in range(SHARE, 2 * SHARE - 2):
-        door.enter(request(stream.queue, number), print)
+    others = [request(stream.queue, f"other-{number}") for number in range(SHARE - 1)]
+    for entering in others[:-1]:
+        door.enter(entering, print)
     assert not consumer.stream_queues.held
-    door.enter(request(stream.queue, 2 * SHARE), print)
+    door.enter(others[-1], print)
     assert consumer.stream_queues.held == {stream.queue}
 
 
 @pytest.mark.parametrize("processes", [2, 2 * POOL])
-def test_a_stream_flows_again_in_a_pool_that_has_grown_or_shrunk(door, consumer, stream, processes):
-    requests = [request(stream.queue, number) for number in range(SHARE)]
-    for entering in requests:
-        door.enter(entering, print)
+def test_a_stream_flows_again_in_a_pool_that_has_grown_or_shrunk(consumer, stream, fill, processes):
+    requests = fill(stream)
     assert consumer.stream_queues.held
     consumer.pool.num_processes = processes
-    requests[0].on_end(requests[0])
+    leave(requests[0])
     assert not consumer.stream_queues.held
 
 
@@ -229,7 +277,7 @@ def test_probes_have_a_quarter_of_the_pool(door, stream, silent, probe):
     assert probe(second, 2)
     assert not probe(third, 3)
     assert door.admits(Message(stream.queue))
-    probing.on_end(probing)
+    leave(probing)
     assert probe(third, 3)
 
 
@@ -239,7 +287,7 @@ def test_a_probe_ends_when_it_leaves_though_its_stream_is_never_out_of_the_pool(
     assert probe(second, 2)
     state.gates.open(first)
     door.enter(request(first.queue, 4), print)
-    probing.on_end(probing)
+    leave(probing)
     assert probe(third, 3)
 
 
@@ -269,10 +317,10 @@ def test_a_small_pool_is_not_shared(door, consumer, stream):
 def test_who_leaves_does_not_release_a_queue_that_is_held_for_longer(door, consumer, state, stream):
     state.gates.close(stream, "operator")
     door.admits(Message(stream.queue))
-    requests = [request(stream.queue, number) for number in range(SHARE)]
+    requests = [request(stream.queue, number) for number in range(AT_FIRST)]
     for entering in requests:
-        door.enter(entering, lambda _: None)
-    requests[0].on_end(requests[0])
+        door.enter(entering, print)
+    leave(requests[0])
     assert consumer.stream_queues.held == {stream.queue}
 
 

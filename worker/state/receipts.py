@@ -53,7 +53,7 @@ class Receipts:
         )
         if issued:
             if claimed:
-                self._end_claim(task_id, retries, self._redis)
+                self._redis.delete(claim)
             return Standing.DONE
         return Standing.CLAIMED if claimed else Standing.ELSEWHERE
 
@@ -61,11 +61,10 @@ class Receipts:
         """The attempt is not made by whoever claimed it, if it was this one."""
         self._release(keys=[self._key(task_id, retries, CLAIMS)], args=[claimant])
 
-    def issue(self, task_id: str, retries: int, pipe: Redis | None = None) -> None:
+    def issue(self, task_id: str, retries: int, pipe: Redis) -> None:
         """The attempt is done with: delivered, handed over to a retry, or a dead letter."""
-        redis = self._redis if pipe is None else pipe
-        redis.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
-        self._end_claim(task_id, retries, redis)
+        pipe.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
+        pipe.delete(self._key(task_id, retries, CLAIMS))
 
     def issued(self, task_id: str, retries: int) -> bool:
         """Whether the attempt was done with before."""
@@ -87,9 +86,6 @@ class Receipts:
             self._redis, lambda pipe: pipe.incr(key).expire(key, self._keep_seconds).delete(claim)
         )
         return int(deaths)
-
-    def _end_claim(self, task_id: str, retries: int, redis: Redis) -> None:
-        redis.delete(self._key(task_id, retries, CLAIMS))
 
     def _key(self, task_id: str, retries: int, kind: str = RECEIPTS) -> str:
         return f"{kind}:{task_id}:{retries}"

@@ -32,6 +32,8 @@ from worker.state.entries import UNREADABLE
 CONFIGURATIONS = "audience:configurations"
 CONNECTIONS = "audience:connections"
 VERSION = "audience:registry:version"
+REFRESH_AFTER = 1.0
+"""Seconds for which a snapshot is not compared with Redis."""
 
 WRITE = (
     BEGIN
@@ -43,8 +45,6 @@ return 1
 """
 )
 """An entry, unless somebody has written one since a version."""
-REFRESH_AFTER = 1.0
-"""Seconds for which a snapshot is not compared with Redis."""
 
 logger = logging.getLogger(__name__)
 

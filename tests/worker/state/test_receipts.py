@@ -13,8 +13,8 @@ def receipts(state):
     return state.receipts
 
 
-def test_an_attempt_is_done_with_and_no_other(receipts):
-    receipts.issue("task", 1)
+def test_an_attempt_is_done_with_and_no_other(receipts, redis):
+    receipts.issue("task", 1, redis)
     assert receipts.issued("task", 1)
     assert not receipts.issued("task", 0)
     assert not receipts.issued("task", 2)
@@ -22,7 +22,7 @@ def test_an_attempt_is_done_with_and_no_other(receipts):
 
 
 def test_a_receipt_outlives_the_return_of_its_message(receipts, redis):
-    receipts.issue("task", 0)
+    receipts.issue("task", 0, redis)
     (key,) = redis.keys(f"{RECEIPTS}*")
     assert redis.ttl(key) == RECEIPTS_KEPT * read({}).visibility_timeout
     assert RECEIPTS_KEPT >= 2
@@ -40,10 +40,10 @@ def test_whoever_begins_first_claims_the_attempt(receipts):
     assert receipts.begin("task", 1, "other") is Standing.CLAIMED
 
 
-def test_a_claim_ends_with_a_receipt_a_release_or_a_death(receipts):
+def test_a_claim_ends_with_a_receipt_a_release_or_a_death(receipts, redis):
     for name in ("issue", "release", "lost"):
         receipts.begin(name, 0, "one")
-    receipts.issue("issue", 0)
+    receipts.issue("issue", 0, redis)
     receipts.release("release", 0, "one")
     receipts.lost("lost", 0)
     assert receipts.begin("issue", 0, "other") is Standing.DONE
@@ -58,7 +58,7 @@ def test_nobody_releases_what_somebody_else_has_claimed(receipts):
 
 
 def test_who_finds_an_attempt_done_claims_nothing(receipts, redis):
-    receipts.issue("task", 0)
+    receipts.issue("task", 0, redis)
     assert receipts.begin("task", 0, "one") is Standing.DONE
     assert not redis.keys(f"{CLAIMS}*")
 
