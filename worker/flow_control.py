@@ -41,6 +41,8 @@ SHARED_FROM = 4
 streams have no more than a quarter. What does not answer would otherwise have all of them wait."""
 AT_FIRST = 2
 """Processes that a stream may have at least, before any of its messages has left the pool again."""
+REMEMBERED = 10.0
+"""Seconds after a message has left the pool for which its stream may have as many there as then."""
 NEWLY = 60.0
 """Seconds for which a stream that begins to fail has one process more to be probed in. Streams that do not
 answer occupy those of the probes for half a minute each, and it should not have to wait for them."""
@@ -53,13 +55,16 @@ logger = logging.getLogger(__name__)
 class FlowControl:
     """The door of one worker's pool."""
 
-    def __init__(self, consumer: "Consumer") -> None:
+    def __init__(self, consumer: "Consumer", monotonic: Callable[[], float] = time.monotonic) -> None:
         self._consumer = consumer
+        self._monotonic = monotonic
         self._in_pool: defaultdict[str, set[str]] = defaultdict(set)
         """By queue, the IDs of its messages that the pool has."""
         self._allowed: dict[str, float] = {}
         """By queue, how many of them that may be, where it is more than at first. It grows while the stream
         answers, so one that does not answer is found out before it has its whole share."""
+        self._left_at: dict[str, float] = {}
+        """By queue that is allowed more, when a message of its last left, in the clock's seconds."""
         self._full: set[str] = set()
         """Queues that are held because their streams have as much of the pool as they may have."""
         self._probes: set[str] = set()
@@ -94,6 +99,8 @@ class FlowControl:
         # Celery's own tasks, which anybody can call, have requests that do not tell of their end.
         if is_stream_queue(queue) and hasattr(request, "on_end"):
             request.on_end = self._leave
+            if self._monotonic() - self._left_at.get(queue, inf) > REMEMBERED:
+                del self._allowed[queue], self._left_at[queue]
             self._in_pool[queue].add(request.id)
             if self._is_full(queue):
                 self._hold_while_full(queue)
@@ -121,6 +128,8 @@ class FlowControl:
         queue = request.delivery_info["routing_key"]
         if queue in self._full:
             self._allowed[queue] = self._room_for(queue) + 1
+        if queue in self._allowed:
+            self._left_at[queue] = self._monotonic()
         self._remove(queue, {request.id})
         # The pool may have grown or shrunk meanwhile.
         if queue in self._full and not self._is_full(queue):
@@ -132,7 +141,6 @@ class FlowControl:
         self._in_pool[queue] -= ids
         if not self._in_pool[queue]:
             del self._in_pool[queue]
-            self._allowed.pop(queue, None)
 
     def _is_full(self, queue: str) -> bool:
         return len(self._in_pool.get(queue, ())) >= self._room_for(queue)
@@ -260,7 +268,7 @@ class FlowControl:
         return gate is not None and gate.until is not None and state.clock() - _seconds(gate.since) < NEWLY
 
     def _hold(self, queue: str, seconds: float, task: str | None = None) -> None:
-        until = time.monotonic() + seconds
+        until = self._monotonic() + seconds
         self._held_until[queue] = max(until, self._held_until.get(queue, until))
         self._consumer.stream_queues.hold(queue)
         self._consumer.timer.call_after(seconds, self._end_hold, (queue, task))
@@ -272,7 +280,7 @@ class FlowControl:
 
     def _release(self, queue: str) -> None:
         """Consume the queue again, unless there is another reason against it."""
-        if self._held_until.get(queue, 0) - time.monotonic() > EARLY:
+        if self._held_until.get(queue, 0) - self._monotonic() > EARLY:
             return
         self._held_until.pop(queue, None)
         if not self._is_full(queue):

@@ -248,7 +248,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
     Message = AnyMessage
     is_noted = False
     """Whether the message that is being handed on is noted as unacknowledged."""
-    _rests = False
+    _rest: Any = None
+    """The timer of the next look, while there is no point in an earlier one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unacknowledged: set[str] = set()
@@ -280,6 +281,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
         if not no_ack:
             self._unacknowledged.add(queue)
+        self._end_rest()
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def park(self, message: virtual.Message, until: float) -> bool:
@@ -336,7 +338,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self._asked = None
             self._queue_cycle.update(question.queues)
             super()._brpop_start(timeout)
-        elif question.queues and not self._rests:
+        elif question.queues and self._rest is None:
             self._asked = question
             connection = self._in_poll = self.client.connection
             self._brpop_sent_at = monotonic()
@@ -351,24 +353,29 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self._in_poll = None
             self._flush_brpop_reauth()
         if not taken:
-            self._rest()
+            self._take_rest()
             raise redis.Empty
         key, message, tag = taken
         queue, self._turn = self._asked.place(key)
         self._hand_on(payload_of(_text(message), _text(tag), queue), queue)
         return True
 
-    def _rest(self) -> None:
+    def _take_rest(self) -> None:
         """Nothing was found: look again later. Where no event loop runs, somebody waits for just this."""
         hub = get_event_loop()
         if hub is None:
             sleep(self._ask_for().wait)
         else:
-            self._rests = True
-            hub.call_later(self._ask_for().wait, self._look_again)
+            self._rest = hub.call_later(self._ask_for().wait, self._look_again)
+
+    def _end_rest(self) -> None:
+        """There is one queue more to look at. The loop asks before it waits for anything again."""
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _look_again(self) -> None:
-        self._rests = False
+        self._rest = None
         # The loop asks whenever something happens. Nothing may.
         if not (self.closed or self._in_poll) and self.qos.can_consume():
             self._brpop_start()

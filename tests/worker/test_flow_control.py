@@ -11,7 +11,7 @@ from kombu.utils import limits
 from kombu.utils.limits import TokenBucket
 
 from worker import flow_control
-from worker.flow_control import CLOSED, NEWLY, FlowControl
+from worker.flow_control import CLOSED, NEWLY, REMEMBERED, FlowControl
 from worker.state.admission import PROBE_SECONDS
 
 POOL = 8
@@ -87,8 +87,8 @@ def consumer(state):
 
 
 @pytest.fixture
-def door(consumer):
-    return FlowControl(consumer)
+def door(consumer, clock):
+    return FlowControl(consumer, clock)
 
 
 def request(queue, number):
@@ -191,10 +191,14 @@ def test_a_stream_that_has_not_answered_yet_has_a_quarter_of_the_pool(door, cons
     assert consumer.stream_queues.held == {stream.queue}
 
 
-def test_a_stream_that_has_left_the_pool_begins_with_a_quarter_again(consumer, stream, fill):
+def test_a_stream_that_is_long_out_of_the_pool_begins_with_a_quarter_again(consumer, stream, fill, clock):
     for inside in fill(stream):
         leave(inside)
-    assert not consumer.stream_queues.held
+    clock.advance(REMEMBERED)
+    for inside in fill(stream, AT_FIRST):
+        assert not consumer.stream_queues.held
+        leave(inside)
+    clock.advance(REMEMBERED + 1)
     fill(stream, AT_FIRST)
     assert consumer.stream_queues.held == {stream.queue}
 

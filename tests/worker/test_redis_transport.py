@@ -4,8 +4,10 @@ import time
 
 import pytest
 from kombu import Connection, Exchange, Queue
+from kombu.asynchronous import Hub, set_event_loop
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
+from worker import redis_transport
 from worker.redis_transport import Question, Transport
 
 QUEUE = "queue"
@@ -22,6 +24,14 @@ def server(real_redis):
 def connection(real_redis_url, server):
     with Connection(real_redis_url, transport=Transport) as connection:
         yield connection
+
+
+@pytest.fixture
+def loop():
+    loop = Hub()
+    set_event_loop(loop)
+    yield loop
+    set_event_loop(None)
 
 
 def consume(connection, no_ack=False):
@@ -199,6 +209,22 @@ def test_queues_are_served_in_turn(connection):
         while len(got) < 6:
             connection.drain_events(timeout=5)
     assert got == ["a", "b", "c"] * 2
+
+
+def test_a_queue_that_is_added_is_looked_at_at_once(connection, loop, monkeypatch):
+    monkeypatch.setattr(redis_transport, "WAIT", FAR_FUTURE)
+    send(connection, "hello")
+    got = []
+    with connection.Consumer(Queue("empty"), callbacks=[lambda body, _: got.append(body)]) as consumer:
+        connection.register_with_event_loop(loop)
+        while consumer.channel._rest is None:
+            loop.run_once()
+        consumer.add_queue(CONSUMED)
+        consumer.consume()
+        loop.call_later(10, pytest.fail, "the worker rests although there is a message")
+        while not got:
+            loop.run_once()
+    assert got == ["hello"]
 
 
 def test_a_streams_queue_is_one_key_and_anothers_is_one_a_priority(connection):
