@@ -147,9 +147,15 @@ class FlowControl:
 
     def _room_for(self, queue: str) -> float:
         """How many of a queue's messages the pool may have now."""
-        processes: int = self._consumer.pool.num_processes
+        processes = self._processes()
         others = processes // SHARED_FROM
         return min(self._allowed.get(queue, max(others, AT_FIRST)), processes - others) if others else inf
+
+    def _processes(self) -> int:
+        """How many the pool may have. With `--autoscale`, all that there are must be taken for it to grow."""
+        processes: int = self._consumer.pool.num_processes
+        autoscaler = self._consumer.controller.autoscaler
+        return max(processes, autoscaler.max_concurrency) if autoscaler else processes
 
     def _hold_while_full(self, queue: str) -> None:
         self._full.add(queue)
@@ -251,16 +257,15 @@ class FlowControl:
 
     def _may_probe_newly(self, stream: Stream) -> bool:
         """Whether a stream may be probed beside them, as it has not failed for long."""
-        processes: int = self._consumer.pool.num_processes
-        return self._probed() < min(self._for_probes() + 1, processes // 2) and self._fails_newly(stream)
+        most = min(self._for_probes() + 1, self._processes() // 2)
+        return self._probed() < most and self._fails_newly(stream)
 
     def _probed(self) -> int:
         """Streams that are being probed in this pool."""
         return sum(not self._probes.isdisjoint(ids) for ids in self._in_pool.values())
 
     def _for_probes(self) -> int:
-        processes: int = self._consumer.pool.num_processes
-        return max(processes // SHARED_FROM, 1)
+        return max(self._processes() // SHARED_FROM, 1)
 
     def _fails_newly(self, stream: Stream) -> bool:
         state: State = self._consumer.app.state
@@ -270,8 +275,9 @@ class FlowControl:
     def _hold(self, queue: str, seconds: float, task: str | None = None) -> None:
         until = self._monotonic() + seconds
         self._held_until[queue] = max(until, self._held_until.get(queue, until))
-        self._consumer.stream_queues.hold(queue)
+        # First of all its end: RabbitMQ answers what holds a queue, or is lost meanwhile.
         self._consumer.timer.call_after(seconds, self._end_hold, (queue, task))
+        self._consumer.stream_queues.hold(queue)
 
     def _end_hold(self, queue: str, task: str | None) -> None:
         if task is not None:
@@ -283,7 +289,9 @@ class FlowControl:
         if self._held_until.get(queue, 0) - self._monotonic() > EARLY:
             return
         self._held_until.pop(queue, None)
-        if not self._is_full(queue):
+        if self._is_full(queue):
+            self._hold_while_full(queue)
+        else:
             self._consumer.stream_queues.release(queue)
 
 

@@ -21,7 +21,7 @@ from math import inf
 from time import monotonic, sleep, time
 from typing import Any
 
-from kombu.asynchronous import get_event_loop
+from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from kombu.utils.json import dumps, loads
 from redis.client import Pipeline, Redis
@@ -153,7 +153,11 @@ class QoS(redis.QoS):  # type: ignore[misc]
         """
         with self.channel.conn_or_acquire(client) as connected:
             noted = connected.hget(self.unacked_key, tag)
-            keys, text = self.channel.way_back(_text(noted), _text(tag)) if noted else ([], "")
+            if noted:
+                keys, text = self.channel.way_back(_text(noted), _text(tag))
+            else:
+                # Somebody has put it back, and whoever has taken it since needs the new note.
+                keys, text, taken_by = [], "", time() - self.visibility_timeout
             push = "LPUSH" if leftmost else "RPUSH"
             own = (self.unacked_index_key, self.unacked_key)
             connected.eval(GIVE_BACK, len(own) + len(keys), *own, *keys, tag, taken_by, push, text)
@@ -401,6 +405,11 @@ class Transport(redis.Transport):  # type: ignore[misc]
     """kombu's transport for Redis, with these channels."""
 
     Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Hub) -> None:
+        # A worker that has lost the broker closes its loop and goes on with it, and kombu then knows of none.
+        set_event_loop(loop)
+        super().register_with_event_loop(connection, loop)
 
 
 def use_safe_redis() -> None:

@@ -22,9 +22,11 @@ def start(quiet_stack):
     """Start a worker; it ends with the story."""
     with ExitStack() as workers:
 
-        def start(concurrency, **env):
-            options = ("--concurrency", str(concurrency), "--without-mingle")
-            worker = workers.enter_context(quiet_stack.worker(*options, env=env))
+        def start(*options, concurrency=None, **env):
+            processes = () if concurrency is None else ("--concurrency", str(concurrency))
+            worker = workers.enter_context(
+                quiet_stack.worker(*processes, *options, "--without-mingle", env=env)
+            )
             # Stopping well has stories of its own.
             workers.callback(worker.kill)
             return worker
@@ -69,7 +71,7 @@ def test_one_batch_finds_out_that_a_stream_fails_and_the_others_stay_in_the_brok
     eventually(lambda: len(audience.received()) == BATCHES - 1)
 
 
-def test_a_stream_that_does_not_answer_has_a_quarter_of_the_pool_and_others_the_rest(quiet_stack, start, hanging):
+def test_a_stream_that_does_not_answer_has_a_quarter_of_the_pool(quiet_stack, start, hanging):
     silent, sound = quiet_stack.audience(), quiet_stack.audience()
     quiet_stack.firehose.faults.append(fail(hanging, stream=silent.stream.name))
     start(concurrency=POOL)
@@ -80,6 +82,23 @@ def test_a_stream_that_does_not_answer_has_a_quarter_of_the_pool_and_others_the_
     assert len(silent.puts()) == QUARTER
     hanging.wait.set()
     eventually(lambda: len(silent.received()) == BATCHES)
+
+
+def test_a_pool_grows_for_the_batches_of_one_stream(quiet_stack, start, hanging):
+    audience = quiet_stack.audience()
+    quiet_stack.state.gates.close(audience.stream, "operator")
+    producer = start(concurrency=1)
+    send_batches(audience, number=2 * BATCHES)
+    eventually(lambda: audience.waiting() == 2 * BATCHES)
+    producer.kill()
+
+    quiet_stack.firehose.latency = 0.05
+    quiet_stack.state.gates.open(audience.stream)
+    start(f"--autoscale={POOL},{POOL // 2}", AUTOSCALE_KEEPALIVE="0.2")
+    eventually(lambda: len(audience.received()) >= BATCHES)
+    quiet_stack.firehose.faults.append(fail(hanging, stream=audience.stream.name))
+    stats = quiet_stack.caller.control.inspect(limit=1).stats
+    eventually(lambda: [of["autoscaler"]["current"] for of in stats().values()] == [POOL - QUARTER])
 
 
 def test_a_stream_at_its_quota_waits_in_the_broker_and_others_do_not(quiet_stack, start):

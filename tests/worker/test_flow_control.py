@@ -41,6 +41,12 @@ class Timer:
     def call_after(self, seconds, function, arguments):
         self.calls.append((seconds, function, arguments))
 
+    def pass_by(self):
+        """All waits are over."""
+        calls, self.calls = self.calls, []
+        for _, function, arguments in calls:
+            function(*arguments)
+
     @property
     def waits(self):
         return [seconds for seconds, _, _ in self.calls]
@@ -79,6 +85,7 @@ def consumer(state):
     return SimpleNamespace(
         app=SimpleNamespace(state=state),
         pool=SimpleNamespace(num_processes=POOL),
+        controller=SimpleNamespace(autoscaler=None),
         timer=Timer(),
         stream_queues=StreamQueues(),
         task_buckets={"audience.deliver.us-east-1": None},
@@ -108,6 +115,17 @@ def test_a_closed_streams_message_goes_back_and_its_queue_is_held(door, consumer
     assert not door.admits(message)
     assert message.went_back
     assert consumer.stream_queues.held == {stream.queue}
+    assert consumer.timer.waits == [CLOSED]
+
+
+def test_a_wait_ends_even_if_the_broker_is_lost_as_it_begins(door, consumer, state, stream, monkeypatch):
+    def hold(queue):
+        raise ConnectionError("the broker is lost")
+
+    monkeypatch.setattr(consumer.stream_queues, "hold", hold)
+    state.gates.close(stream, "operator")
+    with pytest.raises(ConnectionError, match="lost"):
+        door.admits(Message(stream.queue))
     assert consumer.timer.waits == [CLOSED]
 
 
@@ -230,6 +248,27 @@ def test_a_stream_flows_again_in_a_pool_that_has_grown_or_shrunk(consumer, strea
     requests = fill(stream)
     assert consumer.stream_queues.held
     consumer.pool.num_processes = processes
+    leave(requests[0])
+    assert not consumer.stream_queues.held
+
+
+def test_a_stream_that_waits_while_the_pool_shrinks_flows_when_one_leaves(door, consumer, stream, fill):
+    requests = fill(stream)
+    leave(requests.popleft())
+    door._hold(stream.queue, 0)
+    consumer.pool.num_processes = len(requests)
+    consumer.timer.pass_by()
+    assert consumer.stream_queues.held == {stream.queue}
+    for inside in requests:
+        leave(inside)
+    assert not consumer.stream_queues.held
+
+
+def test_a_pool_that_may_grow_is_shared_as_if_it_had(consumer, stream, fill):
+    consumer.pool.num_processes = POOL // 2
+    consumer.controller.autoscaler = SimpleNamespace(max_concurrency=POOL)
+    requests = fill(stream)
+    assert consumer.stream_queues.held == {stream.queue}
     leave(requests[0])
     assert not consumer.stream_queues.held
 

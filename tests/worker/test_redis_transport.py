@@ -5,6 +5,7 @@ import time
 import pytest
 from kombu import Connection, Exchange, Queue
 from kombu.asynchronous import Hub, set_event_loop
+from redis import Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from worker import redis_transport
@@ -127,6 +128,19 @@ def test_what_was_taken_again_meanwhile_is_not_given_back(connection, server):
     assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
 
 
+def test_who_comes_too_late_to_give_a_message_back_leaves_the_next_ones_note_alone(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+
+    class Late(Redis):
+        def hget(self, *args):
+            """As it was before the message was taken again."""
+
+    with Late(connection_pool=server.connection_pool) as late:
+        message.channel.qos.restore_by_tag(message.delivery_tag, late)
+    assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 1, 1)
+
+
 def test_what_is_no_message_becomes_the_body_of_one(connection, server):
     server.lpush(QUEUE, b"\xff{secretive")
     message = consume(connection)
@@ -209,6 +223,14 @@ def test_queues_are_served_in_turn(connection):
         while len(got) < 6:
             connection.drain_events(timeout=5)
     assert got == ["a", "b", "c"] * 2
+
+
+def test_a_loop_that_was_closed_with_the_broker_rests_again(connection, loop):
+    loop.reset()
+    with connection.Consumer(CONSUMED) as consumer:
+        connection.register_with_event_loop(loop)
+        consumer.channel._take_rest()
+        assert consumer.channel._rest in [scheduled.entry for scheduled in loop.timer.queue]
 
 
 def test_a_queue_that_is_added_is_looked_at_at_once(connection, loop, monkeypatch):
