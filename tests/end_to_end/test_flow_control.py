@@ -10,7 +10,7 @@ from waiting import always, eventually
 
 POOL = 8
 QUARTER = 2
-"""Of the processes, for one stream."""
+"""Of the processes: what a stream has at first, and what it leaves to the others."""
 BATCHES = 20
 LONG = {"AUDIENCE_RETRY_BACKOFF": "600", "AUDIENCE_RETRY_BACKOFF_MAX": "600"}
 """Seconds: a stream that fails is left alone for half a minute at least."""

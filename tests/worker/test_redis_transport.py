@@ -32,7 +32,7 @@ def loop():
     loop = Hub()
     set_event_loop(loop)
     yield loop
-    set_event_loop(None)
+    loop.close()
 
 
 def consume(connection, no_ack=False):
