@@ -12,7 +12,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## see everything work in half a minute, on this machine alone
-	@$(BIN)/python -m worker.local demo
+	@$(BIN)/python -m devstack demo
 
 test: $(INSTALLED) ## run the whole test suite
 	@$(BIN)/python -m pytest -q
@@ -23,7 +23,7 @@ chaos: $(INSTALLED) ## prove that nothing is lost under faults and hostile input
 install: $(INSTALLED) ## make .venv with the pinned dependencies and the commands
 
 up: $(INSTALLED) ## leave the demo's stack running until Ctrl-C
-	@$(BIN)/python -m worker.local up
+	@$(BIN)/python -m devstack up
 
 check: $(INSTALLED) ## lint, formatting and types
 	@$(BIN)/ruff check .

@@ -1,8 +1,8 @@
-"""Celery's settings. What an operator may change comes from `worker.environment`."""
+"""Celery's settings. What an operator may change comes from `worker.config`."""
 
 from kombu import Queue
 
-from worker.environment import environment
+from worker.config import current_settings
 from worker.firehose.regions import rate_limits
 from worker.queues import CHANGES_QUEUE, delivery_task
 
@@ -11,12 +11,12 @@ RESTORE_EVERY = 1
 RESTORED_AT_ONCE = 200
 """Messages. That takes a tenth of a second, in which a worker does nothing else."""
 
-broker_url = environment().broker_url
+broker_url = current_settings().broker_url
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_transport_options = {
     # Redis: when the messages of a worker that died come back.
-    "visibility_timeout": environment().visibility_timeout,
+    "visibility_timeout": current_settings().visibility_timeout,
     # Redis: look this often for them and for retries that are due, not at every tenth of these occasions.
     "unacked_restore_interval": RESTORE_EVERY,
     "unacked_restore_throttle": 1,
@@ -35,7 +35,7 @@ task_compression = "zstd"
 
 task_default_queue = CHANGES_QUEUE
 task_queues = [Queue(CHANGES_QUEUE)]
-"""Every registered stream's queue is added while the worker runs: `worker.stream_queues`."""
+"""Every registered stream's queue is added while the worker runs: `worker.consumer.stream_queues`."""
 
 task_ignore_result = True
 task_store_errors_even_if_ignored = False
@@ -51,14 +51,14 @@ worker_concurrency = 8
 
 task_annotations = {
     delivery_task(region): {"rate_limit": rate}
-    for region, rate in rate_limits(environment().rate_limits).items()
+    for region, rate in rate_limits(current_settings().rate_limits).items()
 }
 
-worker_consumer = "worker.consumer:Consumer"
+worker_consumer = "worker.consumer.consumer:Consumer"
 worker_hijack_root_logger = True
 worker_send_task_events = True
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-imports = ["tasks.producers", "tasks.delivery"]
+imports = ["tasks.forward", "tasks.deliver"]
 enable_utc = True
 timezone = "UTC"

@@ -10,8 +10,8 @@ from benchmarks.changes import BATCH
 from benchmarks.contenders import CONTENDERS, Result, bench
 from benchmarks.flow.command import main as measure_flow
 from benchmarks.stack import Late
-from worker.local.interruption import Interruption, Interruptions
-from worker.local.processes import StartError
+from devstack.interruption import Interruption, Interruptions
+from devstack.processes import StartError
 
 SIGNALLED = 128
 """What a shell adds to a signal's number to make an exit status."""

@@ -20,10 +20,10 @@ from celery import Celery
 from benchmarks.changes import AUDIENCE, BATCH, change
 from benchmarks.stack import Stack, cpu_seconds, members_of
 from benchmarks.stack import running as stack
-from worker.environment import read
-from worker.local import processes
-from worker.local.interruption import Interruptions
-from worker.state import connect
+from devstack import processes
+from devstack.interruption import Interruptions
+from worker.config import read_settings
+from worker.services import connect
 
 PARKED = "benchmark:parked"
 
@@ -144,6 +144,6 @@ def bench(directory: Path, concurrency: int, interruptions: Interruptions) -> It
 
 
 def _connect(env: Mapping[str, str]) -> None:
-    registry = connect(read(env)).registry
+    registry = connect(read_settings(env)).registry
     registry.configure(name="benchmark")
     registry.connect(audience_id=AUDIENCE, configuration="benchmark", delivery_stream_name="benchmark")

@@ -5,9 +5,9 @@ import json
 import urllib.request
 from typing import Any, NamedTuple
 
-from worker.local import processes
+from devstack import processes
 
-PROGRAM = processes.ROOT / "tests" / "fakes" / "firehose.py"
+PROGRAM = processes.ROOT / "devstack" / "firehose.py"
 PATIENCE = 60.0
 """Seconds for an answer. The calls of a long run are a long answer, on a busy machine."""
 

@@ -10,9 +10,9 @@ import psutil
 from redis import Redis
 
 from benchmarks.firehose import PROGRAM, Firehose
+from devstack import processes
+from devstack.interruption import Interruptions
 from worker.firehose.regions import regions
-from worker.local import processes
-from worker.local.interruption import Interruptions
 
 TIMEOUT = 300.0
 """Seconds for anything that is waited for."""

@@ -46,10 +46,10 @@ class Catalogue:
             raise ValueError(
                 f"not an identity name: {', '.join(unknown)}; the names are {', '.join(sorted(standard))}"
             )
-        self._spelled = {name: spellings.get(name, name) for name in (row.name for row in ROWS)}
-        if len(set(self._spelled.values())) < len(self._spelled):
+        self._configured = {name: spellings.get(name, name) for name in (row.name for row in ROWS)}
+        if len(set(self._configured.values())) < len(self._configured):
             raise ValueError("two identities may not have the same name")
-        self._standard = {spelled: name for name, spelled in self._spelled.items()}
+        self._standard = {spelled: name for name, spelled in self._configured.items()}
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -59,17 +59,17 @@ class Catalogue:
     @cached_property
     def anonymous(self) -> str:
         """The name in force of the mParticle ID."""
-        return self.spelled(ANONYMOUS_NAME)
+        return self.configured_name(ANONYMOUS_NAME)
 
-    def spelled(self, standard_name: str) -> str:
+    def configured_name(self, standard_name: str) -> str:
         """The name in force of an identity, from its standard name."""
-        return self._spelled[standard_name]
+        return self._configured[standard_name]
 
-    def standard(self, spelled_name: str) -> str:
+    def standard(self, configured_name: str) -> str:
         """The standard name of an identity, from its name in force."""
-        return self._standard[spelled_name]
+        return self._standard[configured_name]
 
     @cached_property
     def by_mparticle_type(self) -> dict[str, str]:
         """Names in force by the SDK's identity types."""
-        return {row.mparticle: self.spelled(row.name) for row in ROWS}
+        return {row.mparticle: self.configured_name(row.name) for row in ROWS}

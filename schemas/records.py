@@ -28,10 +28,10 @@ class Skip(StrEnum):
     """mParticle sent an identity of a type that has no name in a record."""
 
 
-class View(NamedTuple):
+class Projection(NamedTuple):
     """All that a connection and its configuration say about the looks of a record."""
 
-    withheld: frozenset[str]
+    excluded: frozenset[str]
     """Identity names, as in force, that this connection does not forward."""
     anonymous_name: str
     send_anonymous_users: bool
@@ -79,33 +79,37 @@ RECORD = RecordSchema()
 DELETION = DeletionSchema()
 
 
-def render(change: Change, view: View) -> Rendered:
+def render(change: Change, projection: Projection) -> Rendered:
     """The records that a connection with this view receives for a change."""
     if change.type == ChangeType.AUDIENCE_DELETED:
-        return Rendered((_line(change, False, {}, view, DELETION),), ())
+        return Rendered((_line(change, False, {}, projection, DELETION),), ())
     if change.type != ChangeType.IDENTITY_CHANGED:
         is_member = change.type == ChangeType.MEMBER_ADDED
-        return _rendered(_membership(change, is_member, change.user_identities, view))
-    addition = _membership(change, True, change.user_identities, view)
-    if not view.send_remove_on_identity_change:
+        return _rendered(_membership(change, is_member, change.user_identities, projection))
+    addition = _membership(change, True, change.user_identities, projection)
+    if not projection.send_remove_on_identity_change:
         return _rendered(addition)
-    return _rendered(_membership(change, False, change.previous_user_identities, view), addition)
+    return _rendered(_membership(change, False, change.previous_user_identities, projection), addition)
 
 
-def _membership(change: Change, is_member: bool, user: dict[str, str], view: View) -> bytes | Skip:
-    if view.withheld:
-        user = {name: value for name, value in user.items() if name not in view.withheld}
+def _membership(
+    change: Change, is_member: bool, user: dict[str, str], projection: Projection
+) -> bytes | Skip:
+    if projection.excluded:
+        user = {name: value for name, value in user.items() if name not in projection.excluded}
     if not user:
         return Skip.NO_IDENTITIES
-    if not view.send_anonymous_users and user.keys() == {view.anonymous_name}:
+    if not projection.send_anonymous_users and user.keys() == {projection.anonymous_name}:
         return Skip.ANONYMOUS
-    return _line(change, is_member, user, view, RECORD)
+    return _line(change, is_member, user, projection, RECORD)
 
 
-def _line(change: Change, is_member: bool, user: dict[str, str], view: View, schema: Schema) -> bytes:
+def _line(
+    change: Change, is_member: bool, user: dict[str, str], projection: Projection, schema: Schema
+) -> bytes:
     record = Record(change.timestamp, change.audience_id, change.audience_name, is_member, user)
     content: dict[str, Any] = schema.dump(record)
-    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE if view.append_newline else None)
+    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE if projection.append_newline else None)
 
 
 def _rendered(*outcomes: bytes | Skip) -> Rendered:

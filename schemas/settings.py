@@ -9,7 +9,7 @@ from marshmallow import Schema, ValidationError, fields, post_load, validate, va
 from schemas.fields import StrictInteger, Text
 from schemas.identities import Catalogue
 from schemas.quotas import stated_figures
-from schemas.records import View
+from schemas.records import Projection
 
 CONFIGURATION_NAME = r"[a-z0-9-]{1,32}"
 DELIVERY_STREAM_NAME = r"[a-zA-Z0-9_.-]{1,64}"
@@ -26,7 +26,7 @@ class Configuration:
     name: str
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
-    """Encrypted: only `worker.state.credentials` makes and opens it."""
+    """Encrypted: only `worker.state.secrets` makes and opens it."""
     role_arn: str | None = None
     external_id: str | None = field(default=None, repr=False)
     send_remove_on_identity_change: bool = True
@@ -51,10 +51,10 @@ class Connection:
     stream_quota: str | None = None
     """What the stream may take from the whole fleet (`1MiB/s+200requests/s`); its region's otherwise."""
 
-    def view(self, configuration: Configuration, catalogue: Catalogue) -> View:
+    def projection(self, configuration: Configuration, catalogue: Catalogue) -> Projection:
         """What this connection and its configuration make of a change."""
-        return View(
-            withheld=frozenset(catalogue.spelled(name) for name in self._withheld()),
+        return Projection(
+            excluded=frozenset(catalogue.configured_name(name) for name in self._withheld()),
             anonymous_name=catalogue.anonymous,
             send_anonymous_users=self.send_anonymous_users,
             send_remove_on_identity_change=configuration.send_remove_on_identity_change,

@@ -13,9 +13,9 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from worker.burial import Case, bury
-from worker.redis_steps import in_one_step
-from worker.state.receipts import Standing
+from worker.failures.dead_lettering import Undeliverable, dead_letter
+from worker.state.idempotency import IdempotencyState
+from worker.store.atomic import in_one_step
 
 if TYPE_CHECKING:
     from worker.celery import AudienceFirehose
@@ -30,7 +30,7 @@ BOOKKEEPING_ATTEMPTS = 30
 logger = logging.getLogger(__name__)
 
 
-class Buried(Exception):
+class DeadLettered(Exception):
     """A message became a dead letter. The end of its task, as Flower shows it."""
 
 
@@ -38,43 +38,43 @@ class ForwarderTask(Task):  # type: ignore[misc]
     """A task whose message ends as done, as a retry, back in the broker, or as a dead letter."""
 
     abstract = True
-    Request = "worker.requests:DiscreetRequest"
+    Request = "worker.consumer.request:RedactingRequest"
     empties_redis = False
     """Whether a full Redis has to take what is noted of it; what adds to one is refused."""
-    throws = (Buried,)
+    throws = (DeadLettered,)
     if TYPE_CHECKING:
         app: AudienceFirehose
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task. The worker calls this; Celery's autoretry is inside `run`."""
         try:
-            return self._run_or_bury(args, kwargs)
-        except (Buried, Retry, Ignore, Reject):
+            return self._run_or_dead_letter(args, kwargs)
+        except (DeadLettered, Retry, Ignore, Reject):
             raise
         except Exception as error:
-            # Redis or the broker is away; or, which nothing should be, a defect in burying.
+            # Redis or the broker is away; or, which nothing should be, a defect in dead-lettering.
             logger.warning("%s: the message goes back to the broker", type(error).__name__)
             time.sleep(REQUEUE_PAUSE)
             self._release()
             raise Reject(type(error).__name__, requeue=True) from None
 
-    def case(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Case:
+    def undeliverable(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Undeliverable:
         """What is left of a call that failed for good."""
         raise NotImplementedError
 
-    def after_burial(self, case: Case, error: Exception) -> None:
+    def after_dead_lettering(self, undeliverable: Undeliverable, error: Exception) -> None:
         """What else an end means. Called again if the message comes back."""
 
-    def attempt_id(self, message_id: str, kwargs: dict[str, Any]) -> str:
+    def idempotency_key(self, message_id: str, kwargs: dict[str, Any]) -> str:
         """What the receipts know a message by."""
         return message_id
 
     @property
     def attempt(self) -> str:
-        """`attempt_id` of the message that is being run."""
-        if not hasattr(self.request, "attempt_id"):
-            self.request.attempt_id = self.attempt_id(self.request.id, self.request.kwargs or {})
-        return str(self.request.attempt_id)
+        """`idempotency_key` of the message that is being run."""
+        if not hasattr(self.request, "idempotency_key"):
+            self.request.idempotency_key = self.idempotency_key(self.request.id, self.request.kwargs or {})
+        return str(self.request.idempotency_key)
 
     @property
     def queue_consumed(self) -> str:
@@ -87,12 +87,14 @@ class ForwarderTask(Task):  # type: ignore[misc]
         Raises `Reject` where another copy of the message is being run: what becomes of
         that one decides about this one.
         """
-        self.request.claimant = uuid4().hex
-        standing = self.app.state.receipts.begin(self.attempt, self.request.retries, self.request.claimant)
-        if standing is Standing.ELSEWHERE:
+        self.request.owner_token = uuid4().hex
+        standing = self.app.services.idempotency.acquire(
+            self.attempt, self.request.retries, self.request.owner_token
+        )
+        if standing is IdempotencyState.IN_PROGRESS:
             time.sleep(REQUEUE_PAUSE)
             raise Reject("another copy of the message is being run", requeue=True)
-        return standing is Standing.CLAIMED
+        return standing is IdempotencyState.ACQUIRED
 
     def enter(self, entries: Callable[[Redis], None]) -> None:
         """Enter what became of the attempt into the books, with its receipt: both or neither, and once.
@@ -103,7 +105,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
         for attempt in range(BOOKKEEPING_ATTEMPTS):
             try:
                 # The answer may have been lost on its way, and not the entry.
-                if not (attempt and self._has_receipt()):
+                if not (attempt and self._is_completed()):
                     self._enter_once(entries)
             except RedisError as error:
                 logger.warning("%s: the books have to wait", type(error).__name__)
@@ -122,28 +124,29 @@ class ForwarderTask(Task):  # type: ignore[misc]
 
     def _enter_once(self, entries: Callable[[Redis], None]) -> None:
         def commands(pipe: Redis) -> None:
-            self.app.state.receipts.issue(self.attempt, self.request.retries, pipe)
+            self.app.services.idempotency.complete(self.attempt, self.request.retries, pipe)
             entries(pipe)
 
-        in_one_step(self.app.state.redis, commands, even_if_full=self.empties_redis)
+        in_one_step(self.app.services.redis, commands, even_if_full=self.empties_redis)
 
-    def _has_receipt(self) -> bool:
-        return self.app.state.receipts.issued(self.attempt, self.request.retries)
+    def _is_completed(self) -> bool:
+        return self.app.services.idempotency.is_completed(self.attempt, self.request.retries)
 
     def _release(self) -> None:
         """Have the message be taken up at once when it comes back."""
-        if claimant := getattr(self.request, "claimant", None):
+        if owner_token := getattr(self.request, "owner_token", None):
             with suppress(RedisError):
-                self.app.state.receipts.release(self.attempt, self.request.retries, claimant)
+                self.app.services.idempotency.release(self.attempt, self.request.retries, owner_token)
 
-    def _run_or_bury(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run_or_dead_letter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return self.run(*args, **kwargs)
         except (Retry, Ignore, Reject, *INFRASTRUCTURE_ERRORS):
             raise
         except Exception as error:
-            case = self.case(error, args, kwargs)
-            bury(self.app.state, case, even_if_full=self.empties_redis)
-            self.after_burial(case, error)
-            end = f"{case.failure.alert_type} ({case.failure.error_code}): dead letter {case.id}"
-            raise Buried(end) from None
+            undeliverable = self.undeliverable(error, args, kwargs)
+            dead_letter(self.app.services, undeliverable, even_if_full=self.empties_redis)
+            self.after_dead_lettering(undeliverable, error)
+            failure = undeliverable.failure
+            end = f"{failure.alert_type} ({failure.error_code}): dead letter {undeliverable.id}"
+            raise DeadLettered(end) from None

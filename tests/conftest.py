@@ -17,11 +17,11 @@ from clock import Clock  # noqa: E402
 from cryptography.fernet import Fernet  # noqa: E402
 from redis import Redis  # noqa: E402
 
+from devstack import processes  # noqa: E402
 from schemas.identities import Catalogue  # noqa: E402
-from worker.environment import read  # noqa: E402
-from worker.local import processes  # noqa: E402
+from worker.config import read_settings  # noqa: E402
 from worker.queues import Stream  # noqa: E402
-from worker.state import State  # noqa: E402
+from worker.services import Services  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +63,10 @@ def real_redis(real_redis_url):
 
 
 @pytest.fixture
-def state(redis, secret_key, clock):
+def services(redis, secret_key, clock):
     """The forwarder's memory, over a Redis of its own. Time stands still."""
-    environment = read({"AUDIENCE_SECRET_KEY": secret_key})
-    return State(redis, environment, clock=clock, monotonic=clock)
+    environment = read_settings({"AUDIENCE_SECRET_KEY": secret_key})
+    return Services(redis, environment, clock=clock, monotonic=clock)
 
 
 @pytest.fixture

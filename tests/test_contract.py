@@ -10,8 +10,8 @@ from schemas.identities import ROWS, Catalogue
 from schemas.records import DELETION, RECORD
 from schemas.settings import Configuration, Connection
 from worker.celery import app
-from worker.environment import read
-from worker.failures import AlertType, Failure, severity
+from worker.config import read_settings
+from worker.failures.alert_types import AlertType, Failure, severity
 from worker.firehose.regions import regions
 from worker.queues import CHANGES_QUEUE, Stream
 
@@ -104,8 +104,8 @@ def test_a_connection():
     }
 
 
-def test_an_alert(state, redis):
-    state.alerts.raise_alert(Failure(AlertType.INVALID_CHANGE, "ValidationError", "1 of 1 invalid"))
+def test_an_alert(services, redis):
+    services.alerts.raise_alert(Failure(AlertType.INVALID_CHANGE, "ValidationError", "1 of 1 invalid"))
     (entry,) = redis.lrange("audience:alerts", 0, -1)
     assert list(json.loads(entry)) == [
         "id",
@@ -139,7 +139,7 @@ def test_a_fatal_alert(alert_type):
 
 
 def test_the_environment():
-    environment = read({})
+    environment = read_settings({})
     assert environment.broker_url == "redis://localhost:6379/0"
     assert environment.redis_url == "redis://localhost:6379/1"
     assert environment.secret_keys == ()
@@ -163,4 +163,4 @@ VARIABLES = {
 @pytest.mark.parametrize(("variable", "setting"), VARIABLES.items())
 def test_a_variable(variable, setting):
     name, value = setting
-    assert getattr(read({variable: value}), name) != getattr(read({}), name)
+    assert getattr(read_settings({variable: value}), name) != getattr(read_settings({}), name)

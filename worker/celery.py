@@ -4,38 +4,38 @@ from functools import cached_property
 
 from celery import Celery
 
-from worker.environment import environment
+from worker.broker.rabbitmq import register_rabbitmq_transport
+from worker.broker.redis.transport import register_redis_transport
+from worker.broker.serialization import register_orjson
+from worker.config import current_settings
+from worker.consumer.memory_watch import MemoryWatch
+from worker.consumer.stream_queues import StreamQueues
 from worker.errors import SettingError
 from worker.firehose.clients import Clients
-from worker.memory_watch import MemoryWatch
-from worker.rabbitmq_transport import use_patient_rabbitmq
-from worker.redis_transport import use_safe_redis
-from worker.serialization import use_orjson
-from worker.state import State, connect
-from worker.stream_queues import StreamQueues
+from worker.services import Services, connect
 
 
 class AudienceFirehose(Celery):  # type: ignore[misc]
     """Celery, with what the tasks of one process share."""
 
     @cached_property
-    def state(self) -> State:
+    def services(self) -> Services:
         """The forwarder's memory in Redis."""
-        return connect(environment())
+        return connect(current_settings())
 
     @cached_property
     def clients(self) -> Clients:
         """The Firehose clients."""
-        return Clients(self.state.cipher, environment().firehose_timeout)
+        return Clients(self.services.cipher, current_settings().firehose_timeout)
 
 
 def make_app() -> AudienceFirehose:
     """The application. Ends the process with one line where a setting is wrong."""
     try:
         app = AudienceFirehose("audience-firehose")
-        use_orjson()
-        use_safe_redis()
-        use_patient_rabbitmq()
+        register_orjson()
+        register_redis_transport()
+        register_rabbitmq_transport()
         app.config_from_object("celeryconfig", force=True)
     except SettingError as error:
         raise SystemExit(f"audience-firehose: {error}") from None

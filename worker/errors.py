@@ -1,4 +1,4 @@
-"""Everything that can go wrong, from an operator's point of view.
+"""Everything that can go wrong, from an operator's point of projection.
 
     AudienceFirehoseError
     ├── SettingError            an environment variable does not say what it should
@@ -18,7 +18,7 @@ No message holds an identity value or a secret. Records travel beside an error i
 
 from typing import Any
 
-from worker.failures import Failure
+from worker.failures.alert_types import Failure
 
 
 class AudienceFirehoseError(Exception):
@@ -58,7 +58,7 @@ class DeliveryError(AudienceFirehoseError):
         super().__init__(failure)
         self.failure = failure
         self.remaining = remaining
-        """The units still to be delivered; None stands for all that were to be."""
+        """The groups still to be delivered; None stands for all that were to be."""
         self.accepted = accepted
         """Records that Firehose took all the same."""
         self.refused = refused

@@ -6,7 +6,7 @@ CHANGES_QUEUE = "audience.changes"
 FORWARD = "audience.forward"
 """The producer task."""
 STREAM_QUEUE_PREFIX = "firehose"
-WAITING_PREFIX = "audience.waiting"
+DELAY_QUEUE_PREFIX = "audience.waiting"
 PARTS = 4
 """Of a stream's queue: the prefix, the configuration, the region, and a name that may hold dots."""
 
@@ -34,9 +34,9 @@ def delivery_task(region: str) -> str:
     return f"audience.deliver.{region}"
 
 
-def waiting_queue(seconds: int) -> str:
+def delay_queue(seconds: int) -> str:
     """Where, on RabbitMQ, messages wait for so long, whichever queue they came from."""
-    return f"{WAITING_PREFIX}.{seconds}"
+    return f"{DELAY_QUEUE_PREFIX}.{seconds}"
 
 
 def is_stream_queue(queue: str) -> bool:

@@ -78,7 +78,7 @@ def delivery_templates(stack: Stack, audiences: Mapping[Stream, int], records: i
     return {stream: _taken(stack.broker, stream.queue)[0] for stream in audiences}
 
 
-def park(broker: Redis, templates: Mapping[str, Sequence[Template]], messages: int) -> None:
+def enqueue_batches(broker: Redis, templates: Mapping[str, Sequence[Template]], messages: int) -> None:
     """Make so many messages for each of these queues, by turns of its templates. Nobody sees them yet."""
     with broker.pipeline(transaction=False) as pipe:
         for queue, kinds in templates.items():

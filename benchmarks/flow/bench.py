@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from benchmarks.changes import BATCH
 from benchmarks.firehose import Call
-from benchmarks.flow.backlog import Template, delivery_templates, park, release
+from benchmarks.flow.backlog import Template, delivery_templates, enqueue_batches, release
 from benchmarks.flow.figures import NotMeasured
 from benchmarks.stack import Stack, Worker
-from worker.environment import read
+from worker.config import read_settings
 from worker.queues import Stream
-from worker.state import State, connect
+from worker.services import Services, connect
 from worker.state.registry import CONNECTIONS, VERSION, connection_id
 
 CONFIGURATION = "benchmark"
@@ -59,15 +59,15 @@ class Bench:
         self.stack.firehose.behave({})
         self.stack.firehose.calls()
         # A new one, as it remembers what it has read.
-        self.state: State = connect(read(self.stack.env))
-        self.state.registry.configure(name=CONFIGURATION)
+        self.services: Services = connect(read_settings(self.stack.env))
+        self.services.registry.configure(name=CONFIGURATION)
         self.streams = {}
 
     def connect(self, name: str, region: str = REGION, stream_quota: str | None = None) -> Stream:
         """A new stream with an audience of its own."""
         audience = len(self.streams) + 1
         quota = {} if stream_quota is None else {"stream_quota": stream_quota}
-        self.state.registry.connect(
+        self.services.registry.connect(
             audience_id=audience,
             configuration=CONFIGURATION,
             delivery_stream_name=name,
@@ -81,9 +81,9 @@ class Bench:
     def connect_many(self, count: int) -> list[Stream]:
         """So many new streams. Written at once: `connect` looks at the whole registry each time."""
         first = self.connect("stream-0")
-        connections = self.state.registry.latest().connections
+        connections = self.services.registry.latest().connections
         known = next(found for found in connections.values() if found.delivery_stream_name == first.name)
-        stored = json.loads(self.state.redis.hget(CONNECTIONS, connection_id(known)))
+        stored = json.loads(self.services.redis.hget(CONNECTIONS, connection_id(known)))
         entries: dict[str, str] = {}
         for number in range(1, count):
             stream, audience = Stream(CONFIGURATION, REGION, f"stream-{number}"), len(self.streams) + 1
@@ -91,17 +91,19 @@ class Bench:
             entries[f"{audience}-{number:08x}"] = json.dumps(settings)
             self.streams[stream] = audience
         if entries:
-            self.state.redis.hset(CONNECTIONS, mapping=entries)
-            self.state.redis.incr(VERSION)
+            self.services.redis.hset(CONNECTIONS, mapping=entries)
+            self.services.redis.incr(VERSION)
         return [stream for stream in self.streams if stream.name.startswith("stream-")]
 
     def batches(self, records: int) -> dict[Stream, Template]:
         """A batch of so many records for each registered stream; made by a worker that ends again."""
         return delivery_templates(self.stack, self.streams, records)
 
-    def park(self, batches: Mapping[Stream, Template], messages: int) -> None:
+    def delay(self, batches: Mapping[Stream, Template], messages: int) -> None:
         """Have so many copies of each of these batches wait where nobody sees them."""
-        park(self.stack.broker, {stream.queue: [found] for stream, found in batches.items()}, messages)
+        enqueue_batches(
+            self.stack.broker, {stream.queue: [found] for stream, found in batches.items()}, messages
+        )
 
     def release(self, *streams: Stream) -> float:
         """What was parked for these streams is in their queues now. The moment when that was so."""
@@ -125,7 +127,7 @@ class Bench:
         """Workers whose pool processes have all made their client and delivered about so many batches."""
         warm = {stream: found for stream, found in templates.items() if stream.name in WARM_STREAMS}
         messages = each * count * concurrency
-        self.park(warm, messages)
+        self.delay(warm, messages)
         target = messages * len(warm)
         self.stack.firehose.behave({name: {"delay": WARM_DELAY} for name in WARM_STREAMS})
         with self.stack.workers(count, concurrency, env=env) as workers:
@@ -144,7 +146,7 @@ class Bench:
         """Raise `NotMeasured` where nothing is left to send: whatever was measured had an end."""
         if any(self.stack.broker.llen(stream.queue) for stream in streams):
             return
-        buried = len(self.state.dead_letters.all())
+        buried = len(self.services.dead_letters.all())
         raise NotMeasured(
             "the backlog was used up before the time was up; try fewer --seconds"
             f" ({buried:,} of its batches are dead letters)"

@@ -11,18 +11,18 @@ import psutil
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from benchmarks.flow import fairness, gates, isolation, memory, quota, scale, streams
+from benchmarks.flow import circuit_breakers, fairness, isolation, memory, quota, scale, streams
 from benchmarks.flow.bench import Bench
 from benchmarks.flow.figures import Figure, NotMeasured
 from benchmarks.flow.scenario import Scenario
 from benchmarks.stack import Late, running
+from devstack.interruption import Interruptions
+from devstack.processes import StartError
 from worker.errors import AudienceFirehoseError
-from worker.local.interruption import Interruptions
-from worker.local.processes import StartError
 
 SCENARIOS: list[Scenario] = [
     scenario
-    for module in (isolation, memory, gates, quota, fairness, streams, scale)
+    for module in (isolation, memory, circuit_breakers, quota, fairness, streams, scale)
     for scenario in module.SCENARIOS
 ]
 FAILURES = (

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks.flow.backlog import change_templates, park, release
+from benchmarks.flow.backlog import change_templates, enqueue_batches, release
 from benchmarks.flow.bench import Bench
 from benchmarks.flow.figures import Figure, at_most, in_pairs, latency_figures
 from benchmarks.flow.scenario import Scenario
@@ -62,7 +62,7 @@ class Fairness:
         self._register()
         audiences = [bench.streams[stream] for stream in (self._noisy, *self._quiet)]
         templates = change_templates(bench.stack, audiences, changes=1)
-        park(bench.stack.broker, {CHANGES_QUEUE: templates}, FOR_CAPACITY * STREAMS)
+        enqueue_batches(bench.stack.broker, {CHANGES_QUEUE: templates}, FOR_CAPACITY * STREAMS)
         with bench.warm_workers(self._warm, concurrency=self._concurrency):
             target = bench.stack.firehose.counted() + FOR_CAPACITY * STREAMS
             release(bench.stack.broker, [CHANGES_QUEUE])

@@ -15,8 +15,8 @@ from benchmarks.flow.figures import Figure, at_least, at_most, compared, in_pair
 from benchmarks.flow.scenario import Scenario
 from benchmarks.flow.steady import evenly, latencies
 from benchmarks.stack import Worker
+from worker.flow.circuit_breakers import OPERATOR
 from worker.queues import Stream
-from worker.state.gates import OPERATOR
 
 CONCURRENCY = 8
 WAITING_FOR_A = 1_000
@@ -147,11 +147,11 @@ class Isolation:
         bench, trouble = self._bench, self._trouble
         bench.say("with A in trouble" if disturbed else "B alone")
         self._register()
-        bench.park(self._only(*self._a), trouble.waiting)
-        bench.park(self._only(self._b), batches_of_b)
+        bench.delay(self._only(*self._a), trouble.waiting)
+        bench.delay(self._only(self._b), batches_of_b)
         if disturbed and trouble.is_paused:
             for stream in self._a:
-                bench.state.gates.close(stream, OPERATOR)
+                bench.services.circuit_breakers.pause(stream, OPERATOR)
         with bench.warm_workers(self._batches, concurrency=self._concurrency, env=trouble.env) as workers:
             conducts = {stream.name: trouble.conduct for stream in self._a}
             bench.stack.firehose.behave(conducts | {self._b.name: conduct_of_b or {}})

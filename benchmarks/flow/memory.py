@@ -11,7 +11,7 @@ from benchmarks.flow.bench import Bench
 from benchmarks.flow.figures import Figure, at_most, compared
 from benchmarks.flow.scenario import Scenario
 from benchmarks.stack import Worker
-from worker.state.gates import OPERATOR
+from worker.flow.circuit_breakers import OPERATOR
 
 CONCURRENCY = 8
 CLOSED_BATCHES = 2_000
@@ -57,9 +57,9 @@ def waiting(batches: int, conduct: Conduct, is_closed: bool, bench: Bench) -> It
     bench.connect_warm()
     templates = bench.batches(BATCH)
     bench.say(f"{batches:,} batches of {BATCH} records")
-    bench.park({stream: templates[stream]}, batches)
+    bench.delay({stream: templates[stream]}, batches)
     if is_closed:
-        bench.state.gates.close(stream, OPERATOR)
+        bench.services.circuit_breakers.pause(stream, OPERATOR)
     bench.stack.firehose.behave({"a": conduct})
     with bench.warm_workers(templates, concurrency=bench.concurrency(CONCURRENCY), each=WARMING) as workers:
         bench.stack.firehose.behave({"a": conduct})
@@ -78,7 +78,7 @@ OUTAGE: Conduct = {"code": "InternalFailure", "status": 500}
 SCENARIOS = [
     Scenario(
         "memory-closed",
-        "memory with a million records behind a closed gate",
+        "memory with a million records behind a closed breaker",
         partial(waiting, CLOSED_BATCHES, {}, True),
     ),
     Scenario(

@@ -52,7 +52,7 @@ def quota(bound: Bound, bench: Bench) -> Iterator[Figure]:
     for workers in FLEETS:
         bench.say(f"{bound.text}, {workers} worker{'s' * (workers > 1)}")
         bench.stack.broker.delete(stream.queue)
-        bench.park({stream: templates[stream]}, round((seconds + WINDOW) * bound.batches * SURPLUS))
+        bench.delay({stream: templates[stream]}, round((seconds + WINDOW) * bound.batches * SURPLUS))
         with bench.warm_workers(templates, workers, concurrency=bench.concurrency(CONCURRENCY)):
             start = bench.release(stream)
             time.sleep(seconds)

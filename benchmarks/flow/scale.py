@@ -9,7 +9,7 @@ from typing import NamedTuple
 import psutil
 
 from benchmarks.changes import BATCH
-from benchmarks.flow.backlog import Template, change_templates, park, release
+from benchmarks.flow.backlog import Template, change_templates, enqueue_batches, release
 from benchmarks.flow.bench import Bench
 from benchmarks.flow.figures import Figure, NotMeasured, at_least, at_most, compared, in_pairs, of_pairs
 from benchmarks.flow.scenario import Scenario
@@ -88,7 +88,7 @@ class Cores:
         self._register()
         templates = change_templates(self._bench.stack, self._bench.streams.values(), BATCH)
         messages = round(MESSAGES_A_SECOND * self._bench.seconds(10))
-        park(self._bench.stack.broker, {CHANGES_QUEUE: templates}, messages)
+        enqueue_batches(self._bench.stack.broker, {CHANGES_QUEUE: templates}, messages)
         return messages
 
     def _register(self) -> None:
@@ -134,7 +134,7 @@ def _slow_rate(
     bench.stack.broker.delete(*(stream.queue for stream in streams))
     # No stream exceeds its quota by as much, even where nothing keeps it.
     messages = round((seconds + 2) * FLEETS[-1] * bench.concurrency(CONCURRENCY) / DELAY)
-    bench.park({stream: templates[stream] for stream in streams}, messages)
+    bench.delay({stream: templates[stream] for stream in streams}, messages)
     with bench.warm_workers(templates, workers, concurrency=bench.concurrency(CONCURRENCY)):
         bench.stack.firehose.behave({stream.name: {"delay": DELAY} for stream in streams})
         return bench.rate(streams, bench.release(*streams), seconds)

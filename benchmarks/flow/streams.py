@@ -42,7 +42,7 @@ def _rate(bench: Bench, count: int, batches: dict[Stream, Template]) -> float:
     bench.reset()
     measured, seconds = bench.connect_many(count), bench.seconds(10)
     bench.connect_warm()
-    bench.park({stream: batches[stream] for stream in measured}, as_many_as_go(seconds, RECORDS) // count)
+    bench.delay({stream: batches[stream] for stream in measured}, as_many_as_go(seconds, RECORDS) // count)
     with bench.warm_workers(batches, concurrency=bench.concurrency(CONCURRENCY)):
         return bench.rate(measured, bench.release(*measured), seconds)
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 from chaos import CONCURRENCY, FULL, HASTE, RECORDS, Broker
-from firehose import FakeFirehose
 from load import Load
 from stack import Stack
+
+from devstack.firehose import FakeFirehose
 
 TABLE = pytest.StashKey[list["Row"]]()
 

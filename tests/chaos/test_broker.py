@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 from chaos import FULL, RECORDS
-from firehose import refuse_once
 from kombu.exceptions import OperationalError
 from waiting import eventually
+
+from devstack.firehose import refuse_once
 
 FAULTS = 20 if FULL else 2
 ROOM = 20 * 2**20 if FULL else 4 * 2**20
@@ -45,7 +46,7 @@ def test_redis_is_restarted(stack, load, start, tell):
     books = load.settle()
     tell(load, f"{FAULTS} restarts, {load.refusals} refusals")
     assert worker.is_running
-    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
 
 
 @pytest.mark.parametrize("redis_options", [("--appendfsync", "always")])
@@ -55,7 +56,7 @@ def test_redis_is_killed(stack, load, start, tell):
     books = load.settle()
     tell(load, f"{FAULTS} x SIGKILL of Redis, {load.refusals} refusals")
     assert worker.is_running
-    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
 
 
 def test_connections_are_cut(stack, load, start, tell):
@@ -64,12 +65,12 @@ def test_connections_are_cut(stack, load, start, tell):
     books = load.settle()
     tell(load, f"{FAULTS} x CLIENT KILL of all, {load.refusals} refusals")
     assert worker.is_running
-    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
 
 
 def cut_connections(stack):
     """Cut every connection to Redis but our own."""
-    client = stack.state.redis
+    client = stack.services.redis
     mine = client.client_id()
     for connection in client.client_list():
         if int(connection["id"]) != mine:
@@ -82,16 +83,16 @@ def test_redis_is_full(stack, load, start, tell):
     By a worker that begins with a full Redis, and has to send some records again.
     """
     first = start()
-    stack.state.gates.close(load.audience.stream, "operator")
+    stack.services.circuit_breakers.pause(load.audience.stream, "operator")
     load.only_once, load.bulky = True, True
-    redis = stack.state.redis
+    redis = stack.services.redis
     limit = redis.info("memory")["used_memory"] + ROOM
     redis.config_set("maxmemory", limit)
     # Above the nine tenths by more than what a message on its way takes for a moment.
     while redis.info("memory")["used_memory"] < 0.95 * limit:
         send_more(load)
-        eventually(lambda: load.books().counts.accepted == load.sent)
-    (alert,) = eventually(stack.state.alerts.all)
+        eventually(lambda: load.books().counts.enqueued == load.sent)
+    (alert,) = eventually(stack.services.alerts.all)
     assert (alert.severity, "nearly full" in alert.message) == ("warning", True)
     with pytest.raises(OperationalError):
         while True:
@@ -100,12 +101,12 @@ def test_redis_is_full(stack, load, start, tell):
     redis.config_set("maxmemory", redis.info("memory")["used_memory"] - SHORTAGE)
     stack.firehose.faults.append(refuse_once(b'7"'))
     worker = start(mingles=True)
-    stack.state.gates.open(load.audience.stream)
+    stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
     books = load.settle()
     tell(load, f"full Redis, restart, {load.refusals} refusal")
     assert worker.is_running
-    assert (books.counts.accepted, books.counts.delivered) == (load.sent, load.sent)
+    assert (books.counts.enqueued, books.counts.delivered) == (load.sent, load.sent)
 
 
 def send_more(load):

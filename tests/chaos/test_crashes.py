@@ -53,31 +53,31 @@ def test_workers_are_killed(stack, load, start, tell):
     load.arrive()
     books = load.settle()
     tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.per_message)
-    assert (books.counts.accepted, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
+    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
 
 
 def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start, tell):
     """Each message is put into its queue again, as it was, after all of them were delivered."""
     broker = stack.broker_client()
-    stack.state.gates.close(load.audience.stream, "operator")
+    stack.services.circuit_breakers.pause(load.audience.stream, "operator")
     start(AUDIENCE_VISIBILITY_TIMEOUT="60")
     load.send()
-    eventually(lambda: load.books().counts.accepted == RECORDS, timeout=60)
+    eventually(lambda: load.books().counts.enqueued == RECORDS, timeout=60)
     copies = broker.lrange(load.audience.stream.queue, 0, -1)
-    stack.state.gates.open(load.audience.stream)
+    stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
     load.settle()
     broker.lpush(load.audience.stream.queue, *copies)
     books = load.settle()
     tell(load, f"{len(copies)} batches come back")
-    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
 
 
 def test_a_producer_that_is_killed_between_two_of_its_sends_repeats_no_batch(stack, start, tell):
     """Closed, the stream's queue shows how far the producer has come; then all copies are delivered."""
     load = Load(stack.audience(), max(RECORDS, LONG_MESSAGE), per_message=LONG_MESSAGE)
     broker, queue = stack.broker_client(), load.audience.stream.queue
-    stack.state.gates.close(load.audience.stream, "operator")
+    stack.services.circuit_breakers.pause(load.audience.stream, "operator")
     worker = start(AUDIENCE_VISIBILITY_TIMEOUT="60")
     while load.sent < load.records:
         batches = broker.llen(queue)
@@ -85,11 +85,11 @@ def test_a_producer_that_is_killed_between_two_of_its_sends_repeats_no_batch(sta
         eventually(lambda batches=batches: broker.llen(queue) > batches, timeout=60, every=0)
         for process in pool_processes(worker):
             os.kill(process, signal.SIGKILL)
-        eventually(lambda: load.books().counts.accepted == load.sent, timeout=60)
+        eventually(lambda: load.books().counts.enqueued == load.sent, timeout=60)
     surplus = broker.llen(queue) - load.records // MAX_BATCH_RECORDS
     assert surplus > 0, "no producer was killed between two of its sends"
-    stack.state.gates.open(load.audience.stream)
+    stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
     books = load.settle()
     tell(load, f"{load.records // LONG_MESSAGE} kills, {surplus} batches enqueued twice")
-    assert (books.counts.accepted, books.counts.delivered) == (load.records, load.records)
+    assert (books.counts.enqueued, books.counts.delivered) == (load.records, load.records)

@@ -6,11 +6,11 @@ import subprocess
 from collections import Counter
 
 from chaos import FULL, RECORDS
-from firehose import Answer, error, fail
 from load import Load
 from waiting import eventually
 
-from worker.local.processes import ROOT, Process, installed, private_environment
+from devstack.firehose import Answer, error, fail
+from devstack.processes import ROOT, Process, installed, private_environment
 
 REPLAY = ("audience-firehose", "replay", "--all")
 LETTERS = 2000 if FULL else 150
@@ -45,8 +45,8 @@ def left(records, calls):
 def test_what_is_undelivered_is_dead_and_replayed_once(stack, load, start, tell):
     """Each batch loses most of its records first: a letter holds exactly the others."""
     exhaust(stack, load, start, retries=2)
-    fatal = [alert for alert in stack.state.alerts.all() if alert.severity == "fatal"]
-    letters = stack.state.dead_letters.all()
+    fatal = [alert for alert in stack.services.alerts.all() if alert.severity == "fatal"]
+    letters = stack.services.dead_letters.all()
     assert {alert.dead_letter_id for alert in fatal} == {letter.id for letter in letters}
     assert len(fatal) == len(letters) == RECORDS // load.per_message
 
@@ -56,7 +56,7 @@ def test_what_is_undelivered_is_dead_and_replayed_once(stack, load, start, tell)
     books = load.settle()
     tell(load, f"{len(letters)} dead letters, replayed")
     assert (books.counts.delivered, books.dead) == (RECORDS, 0)
-    states = stack.state.alerts.states()
+    states = stack.services.alerts.states()
     assert {states[alert.id] for alert in fatal} == {"resolved"}
 
 
@@ -69,11 +69,11 @@ def test_a_stream_that_takes_nothing_for_too_long_leaves_everything_dead(stack, 
     load.send()
     eventually(lambda: load.books().dead == load.records, timeout=120, every=0.1)
     assert (len(stack.firehose.calls), load.arrived()) == (batches * attempts, 0)
-    severities = Counter(alert.severity for alert in stack.state.alerts.all())
+    severities = Counter(alert.severity for alert in stack.services.alerts.all())
     assert severities == {"fatal": batches, "warning": 1}
 
     stack.firehose.faults.clear()
-    for letter in stack.state.dead_letters.all():
+    for letter in stack.services.dead_letters.all():
         stack.replay(letter)
     load.arrive()
     books = load.settle()
@@ -84,14 +84,16 @@ def test_a_stream_that_takes_nothing_for_too_long_leaves_everything_dead(stack, 
 def test_a_replay_is_interrupted_and_continued(stack, load, start, tell, tmp_path):
     load.per_message = RECORDS // LETTERS
     exhaust(stack, load, start, retries=1)
-    letters = left = len(stack.state.dead_letters.all())
+    letters = left = len(stack.services.dead_letters.all())
     for end, says in ((signal.SIGINT, "give the command again to go on"), (signal.SIGKILL, "")):
         broken = Process("replay", installed(REPLAY), tmp_path / f"{end.name}.log", stack.environment)
         with broken:
-            eventually(lambda left=left: len(stack.state.dead_letters.all()) < left, timeout=60, every=0.001)
+            eventually(
+                lambda left=left: len(stack.services.dead_letters.all()) < left, timeout=60, every=0.001
+            )
             os.kill(broken.pid, end)
             eventually(lambda process=broken: not process.is_running)
-        before, left = left, len(stack.state.dead_letters.all())
+        before, left = left, len(stack.services.dead_letters.all())
         assert 0 < left < before
         assert says in broken.output()
     last = subprocess.run(

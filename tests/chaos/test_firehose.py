@@ -6,11 +6,11 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 from chaos import FULL, RECORDS
-from firehose import Answer, error, fail
 from load import Load
 from waiting import eventually
 
-from worker.local.processes import free_port
+from devstack.firehose import Answer, error, fail
+from devstack.processes import free_port
 
 FAILED_CALLS = 60 if FULL else 5
 """How long an outage lasts. One batch tries a failing stream, then the next one does."""
@@ -34,10 +34,10 @@ def test_every_call_fails(stack, start, tell, outage):
     load.arrive()
     books = load.settle()
     tell(load, f"{failures} x {outage}", allowed=failures * load.per_message if written else 0)
-    warnings = [alert.severity for alert in stack.state.alerts.all()]
+    warnings = [alert.severity for alert in stack.services.alerts.all()]
     # A batch that fails twice and not thrice is no news.
     assert warnings in ([], ["warning"]) if written else warnings == ["warning"]
-    assert (books.counts.accepted, books.counts.delivered, books.dead) == (load.records, load.records, 0)
+    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (load.records, load.records, 0)
     assert books.counts.retrying == 0
 
 
@@ -46,15 +46,17 @@ def test_firehose_refuses_connections(stack, start, tell):
     relay = Relay(stack.firehose)
     start(AWS_ENDPOINT_URL_FIREHOSE=relay.url)
     load.send()
-    gates, queue = stack.state.gates, load.audience.stream.queue
-    eventually(lambda: (gate := gates.all().get(queue)) and gate.failures >= FAILED_CALLS, timeout=60)
+    breakers, queue = stack.services.circuit_breakers, load.audience.stream.queue
+    eventually(
+        lambda: (breaker := breakers.all().get(queue)) and breaker.failures >= FAILED_CALLS, timeout=60
+    )
     assert not load.arrived()
     with relay.open():
         load.arrive()
         books = load.settle()
     tell(load, f"{FAILED_CALLS} x connection refused")
-    assert [alert.error_code for alert in stack.state.alerts.all()] == ["EndpointConnectionError"]
-    assert (books.counts.accepted, books.counts.delivered, books.dead) == (load.records, load.records, 0)
+    assert [alert.error_code for alert in stack.services.alerts.all()] == ["EndpointConnectionError"]
+    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (load.records, load.records, 0)
 
 
 def test_firehose_takes_the_records_and_does_not_answer(stack, start, tell):
@@ -66,8 +68,8 @@ def test_firehose_takes_the_records_and_does_not_answer(stack, start, tell):
     load.arrive()
     books = load.settle()
     tell(load, f"{FAILED_CALLS} timeouts after the write", allowed=FAILED_CALLS * load.per_message)
-    assert [alert.error_code for alert in stack.state.alerts.all()] == ["ReadTimeoutError"]
-    assert (books.counts.accepted, books.counts.delivered, books.dead) == (load.records, load.records, 0)
+    assert [alert.error_code for alert in stack.services.alerts.all()] == ["ReadTimeoutError"]
+    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (load.records, load.records, 0)
 
 
 class Relay:

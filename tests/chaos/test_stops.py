@@ -6,8 +6,9 @@ import threading
 
 import pytest
 from chaos import CONCURRENCY, FULL, RECORDS
-from firehose import Answer, error, fail, refuse_share
 from waiting import eventually
+
+from devstack.firehose import Answer, error, fail, refuse_share
 
 GRACE = 10.0
 """Seconds until a supervisor would lose its patience: Docker's default."""
@@ -43,7 +44,7 @@ def test_sigterm_under_load(stack, load, start, tell):
     load.arrive()
     books = load.settle()
     tell(load, f"{STOPS} x SIGTERM")
-    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
 
 
 def test_sigterm_while_firehose_does_not_answer(stack, load, start, tell):
@@ -57,7 +58,7 @@ def test_sigterm_while_firehose_does_not_answer(stack, load, start, tell):
     load.arrive()
     books = load.settle()
     tell(load, "SIGTERM while calls hang", allowed=CONCURRENCY * load.per_message)
-    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -71,7 +72,7 @@ def test_what_waits_for_a_retry_outlives_its_worker(stack, load, start, tell, tr
     }
     worker = start(**env)
     load.send()
-    eventually(lambda: load.books().counts.accepted == RECORDS and load.books().counts.retrying > 0, PATIENCE)
+    eventually(lambda: load.books().counts.enqueued == RECORDS and load.books().counts.retrying > 0, PATIENCE)
     stop(worker)
     books = load.books()
     assert books.counts.retrying > 0
@@ -81,7 +82,7 @@ def test_what_waits_for_a_retry_outlives_its_worker(stack, load, start, tell, tr
     eventually(lambda: not load.lost, timeout=PATIENCE)
     books = load.settle()
     tell(load, "SIGTERM while batches wait for a retry")
-    assert (books.counts.accepted, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
+    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
 
 
 def test_a_rolling_restart_of_three_workers(stack, load, start, tell):
@@ -95,4 +96,4 @@ def test_a_rolling_restart_of_three_workers(stack, load, start, tell):
     load.arrive()
     books = load.settle()
     tell(load, "3 workers replaced, one by one")
-    assert (books.counts.accepted, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)

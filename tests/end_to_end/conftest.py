@@ -4,10 +4,10 @@ import threading
 from itertools import count
 
 import pytest
-from firehose import Answer, FakeFirehose
 from stack import Stack
 
-from worker.local import processes
+from devstack import processes
+from devstack.firehose import Answer, FakeFirehose
 
 READY_AUDIENCES = 70
 """Connected before the worker starts, so that a story does not wait for its queue."""
@@ -118,7 +118,7 @@ def quiet_stack(directory, redis_url, broker, broker_url, request):
             stack.broker_client().flushdb()
         # What a story leaves in a RabbitMQ must not come to the next one's streams.
         stack.names = QUIET_NAMES
-        stack.state.redis.flushdb()
+        stack.services.redis.flushdb()
         stack.configure("main")
         yield stack
 

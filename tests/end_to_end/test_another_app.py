@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from waiting import eventually
 
-from worker.local.processes import ROOT
+from devstack.processes import ROOT
 
 ENQUEUE = """
 import importlib.util, json, sys

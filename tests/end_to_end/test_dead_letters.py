@@ -1,9 +1,10 @@
 """What cannot be delivered is kept, told of once, and delivered when somebody asks for it."""
 
 import pytest
-from firehose import error, fail, refuse_once
 from stack import RETRY_MAX
 from waiting import always, eventually
+
+from devstack.firehose import error, fail, refuse_once
 
 REFUSALS = {
     "ResourceNotFoundException": "Stream Not Found",
@@ -26,7 +27,7 @@ def test_when_retries_are_spent_exactly_the_undelivered_records_are_a_dead_lette
     stack.firehose.faults.append(refuse_always(b"secretive-unlucky"))
     stack.send(*audience.added("secretive-lucky", "secretive-unlucky"))
     (letter,) = eventually(audience.letters)
-    records = stack.state.dead_letters.message(letter).kwargs["records"]
+    records = stack.services.dead_letters.message(letter).kwargs["records"]
     assert (len(records), "secretive-unlucky" in records[0]) == (1, True)
     assert audience.puts() == [2, *[1] * RETRY_MAX]
     fatal = [alert for alert in audience.alerts() if alert.severity == "fatal"]
@@ -69,31 +70,31 @@ def test_a_permanent_refusal_closes_the_stream_until_it_is_opened(stack, audienc
     stack.firehose.faults.append(fail(error(code), stream=audience.stream.name))
     stack.send(*audience.added("secretive-refused"))
     (letter,) = eventually(audience.letters)
-    eventually(lambda: stack.state.gates.get(audience.stream))
+    eventually(lambda: stack.services.circuit_breakers.get(audience.stream))
     (alert,) = audience.alerts()
     assert (alert.type, alert.severity, alert.error_code) == (alert_type, "fatal", code)
     assert (alert.attempts, alert.dead_letter_id) == (1, letter.id)
     assert alert.connection_ids == [audience.connection_id]
-    assert stack.state.gates.get(audience.stream).reason == alert_type
+    assert stack.services.circuit_breakers.get(audience.stream).reason == alert_type
 
     stack.send(*audience.added("secretive-next"))
     eventually(audience.waiting)
     assert audience.puts() == [1]
 
     stack.firehose.faults.clear()
-    stack.state.gates.open(audience.stream)
+    stack.services.circuit_breakers.resume(audience.stream)
     stack.replay(letter)
     eventually(lambda: len(audience.received()) == 2)
     assert sorted(audience.customers()) == ["secretive-next", "secretive-refused"]
 
 
 def test_a_closed_stream_keeps_its_backlog_in_the_broker(stack, audience):
-    stack.state.gates.close(audience.stream, "operator")
+    stack.services.circuit_breakers.pause(audience.stream, "operator")
     for number in range(5):
         stack.send(*audience.added(f"secretive-{number}"))
     eventually(lambda: audience.waiting() == 5)
     assert always(lambda: not audience.puts(), seconds=1)
-    stack.state.gates.open(audience.stream)
+    stack.services.circuit_breakers.resume(audience.stream)
     eventually(lambda: len(audience.received()) == 5)
 
 

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from firehose import Answer, becomes_active_once_described, error, fail, refuse_once
 from waiting import eventually
+
+from devstack.firehose import Answer, becomes_active_once_described, error, fail, refuse_once
 
 MEGABYTE = 10**6
 
@@ -64,7 +65,7 @@ def test_a_stream_that_is_still_being_created_is_waited_for(stack, audience):
 def test_what_was_delivered_is_counted(stack, audience):
     stack.firehose.faults.append(refuse_once(b"secretive-b"))
     stack.send(*audience.added("secretive-a", "secretive-b"))
-    counters = stack.state.counters
+    counters = stack.services.counters
     eventually(
         lambda: (counters.of(audience.stream).delivered, counters.of(audience.stream).retrying) == (2, 0)
     )
@@ -98,16 +99,16 @@ def test_a_record_over_the_limit_does_not_hold_up_its_neighbours(stack, audience
 
 
 def test_invalid_changes_do_not_hold_up_their_neighbours(stack, audience):
-    before = {letter.id for letter in stack.state.dead_letters.all()}
+    before = {letter.id for letter in stack.services.dead_letters.all()}
     nameless = audience.added_user(CustomerId="secretive-nameless") | {"audience_internal_name": ""}
     misspelt = audience.added_user(**{"secretive@example.com": "secretive-misspelt"})
     first, last = audience.added("secretive-first", "secretive-last")
     stack.send(first, nameless, misspelt, last)
     eventually(lambda: len(audience.received()) == 2)
     assert audience.customers() == ["secretive-first", "secretive-last"]
-    (letter,) = [letter for letter in stack.state.dead_letters.all() if letter.id not in before]
-    assert stack.state.dead_letters.message(letter).kwargs == {"changes": [nameless, misspelt]}
-    alert = next(alert for alert in stack.state.alerts.all() if alert.dead_letter_id == letter.id)
+    (letter,) = [letter for letter in stack.services.dead_letters.all() if letter.id not in before]
+    assert stack.services.dead_letters.message(letter).kwargs == {"changes": [nameless, misspelt]}
+    alert = next(alert for alert in stack.services.alerts.all() if alert.dead_letter_id == letter.id)
     assert (alert.type, alert.severity, alert.records) == ("Invalid Change", "warning", 2)
     assert "2 of 4" in alert.message
     assert "position 1: audience_external_name" in alert.message
@@ -115,11 +116,11 @@ def test_invalid_changes_do_not_hold_up_their_neighbours(stack, audience):
 
 
 def test_an_audience_without_a_connection_is_counted_as_skipped(stack, audience):
-    before = stack.state.counters.of(None).skipped.get("no_connection", 0)
+    before = stack.services.counters.of(None).skipped.get("no_connection", 0)
     stranger = audience.added("secretive-1")[0] | {"audience_id": 999_999}
     stack.send(stranger, *audience.added("secretive-2"))
     eventually(audience.received)
-    eventually(lambda: stack.state.counters.of(None).skipped.get("no_connection", 0) == before + 1)
+    eventually(lambda: stack.services.counters.of(None).skipped.get("no_connection", 0) == before + 1)
     assert not audience.alerts()
 
 

@@ -30,7 +30,7 @@ FOREIGN = {
 
 
 def letters(stack):
-    return {letter.id: letter for letter in stack.state.dead_letters.all()}
+    return {letter.id: letter for letter in stack.services.dead_letters.all()}
 
 
 def content(message):
@@ -45,9 +45,9 @@ def test_a_foreign_message_is_kept_and_told_of(stack, audience, body, headers):
     before = letters(stack)
     stack.push_raw(CHANGES_QUEUE, body, **headers)
     (identifier,) = eventually(lambda: letters(stack).keys() - before.keys())
-    kept = stack.state.dead_letters.message(letters(stack)[identifier])
+    kept = stack.services.dead_letters.message(letters(stack)[identifier])
     assert content(kept) == body.decode(errors="backslashreplace")
-    (alert,) = [alert for alert in stack.state.alerts.all() if alert.dead_letter_id == identifier]
+    (alert,) = [alert for alert in stack.services.alerts.all() if alert.dead_letter_id == identifier]
     assert alert.type == "Invalid Change"
     stack.send(*audience.added("secretive-after"))
     eventually(audience.received)

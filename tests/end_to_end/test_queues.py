@@ -1,8 +1,9 @@
 """Which queues a worker consumes, and what stays apart."""
 
 import pytest
-from firehose import error, fail
 from waiting import always, eventually
+
+from devstack.firehose import error, fail
 
 WITHIN = 5.0
 """Seconds: the contract's, for a new connection."""
@@ -17,7 +18,7 @@ def test_a_new_connection_is_consumed_within_five_seconds(stack):
 
 
 def test_the_queue_of_a_removed_connection_is_left_alone(stack, audience):
-    stack.state.registry.disconnect(audience.connection_id)
+    stack.services.registry.disconnect(audience.connection_id)
     consumed = f"not consuming {audience.stream.queue} any more"
     eventually(lambda: consumed in stack.logs[0].read_text())
     stack.call(audience.stream.task, {}, queue=audience.stream.queue)
@@ -45,11 +46,11 @@ def test_the_same_name_under_another_account_is_another_stream(stack):
     a = stack.audience(configuration="account-a", stream="shared-name")
     b = stack.audience(configuration="account-b", stream="shared-name")
     eventually(lambda: stack.send(*b.added("secretive-b")) and b.letters())
-    eventually(lambda: stack.state.gates.get(b.stream))
+    eventually(lambda: stack.services.circuit_breakers.get(b.stream))
     stack.send(*a.added("secretive-a"))
     (line,) = eventually(lambda: stack.firehose.accepted("shared-name", access_key_id="AKIASECRETIVE000A"))
     assert b"secretive-a" in line
-    assert not stack.state.gates.get(a.stream)
+    assert not stack.services.circuit_breakers.get(a.stream)
     assert not stack.firehose.accepted("shared-name", access_key_id="AKIASECRETIVE000B")
 
 
@@ -107,16 +108,16 @@ def test_a_worker_outlives_the_deletion_of_a_queue_that_it_holds(quiet_stack):
 @on_rabbitmq
 def test_what_is_sent_to_a_queue_that_was_deleted_is_delivered_all_the_same(quiet_stack):
     audience = quiet_stack.audience()
-    gates, counters = quiet_stack.state.gates, quiet_stack.state.counters
+    breakers, counters = quiet_stack.state.circuit_breakers, quiet_stack.state.counters
     with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
         quiet_stack.send(*audience.added("secretive-1"))
         eventually(audience.received)
-        gates.close(audience.stream, "operator")
+        breakers.pause(audience.stream, "operator")
         eventually(lambda: f"not consuming {audience.stream.queue}" in worker.output())
         delete(audience)
         quiet_stack.send(*audience.added("secretive-2"))
-        eventually(lambda: counters.of(audience.stream).accepted == 2)
-        gates.open(audience.stream)
+        eventually(lambda: counters.of(audience.stream).enqueued == 2)
+        breakers.resume(audience.stream)
         eventually(lambda: len(audience.received()) == 2)
 
 

@@ -7,15 +7,15 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from firehose import FakeFirehose, refuse_once
 from kombu import Connection
 from load import Load
 from stack import Stack
 from waiting import eventually
 
-from worker.local import processes
-from worker.queues import waiting_queue
-from worker.rabbitmq_transport import Transport, copy_of
+from devstack import processes
+from devstack.firehose import FakeFirehose, refuse_once
+from worker.broker.rabbitmq import Transport, copy_of
+from worker.queues import delay_queue
 
 on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
 
@@ -61,7 +61,7 @@ def restartable(tmp_path, redis_url, rabbitmq_url):
     try:
         with FakeFirehose() as firehose:
             stack = Stack(tmp_path, redis_url, firehose, databases=(2, 3), broker_url=f"{broker.url}/quiet")
-            stack.state.redis.flushdb()
+            stack.services.redis.flushdb()
             stack.configure("main")
             yield broker, stack
     finally:
@@ -92,8 +92,8 @@ def test_a_call_comes_back_at_its_time(quiet_stack):
     with quiet_stack.worker():
         sent_at = time.time()
         quiet_stack.send(*audience.added("secretive-1"), countdown=COUNTDOWN)
-        eventually(lambda: held(quiet_stack, waiting_queue(2)) == 1)
-        eventually(lambda: held(quiet_stack, waiting_queue(1)) == 1)
+        eventually(lambda: held(quiet_stack, delay_queue(2)) == 1)
+        eventually(lambda: held(quiet_stack, delay_queue(1)) == 1)
         eventually(audience.received)
         assert COUNTDOWN < time.time() - sent_at < COUNTDOWN + LATE + GRACE
     assert audience.customers() == ["secretive-1"]
@@ -109,20 +109,20 @@ def test_a_message_comes_back_as_it_was_whatever_becomes_of_the_waiting_queue(ra
         message = taken(channel)
         original = content(message)
         for _ in range(2):
-            assert message.channel.park(message, time.time() + 1)
+            assert message.channel.delay(message, time.time() + 1)
             message = taken(channel)
             assert content(message) == original
             assert message.properties.items() >= properties.items()
-            channel.queue_delete(waiting_queue(1))
+            channel.queue_delete(delay_queue(1))
         message.ack()
 
 
 def test_rabbitmq_is_restarted(restartable):
     broker, stack = restartable
     with loaded(stack) as load:
-        eventually(lambda: stack.state.counters.of(load.audience.stream).retrying, every=0.001)
+        eventually(lambda: stack.services.counters.of(load.audience.stream).retrying, every=0.001)
         broker.stop()
-        waiting = stack.state.counters.of(load.audience.stream).retrying
+        waiting = stack.services.counters.of(load.audience.stream).retrying
         with sending(load):
             broker.start()
     assert waiting
@@ -155,9 +155,9 @@ def loaded(stack):
         yield load
         load.arrive(patience=PATIENCE)
         # What a batch delivers that comes again for want of its retry is counted the last time only.
-        eventually(lambda: stack.state.counters.of(load.audience.stream).delivered >= RECORDS)
+        eventually(lambda: stack.services.counters.of(load.audience.stream).delivered >= RECORDS)
         assert load.books().counts.delivered <= RECORDS + load.repeated
-        assert load.books().counts.accepted == RECORDS
+        assert load.books().counts.enqueued == RECORDS
         assert worker.is_running
 
 

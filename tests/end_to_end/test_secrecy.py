@@ -7,9 +7,10 @@ from base64 import b64encode
 from dataclasses import asdict
 
 import pytest
-from firehose import Answer, fail
 from stack import SECRET_ACCESS_KEY
 from waiting import eventually
+
+from devstack.firehose import Answer, fail
 
 PERSONAL = re.compile(r"secretive|fogg|phileas|balloon", re.IGNORECASE)
 """Every identity value and every secret of the stories has one of these in it."""
@@ -66,20 +67,20 @@ def test_not_even_a_worker_that_logs_everything_shows_them(quiet_stack):
 
 @pytest.mark.usefixtures("mishap")
 def test_alerts_show_no_identity_and_no_secret(stack):
-    alerts = [json.dumps(asdict(alert)) for alert in stack.state.alerts.all()]
+    alerts = [json.dumps(asdict(alert)) for alert in stack.services.alerts.all()]
     assert alerts
     assert not leaks("".join(alerts))
 
 
 @pytest.mark.usefixtures("mishap")
 def test_what_is_told_of_a_dead_letter_shows_no_identity_and_no_secret(stack):
-    letters = [json.dumps(asdict(letter)) for letter in stack.state.dead_letters.all()]
+    letters = [json.dumps(asdict(letter)) for letter in stack.services.dead_letters.all()]
     assert letters
     assert not leaks("".join(letters))
 
 
 def test_secrets_are_nowhere_in_redis(stack):
-    redis = stack.state.redis
+    redis = stack.services.redis
     stored = [redis.hgetall(key) for key in redis.keys("audience:config*")]
     assert stored
     assert SECRET_ACCESS_KEY not in repr(stored)

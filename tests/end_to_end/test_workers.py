@@ -6,8 +6,9 @@ import signal
 import time
 
 import pytest
-from firehose import fail
 from waiting import always, eventually
+
+from devstack.firehose import fail
 
 VISIBILITY_TIMEOUT = 1
 """Seconds; the shortest there is."""
@@ -46,14 +47,14 @@ def test_what_a_killed_worker_had_in_hand_is_delivered_by_the_next(quiet_stack, 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_a_worker_finds_its_streams_again_after_the_broker_was_away(quiet_stack):
     flowing, closed = quiet_stack.audience(), quiet_stack.audience()
-    quiet_stack.state.gates.close(closed.stream, "operator")
+    quiet_stack.state.circuit_breakers.pause(closed.stream, "operator")
     with quiet_stack.worker() as worker:
         lose_the_broker(quiet_stack)
         eventually(lambda: "Connection to broker lost" in worker.output())
         quiet_stack.send(*flowing.added("secretive-1"), *closed.added("secretive-2"))
         eventually(flowing.received)
         assert always(lambda: not closed.received(), seconds=1)
-        quiet_stack.state.gates.open(closed.stream)
+        quiet_stack.state.circuit_breakers.resume(closed.stream)
         eventually(closed.received)
 
 

@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack
 
-from worker.local import processes
+from devstack import processes
 
 FULL = os.environ.get("CHAOS") == "full"
 RECORDS = 100_000 if FULL else 3_000

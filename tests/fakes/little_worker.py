@@ -13,8 +13,8 @@ from celery.exceptions import WorkerLostError
 from kombu.transport import memory
 
 from worker.celery import AudienceFirehose
+from worker.consumer.request import RedactingRequest
 from worker.queues import CHANGES_QUEUE
-from worker.requests import DiscreetRequest
 
 MANY = 1000
 """Messages after which a queue must be empty; a loop does not end otherwise."""
@@ -73,8 +73,8 @@ class LittleWorker:
             except WorkerLostError:
                 request.on_failure(ExceptionInfo())
 
-    def _request(self, message: Any) -> DiscreetRequest:
-        return DiscreetRequest(
+    def _request(self, message: Any) -> RedactingRequest:
+        return RedactingRequest(
             message,
             on_ack=lambda *_: message.ack(),
             on_reject=lambda _, __, requeue: message.reject(requeue=requeue),

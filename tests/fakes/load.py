@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from stack import Audience
 from waiting import eventually
 
-from worker.overview import StreamStatus, overview
+from worker.status import StreamStatus, read_status
 
 CUSTOMER = re.compile(rb"customer-(\d+)")
 ARRIVAL = 120.0
@@ -78,7 +78,7 @@ class Load:
 
     def books(self) -> StreamStatus:
         """What `audience-firehose status` says of the stream."""
-        rows = overview(self.audience.stack.state, lambda _: {}).rows
+        rows = read_status(self.audience.stack.services, lambda _: {}).rows
         return next(row for row in rows if row.stream == self.audience.stream)
 
     def settle(self) -> StreamStatus:

@@ -12,17 +12,17 @@ from uuid import uuid4
 
 from celery import Celery
 from cryptography.fernet import Fernet
-from firehose import FakeFirehose
 from waiting import eventually
 
-from worker.broker import queue_lengths, sender
-from worker.environment import read
-from worker.local import processes
+from devstack import processes
+from devstack.firehose import FakeFirehose
+from worker.broker.client import queue_lengths, sender
+from worker.config import read_settings
+from worker.failures.alerts import Alert
+from worker.failures.dead_letters import DeadLetter
+from worker.failures.replay import replay
 from worker.queues import CHANGES_QUEUE, Stream
-from worker.replay import replay
-from worker.state import connect
-from worker.state.alerts import Alert
-from worker.state.dead_letters import DeadLetter
+from worker.services import connect
 from worker.state.registry import stream_of_connection
 
 ACCESS_KEY_ID = "AKIASECRETIVE0001"
@@ -77,11 +77,11 @@ class Audience:
 
     def alerts(self) -> list[Alert]:
         """What operators are told of this audience."""
-        return [alert for alert in self.stack.state.alerts.all() if self.id in alert.audience_ids]
+        return [alert for alert in self.stack.services.alerts.all() if self.id in alert.audience_ids]
 
     def letters(self) -> list[DeadLetter]:
         """What could not be delivered to this audience's stream."""
-        return [letter for letter in self.stack.state.dead_letters.all() if self.id in letter.audience_ids]
+        return [letter for letter in self.stack.services.dead_letters.all() if self.id in letter.audience_ids]
 
     def waiting(self) -> int:
         """How many messages wait in the stream's queue."""
@@ -103,7 +103,7 @@ class Stack:
     """Everything that operators could have seen on a screen: events and answers of `inspect`."""
 
     def __post_init__(self) -> None:
-        self.state = connect(read(self.environment))
+        self.services = connect(read_settings(self.environment))
         self.caller = Celery("another-app", broker=self.environment["CELERY_BROKER_URL"])
         self.names = count(1)
         self.logs: list[Path] = []
@@ -133,7 +133,7 @@ class Stack:
 
     def configure(self, name: str, access_key_id: str = ACCESS_KEY_ID, **settings: Any) -> None:
         """A configuration with a stored secret."""
-        self.state.registry.configure(
+        self.services.registry.configure(
             name=name, access_key_id=access_key_id, secret_access_key=SECRET_ACCESS_KEY, **settings
         )
 
@@ -150,14 +150,14 @@ class Stack:
         name = stream or f"stream-{number}"
         if stream is None:
             self.firehose.create(name, region)
-        identifier = self.state.registry.connect(
+        identifier = self.services.registry.connect(
             audience_id=number,
             configuration=configuration,
             delivery_stream_name=name,
             region=region,
             **settings,
         )
-        connection = self.state.registry.connection(identifier)
+        connection = self.services.registry.connection(identifier)
         return Audience(self, number, stream_of_connection(connection), identifier)
 
     def send(self, *changes: dict[str, Any], **options: Any) -> str:
@@ -197,8 +197,8 @@ class Stack:
     def replay(self, letter: DeadLetter) -> None:
         """What `audience-firehose replay` does."""
         with sender(self.caller) as broker:
-            replay(self.state, broker, letter)
-        self.state.alerts.resolve([letter.id])
+            replay(self.services, broker, letter)
+        self.services.alerts.resolve([letter.id])
 
     def inspect(self, what: str) -> dict[str, Any]:
         """What `celery inspect` shows of the workers; it is kept for the search for leaks."""

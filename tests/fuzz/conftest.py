@@ -11,11 +11,11 @@ from kombu import Queue
 from little_worker import LittleWorker, forget_all_messages
 
 import tasks.base
-import tasks.delivery
-import tasks.producers
+import tasks.deliver
+import tasks.forward
 from worker.celery import app as real_app
 from worker.queues import CHANGES_QUEUE, Stream
-from worker.state import State
+from worker.services import Services
 
 STREAM = Stream("main", "us-east-1", "travel")
 
@@ -46,7 +46,7 @@ class Taking:
 class World:
     """All there is, empty again for each input: an audience 1 with a stream, and a worker."""
 
-    state: State
+    services: Services
     worker: LittleWorker
     firehose: Taking
     ends: list[str] = field(default_factory=list)
@@ -54,13 +54,13 @@ class World:
 
     def begin(self) -> None:
         """Forget what the input before this one left."""
-        self.state.redis.flushall()
-        self.state.registry._snapshot = None
+        self.services.redis.flushall()
+        self.services.registry._snapshot = None
         forget_all_messages()
         self.firehose.taken.clear()
         self.ends.clear()
-        self.state.registry.configure(name="main")
-        self.state.registry.connect(audience_id=1, configuration="main", delivery_stream_name="travel")
+        self.services.registry.configure(name="main")
+        self.services.registry.connect(audience_id=1, configuration="main", delivery_stream_name="travel")
 
     def receive(self, task: str, args: Any, kwargs: Any, queue: str = CHANGES_QUEUE) -> None:
         """A message as any sender could have written it, and all that comes of it."""
@@ -82,35 +82,35 @@ class World:
 
     def letter(self) -> Any:
         """The message of the only dead letter."""
-        (letter,) = self.state.dead_letters.all()
-        return self.state.dead_letters.message(letter)
+        (letter,) = self.services.dead_letters.all()
+        return self.services.dead_letters.message(letter)
 
     def check_books(self, stream: Stream = STREAM) -> None:
         """Nothing is lost, nothing waits, nothing failed in another way, and each letter has its alert."""
-        letters, alerts = self.state.dead_letters.all(), self.state.alerts.all()
-        assert set(self.ends) <= {"Buried"}
+        letters, alerts = self.services.dead_letters.all(), self.services.alerts.all()
+        assert set(self.ends) <= {"DeadLettered"}
         assert sorted(letter.id for letter in letters) == sorted(alert.dead_letter_id for alert in alerts)
-        counts = self.state.counters.of(stream)
+        counts = self.services.counters.of(stream)
         dead = sum(letter.records for letter in letters if letter.stream == stream)
         assert counts.delivered == len(self.firehose.taken)
-        if counts.accepted:
-            assert counts.accepted == counts.delivered + dead
+        if counts.enqueued:
+            assert counts.enqueued == counts.delivered + dead
         assert not self.worker.waiting(STREAM.queue)
         shown = json.dumps([repr(letters), repr(alerts)])
         assert "secretive" not in shown
 
 
 @pytest.fixture
-def world(state, monkeypatch):
-    """The application over the test's state, broker and Firehose."""
+def world(services, monkeypatch):
+    """The application over the test's services, broker and Firehose."""
     firehose = Taking()
     monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
-    monkeypatch.setitem(real_app.__dict__, "state", state)
+    monkeypatch.setitem(real_app.__dict__, "services", services)
     monkeypatch.setitem(real_app.__dict__, "clients", firehose)
     monkeypatch.setattr(tasks.base, "REQUEUE_PAUSE", 0)
     real_app.set_current()
     forget_producers()
-    found = World(state, LittleWorker(real_app), firehose)
+    found = World(services, LittleWorker(real_app), firehose)
 
     def note_end(exception=None, **_):
         found.ends.append(type(exception).__name__)

@@ -11,7 +11,7 @@ from marshmallow import ValidationError
 from schemas.changes import Change, ChangeSchema, Invalid, check_changes
 from schemas.checking import sentences
 from schemas.identities import Catalogue
-from schemas.records import View, render
+from schemas.records import Projection, render
 
 CATALOGUE = Catalogue()
 SCHEMA = ChangeSchema(CATALOGUE)
@@ -63,8 +63,8 @@ NEARLY = st.fixed_dictionaries(
     },
 )
 VIEW = st.builds(
-    View,
-    withheld=st.frozensets(st.sampled_from(NAMES), max_size=5),
+    Projection,
+    excluded=st.frozensets(st.sampled_from(NAMES), max_size=5),
     anonymous_name=st.just(CATALOGUE.anonymous),
     send_anonymous_users=st.booleans(),
     send_remove_on_identity_change=st.booleans(),
@@ -119,24 +119,24 @@ def test_what_is_said_of_an_invalid_item_is_said_in_our_own_words(items):
 
 
 @inputs(2000)
-@given(items=st.lists(NEARLY | ITEM, max_size=4), view=VIEW)
-def test_the_record_of_whatever_was_accepted_says_what_the_change_says(items, view):
+@given(items=st.lists(NEARLY | ITEM, max_size=4), projection=VIEW)
+def test_the_record_of_whatever_was_accepted_says_what_the_change_says(items, projection):
     changes, _ = check([ADDED, *items, CHANGED])
     assert (changes[0].user_identities, changes[-1].type) == (
         {"CustomerId": PERSONAL, "Email": ""},
         "identity_changed",
     )
     for change in changes:
-        lines, skipped = render(change, view)
+        lines, skipped = render(change, projection)
         for line in lines:
-            assert line.endswith(b"\n") == view.append_newline
-            assert line.count(b"\n") == view.append_newline
-        assert [json.loads(line) for line in lines] == expected(change, view)
-        pair = change.type == "identity_changed" and view.send_remove_on_identity_change
+            assert line.endswith(b"\n") == projection.append_newline
+            assert line.count(b"\n") == projection.append_newline
+        assert [json.loads(line) for line in lines] == expected(change, projection)
+        pair = change.type == "identity_changed" and projection.send_remove_on_identity_change
         assert len(lines) + len(skipped) == (2 if pair else 1)
 
 
-def expected(change, view):
+def expected(change, projection):
     """The records of a change, as the contract has them."""
     head = {
         "MembershipChangedTimestamp": str(change.timestamp),
@@ -146,16 +146,16 @@ def expected(change, view):
     if change.type == "audience_deleted":
         return [head | {"IsMember": False, "UserIdentities": {}, "IsDeleted": True}]
     users = [(change.type != "member_removed", change.user_identities)]
-    if change.type == "identity_changed" and view.send_remove_on_identity_change:
+    if change.type == "identity_changed" and projection.send_remove_on_identity_change:
         users.insert(0, (False, change.previous_user_identities))
     seen = [
-        (member, {name: value for name, value in user.items() if name not in view.withheld})
+        (member, {name: value for name, value in user.items() if name not in projection.excluded})
         for member, user in users
     ]
     return [
         head | {"IsMember": member, "UserIdentities": user}
         for member, user in seen
-        if user and (view.send_anonymous_users or set(user) != {"MPID"})
+        if user and (projection.send_anonymous_users or set(user) != {"MPID"})
     ]
 
 

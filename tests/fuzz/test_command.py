@@ -64,7 +64,7 @@ def commands(world, monkeypatch):
 
     def run(*arguments, stdin=b""):
         world.begin()
-        (identifier,) = world.state.registry.snapshot().connections
+        (identifier,) = world.services.registry.snapshot().connections
         given_ = [identifier if argument == "CONNECTION" else argument for argument in arguments]
         result = CliRunner().invoke(main, given_, input=stdin)
         assert result.exit_code in EXIT_CODES, result.output

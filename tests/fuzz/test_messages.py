@@ -8,16 +8,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from firehose import FakeFirehose
 from hostile import JSON, SCALAR, TEXT, deep, inputs
 from hypothesis import Phase, given
 from hypothesis import strategies as st
 from stack import Stack
 from waiting import eventually
 
-from worker.local import processes
+from devstack import processes
+from devstack.firehose import FakeFirehose
+from worker.failures.dead_letters import DEAD_LETTERS, MESSAGES
 from worker.queues import CHANGES_QUEUE
-from worker.state.dead_letters import DEAD_LETTERS, MESSAGES
 
 FORWARD = "audience.forward"
 PATIENCE = 20.0
@@ -202,7 +202,7 @@ class Fed:
 
     def kept(self) -> set[str]:
         """The content of every dead letter."""
-        stored = self.stack.state.redis.hvals(MESSAGES)
+        stored = self.stack.services.redis.hvals(MESSAGES)
         return {_content(json.loads(text)) for text in stored}
 
     def is_done(self) -> bool:
@@ -253,9 +253,9 @@ ENVELOPES = {
 @pytest.mark.parametrize("envelope", ENVELOPES.values(), ids=ENVELOPES)
 def test_what_is_not_even_a_message_of_the_broker(fed, envelope):
     """Somebody has pushed into the queue's list past every messaging library."""
-    before = fed.stack.state.redis.hlen(DEAD_LETTERS)
+    before = fed.stack.services.redis.hlen(DEAD_LETTERS)
     fed.stack.broker_client().lpush(CHANGES_QUEUE, envelope)
     mark = f"mark-{next(NUMBERS)}"
     fed.stack.send(*fed.audience.added(mark))
     eventually(lambda: mark in fed.audience.customers())
-    eventually(lambda: fed.stack.state.redis.hlen(DEAD_LETTERS) == before + 1)
+    eventually(lambda: fed.stack.services.redis.hlen(DEAD_LETTERS) == before + 1)

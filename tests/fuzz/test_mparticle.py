@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.changes import Change, ChangeSchema, check_changes
 from schemas.identities import Catalogue
-from schemas.mparticle import translate
+from schemas.sources.mparticle import translate
 
 CATALOGUE = Catalogue()
 PROFILE = {

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from kombu.exceptions import OperationalError
 
 from worker.errors import OperatorError
-from worker.failures import AlertType, Failure
-from worker.overview import overview
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.alerts import ALERTS, STATES
+from worker.failures.dead_letters import DEAD_LETTERS, MESSAGES, Message
+from worker.flow.circuit_breakers import PAUSED
 from worker.queues import Stream
-from worker.state.alerts import ALERTS, STATES
 from worker.state.counters import COUNTERS, RETRYING
-from worker.state.dead_letters import DEAD_LETTERS, MESSAGES, Message
-from worker.state.gates import GATES
 from worker.state.registry import CONFIGURATIONS, CONNECTIONS, VERSION
+from worker.status import read_status
 
 STREAM = Stream("main", "us-east-1", "travel")
 CONFIGURATION = {"name": "main", "send_remove_on_identity_change": True, "access_key_id": None}
@@ -87,11 +87,11 @@ def test_a_spoilt_registry_keeps_what_can_be_read_and_loses_no_change(
 ):
     world.begin()
     configurations.pop("main", None)
-    fill(world.state.redis, CONFIGURATIONS, configurations)
-    fill(world.state.redis, CONNECTIONS, connections)
-    world.state.redis.set(VERSION, version)
-    world.state.registry._snapshot = None
-    snapshot = world.state.registry.snapshot()
+    fill(world.services.redis, CONFIGURATIONS, configurations)
+    fill(world.services.redis, CONNECTIONS, connections)
+    world.services.redis.set(VERSION, version)
+    world.services.registry._snapshot = None
+    snapshot = world.services.registry.snapshot()
     assert "main" in snapshot.configurations
     assert STREAM in snapshot.streams
     world.receive("audience.forward", [], {"changes": [added(1), added(2)]})
@@ -100,7 +100,7 @@ def test_a_spoilt_registry_keeps_what_can_be_read_and_loses_no_change(
         len(snapshot.routes[1]) > 1
     )
     unreadable = [
-        letter for letter in world.state.dead_letters.all() if letter.error_code == "UnreadableConnection"
+        letter for letter in world.services.dead_letters.all() if letter.error_code == "UnreadableConnection"
     ]
     assert bool(unreadable) == bool(snapshot.unreadable & {1, 2})
 
@@ -121,7 +121,7 @@ def no_broker(queues):
 
 @inputs(800, each=2)
 @given(
-    gates=hashes(GATE, QUEUES),
+    breakers=hashes(GATE, QUEUES),
     alerts=st.lists(stored(ALERT), max_size=3),
     states=st.dictionaries(UTF8, UTF8, max_size=2),
     letters=hashes(LETTER),
@@ -132,20 +132,20 @@ def no_broker(queues):
     other=QUEUES,
 )
 def test_what_operators_see_is_what_can_be_read(  # noqa: PLR0917
-    state, redis, gates, alerts, states, letters, messages, counters, other
+    services, redis, breakers, alerts, states, letters, messages, counters, other
 ):
     redis.flushall()
-    state.registry._snapshot = None
-    state.registry.configure(name="main")
-    state.registry.connect(audience_id=1, configuration="main", delivery_stream_name="travel")
-    state.alerts.raise_alert(Failure(AlertType.INVALID_CHANGE, "Known", "known"))
+    services.registry._snapshot = None
+    services.registry.configure(name="main")
+    services.registry.connect(audience_id=1, configuration="main", delivery_stream_name="travel")
+    services.alerts.raise_alert(Failure(AlertType.INVALID_CHANGE, "Known", "known"))
     with redis.pipeline() as pipe:
         kept = Message("audience.forward", "audience.changes", {})
-        state.dead_letters.store(pipe, "known", kept, Failure(AlertType.INVALID_CHANGE, "", ""), records=1)
+        services.dead_letters.store(pipe, "known", kept, Failure(AlertType.INVALID_CHANGE, "", ""), records=1)
         pipe.execute()
     letters.pop("known", None)
     messages.pop("known", None)
-    fill(redis, GATES, gates)
+    fill(redis, PAUSED, breakers)
     fill(redis, STATES, states)
     fill(redis, DEAD_LETTERS, letters)
     fill(redis, MESSAGES, messages)
@@ -155,25 +155,31 @@ def test_what_operators_see_is_what_can_be_read(  # noqa: PLR0917
     for alert in alerts:
         redis.lpush(ALERTS, alert)
 
-    assert "Known" in [alert.error_code for alert in state.alerts.all()]
-    assert "known" in [letter.id for letter in state.dead_letters.all()]
-    assert STREAM in [row.stream for row in overview(state, lambda queues: dict.fromkeys(queues, 0)).rows]
-    assert not overview(state, no_broker).broker_answers
-    assert (STREAM.queue in state.gates.closed()) == (STREAM.queue in gates) == bool(state.gates.get(STREAM))
-    state.alerts.states()
-    state.alerts.acknowledge_all()
-    state.alerts.newer_than("1")
-    for letter in state.dead_letters.all():
+    assert "Known" in [alert.error_code for alert in services.alerts.all()]
+    assert "known" in [letter.id for letter in services.dead_letters.all()]
+    assert STREAM in [
+        row.stream for row in read_status(services, lambda queues: dict.fromkeys(queues, 0)).rows
+    ]
+    assert not read_status(services, no_broker).broker_answers
+    assert (
+        (STREAM.queue in services.circuit_breakers.blocking())
+        == (STREAM.queue in breakers)
+        == bool(services.circuit_breakers.get(STREAM))
+    )
+    services.alerts.states()
+    services.alerts.acknowledge_all()
+    services.alerts.newer_than("1")
+    for letter in services.dead_letters.all():
         try:
-            state.dead_letters.message(letter)
+            services.dead_letters.message(letter)
         except OperatorError as error:
             assert letter.id != "known", error
 
 
-def test_nesting_without_end_is_unreadable_like_anything_else(state, redis):
+def test_nesting_without_end_is_unreadable_like_anything_else(services, redis):
     nested = json.dumps(deep(1000)).replace("1", "1" * 10)
-    for key in (CONFIGURATIONS, CONNECTIONS, GATES, DEAD_LETTERS):
+    for key in (CONFIGURATIONS, CONNECTIONS, PAUSED, DEAD_LETTERS):
         redis.hset(key, "firehose.a.b.c", nested)
     redis.lpush(ALERTS, nested)
-    overview(state, lambda queues: {})
-    assert state.alerts.all() == []
+    read_status(services, lambda queues: {})
+    assert services.alerts.all() == []

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from schemas.changes import ChangeSchema, check_changes
 from schemas.identities import Catalogue
-from schemas.mparticle import translate
-from worker import serialization
+from schemas.sources.mparticle import translate
+from worker.broker import serialization
 from worker.queues import Stream
 
 CATALOGUE = Catalogue()
@@ -82,7 +82,7 @@ def test_forward(world, args, kwargs):
         told = [record["UserIdentities"] for record in world.records()]
         for change in ours:
             assert change.user_identities in told
-        assert world.state.counters.of(None).skipped.get("no_connection", 0) == len(valid) - len(ours)
+        assert world.services.counters.of(None).skipped.get("no_connection", 0) == len(valid) - len(ours)
     world.check_books()
 
 
@@ -109,7 +109,7 @@ def test_forward_mparticle(world, args, kwargs):
     world.receive(FORWARD_MPARTICLE, args, kwargs)
     if not args and kwargs.keys() == {"request"}:
         changes, invalid, _ = translate(as_received(kwargs["request"]), CATALOGUE)
-        assert bool(invalid) == bool(world.state.dead_letters.all())
+        assert bool(invalid) == bool(world.services.dead_letters.all())
         users = [change.user_identities for change in changes if change.audience_id == 1]
         assert len(world.records()) == len([user for user in users if user])
     elif not (len(args) == 1 and not kwargs):
@@ -124,14 +124,16 @@ def test_forward_mparticle(world, args, kwargs):
 def test_deliver(world, args, kwargs):
     world.begin()
     world.receive("audience.deliver.us-east-1", args, kwargs, queue=STREAM.queue)
-    letters = world.state.dead_letters.all()
+    letters = world.services.dead_letters.all()
     if letters:
         assert same(world.letter().kwargs, kwargs)
         assert same(world.letter().args, args)
         assert not world.firehose.taken
         world.check_books()
     else:
-        lines = [line for unit in kwargs["records"] for line in (unit if isinstance(unit, list) else [unit])]
+        lines = [
+            line for group in kwargs["records"] for line in (group if isinstance(group, list) else [group])
+        ]
         assert [line.decode() for line in world.firehose.taken] == lines
         # Any name is a stream here.
         world.check_books(STREAM._replace(name=kwargs["delivery_stream_name"]))

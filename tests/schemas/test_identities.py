@@ -62,7 +62,7 @@ def test_an_operator_spells_a_name_as_their_consumers_do():
     catalogue = Catalogue({"Email": "EmailAddress"})
     assert "EmailAddress" in catalogue.names
     assert "Email" not in catalogue.names
-    assert catalogue.spelled("Email") == "EmailAddress"
+    assert catalogue.configured_name("Email") == "EmailAddress"
     assert catalogue.standard("EmailAddress") == "Email"
     assert catalogue.by_mparticle_type["email"] == "EmailAddress"
 
@@ -73,7 +73,7 @@ def test_the_anonymous_name_can_be_spelled_too():
 
 def test_names_may_be_exchanged():
     catalogue = Catalogue({"Other": "Other2", "Other2": "Other"})
-    assert (catalogue.spelled("Other"), catalogue.standard("Other")) == ("Other2", "Other2")
+    assert (catalogue.configured_name("Other"), catalogue.standard("Other")) == ("Other2", "Other2")
 
 
 def test_a_spelling_of_no_identity_is_refused_with_the_names_there_are():

@@ -26,23 +26,25 @@ def change(kind="member_added", user=USER, previous=None):
     return Change(kind, 123123, "LowEngagement", 1234565788, user, previous or {})
 
 
-def view(catalogue=None, send_remove_on_identity_change=True, **settings):
+def projection(catalogue=None, send_remove_on_identity_change=True, **settings):
     configuration = Configuration("main", send_remove_on_identity_change=send_remove_on_identity_change)
-    return Connection(123123, "main", "travel", **settings).view(configuration, catalogue or Catalogue())
+    return Connection(123123, "main", "travel", **settings).projection(
+        configuration, catalogue or Catalogue()
+    )
 
 
-def lines(change, view):
-    rendered = render(change, view)
+def lines(change, projection):
+    rendered = render(change, projection)
     assert not rendered.skipped
     return b"".join(rendered.lines)
 
 
 def sent_identities(user, **settings):
-    return json.loads(lines(change(user=user), view(**settings)))["UserIdentities"]
+    return json.loads(lines(change(user=user), projection(**settings)))["UserIdentities"]
 
 
 def test_the_documented_member_added():
-    assert lines(change(), view()) == HEAD + (
+    assert lines(change(), projection()) == HEAD + (
         b'"IsMember":true,"UserIdentities":{"CustomerId":"p.fogg138","Email":"","Other":"balloondude83",'
         b'"Other3":"balloongal89","FacebookId":"phileas83","GoogleAdvertisingIdentifier":"phileas83"}}\n'
     )
@@ -50,7 +52,7 @@ def test_the_documented_member_added():
 
 def test_the_documented_member_removed():
     user = {name: value for name, value in USER.items() if name != "GoogleAdvertisingIdentifier"}
-    assert lines(change("member_removed", user), view()) == HEAD + (
+    assert lines(change("member_removed", user), projection()) == HEAD + (
         b'"IsMember":false,"UserIdentities":{"CustomerId":"p.fogg138","Email":"","Other":"balloondude83",'
         b'"Other3":"balloongal89","FacebookId":"phileas83"}}\n'
     )
@@ -59,24 +61,24 @@ def test_the_documented_member_removed():
 def test_a_deleted_audience():
     deleted = change("audience_deleted", user={})
     expected = HEAD + b'"IsMember":false,"UserIdentities":{},"IsDeleted":true}\n'
-    assert lines(deleted, view()) == expected
-    assert lines(deleted, view(send_anonymous_users=False)) == expected
+    assert lines(deleted, projection()) == expected
+    assert lines(deleted, projection(send_anonymous_users=False)) == expected
 
 
 def test_an_identity_change_is_a_removal_and_the_addition_after_it():
-    removal, addition = render(change("identity_changed", {"Email": "b"}, {"Email": "a"}), view()).lines
+    removal, addition = render(change("identity_changed", {"Email": "b"}, {"Email": "a"}), projection()).lines
     assert removal == HEAD + b'"IsMember":false,"UserIdentities":{"Email":"a"}}\n'
     assert addition == HEAD + b'"IsMember":true,"UserIdentities":{"Email":"b"}}\n'
 
 
 def test_without_send_remove_on_identity_change_there_is_only_the_addition():
-    seen = view(send_remove_on_identity_change=False)
+    seen = projection(send_remove_on_identity_change=False)
     changed = change("identity_changed", {"Email": "b"}, {"Email": "a"})
     assert lines(changed, seen) == HEAD + b'"IsMember":true,"UserIdentities":{"Email":"b"}}\n'
 
 
 def test_append_newline_can_be_turned_off():
-    assert lines(change(), view(append_newline=False)) + b"\n" == lines(change(), view())
+    assert lines(change(), projection(append_newline=False)) + b"\n" == lines(change(), projection())
 
 
 SWITCHES = {
@@ -102,7 +104,7 @@ def test_any_identity_can_be_excluded(name):
 
 def test_switches_and_exclusions_go_by_the_standard_name_whatever_its_spelling():
     catalogue = Catalogue({"Email": "EmailAddress", "Other": "Login"})
-    seen = view(catalogue, forward_email_addresses=False, identities_to_exclude=("Other",))
+    seen = projection(catalogue, forward_email_addresses=False, identities_to_exclude=("Other",))
     user = {"EmailAddress": "a", "Login": "b", "CustomerId": "c"}
     assert json.loads(lines(change(user=user), seen))["UserIdentities"] == {"CustomerId": "c"}
 
@@ -112,11 +114,14 @@ def test_anonymous_users_are_sent_by_default():
 
 
 def test_anonymous_users_can_be_left_out():
-    assert render(change(user={"MPID": "1"}), view(send_anonymous_users=False)) == ((), (Skip.ANONYMOUS,))
+    assert render(change(user={"MPID": "1"}), projection(send_anonymous_users=False)) == (
+        (),
+        (Skip.ANONYMOUS,),
+    )
 
 
 def test_a_user_is_anonymous_who_is_left_with_an_mpid_alone():
-    seen = view(send_anonymous_users=False, forward_email_addresses=False)
+    seen = projection(send_anonymous_users=False, forward_email_addresses=False)
     assert render(change(user={"MPID": "1", "Email": "a"}), seen).skipped == (Skip.ANONYMOUS,)
 
 
@@ -129,18 +134,18 @@ def test_a_user_with_any_other_identity_is_not_anonymous():
 
 
 def test_anonymity_goes_by_the_name_in_force():
-    seen = view(Catalogue({"MPID": "Id"}), send_anonymous_users=False)
+    seen = projection(Catalogue({"MPID": "Id"}), send_anonymous_users=False)
     assert render(change(user={"Id": "1"}), seen).skipped == (Skip.ANONYMOUS,)
 
 
 def test_a_user_left_without_identities_is_never_sent():
-    seen = view(forward_email_addresses=False)
+    seen = projection(forward_email_addresses=False)
     assert render(change(user={"Email": "a"}), seen) == ((), (Skip.NO_IDENTITIES,))
-    assert render(change(user={}), view()).skipped == (Skip.NO_IDENTITIES,)
+    assert render(change(user={}), projection()).skipped == (Skip.NO_IDENTITIES,)
 
 
 def test_of_an_identity_change_what_remains_of_the_user_is_sent():
-    seen = view(forward_email_addresses=False)
+    seen = projection(forward_email_addresses=False)
     rendered = render(change("identity_changed", {"Other": "b"}, {"Email": "a"}), seen)
     assert rendered.skipped == (Skip.NO_IDENTITIES,)
     assert [json.loads(line)["IsMember"] for line in rendered.lines] == [True]
@@ -148,7 +153,7 @@ def test_of_an_identity_change_what_remains_of_the_user_is_sent():
 
 @given(st.dictionaries(st.sampled_from(sorted(Catalogue().names)), st.text(), min_size=1), st.text())
 def test_whatever_a_record_holds_it_is_one_line_that_says_the_same(user, name):
-    (line,) = render(Change("member_added", 1, name, 7, user, {}), view()).lines
+    (line,) = render(Change("member_added", 1, name, 7, user, {}), projection()).lines
     assert line.count(b"\n") == 1
     record = json.loads(line)
     assert list(record["UserIdentities"].items()) == list(user.items())

@@ -1,24 +1,24 @@
 """The tasks in the test's own process, on an in-memory broker and a Redis of their own."""
 
 import pytest
-from firehose import FakeFirehose
 from little_worker import LittleWorker, forget_all_messages
 
 import tasks.base
-import tasks.delivery
-import tasks.producers
+import tasks.deliver
+import tasks.forward
+from devstack.firehose import FakeFirehose
 from schemas.settings import Configuration
-from tasks.delivery import DELIVERY_TASKS
+from tasks.deliver import DELIVERY_TASKS
 from worker.celery import app as real_app
 from worker.firehose.clients import Clients
 from worker.queues import CHANGES_QUEUE
 
 
 @pytest.fixture
-def app(state, monkeypatch):
+def app(services, monkeypatch):
     """The application, over the test's state and broker."""
     monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
-    monkeypatch.setitem(real_app.__dict__, "state", state)
+    monkeypatch.setitem(real_app.__dict__, "services", services)
     monkeypatch.setattr(tasks.base, "REQUEUE_PAUSE", 0)
     real_app.set_current()
     forget_producers()
@@ -86,12 +86,12 @@ def worker(app, clients):
 
 
 @pytest.fixture
-def connect(state):
+def connect(services):
     """Tie an audience to a stream; the stream."""
-    state.registry.configure(name="main")
+    services.registry.configure(name="main")
 
     def make(audience_id=1, name="travel", region="us-east-1", configuration="main", **settings):
-        identifier = state.registry.connect(
+        identifier = services.registry.connect(
             audience_id=audience_id,
             configuration=configuration,
             delivery_stream_name=name,
@@ -99,7 +99,9 @@ def connect(state):
             **settings,
         )
         return next(
-            r.stream for r in state.registry.snapshot().routes[audience_id] if r.connection_id == identifier
+            r.stream
+            for r in services.registry.snapshot().routes[audience_id]
+            if r.connection_id == identifier
         )
 
     return make

@@ -1,17 +1,17 @@
 """A Redis that has no room left. What it holds is still delivered or kept, and that makes room."""
 
 import pytest
-from firehose import error, fail, refuse_once
 from redis.exceptions import OutOfMemoryError
 
-from worker.burial import Case, bury, discard
-from worker.failures import AlertType, Failure
-from worker.firehose.quotas import Quota
+from devstack.firehose import error, fail, refuse_once
+from schemas.quotas import Quota
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.alerts import MAX_ALERTS
+from worker.failures.dead_lettering import Undeliverable, dead_letter, discard
+from worker.failures.dead_letters import Message
+from worker.flow.admission import Cost
 from worker.queues import CHANGES_QUEUE
-from worker.state.admission import Cost
-from worker.state.alerts import MAX_ALERTS
-from worker.state.dead_letters import Message
-from worker.state.receipts import Standing
+from worker.state.idempotency import IdempotencyState
 
 TROUBLE = Failure(AlertType.INTERNAL_SERVER_ERROR, "OutOfMemory", "nearly full")
 
@@ -33,99 +33,99 @@ def fill(redis):
     return limit
 
 
-def test_a_batch_is_delivered_once_and_counted(deliver, fill, firehose, state, stream):
+def test_a_batch_is_delivered_once_and_counted(deliver, fill, firehose, services, stream):
     fill()
     deliver("a", "b", task_id="one")
     deliver("a", "b", task_id="one")
     assert firehose.accepted("travel") == [b"a", b"b"]
-    assert state.counters.of(stream).delivered == 2
-    assert not state.redis.keys("audience:claims:*")
+    assert services.counters.of(stream).delivered == 2
+    assert not services.redis.keys("audience:claims:*")
 
 
-def test_only_the_refused_are_sent_again(deliver, fill, firehose, state, stream):
+def test_only_the_refused_are_sent_again(deliver, fill, firehose, services, stream):
     fill()
     firehose.faults.append(refuse_once(b"b"))
     deliver("a", "b", "c")
     assert firehose.accepted("travel") == [b"a", b"c", b"b"]
-    assert state.counters.of(stream).retrying == 0
+    assert services.counters.of(stream).retrying == 0
 
 
-def test_a_failing_stream_is_left_alone(fill, state, stream):
+def test_a_failing_stream_is_left_alone(fill, services, stream):
     fill()
     ask = (stream, Cost(records=1, bytes=1), Quota(1000, 1000, 1000))
     for failures in 1, 2:
-        assert state.gates.failed(stream, "Service Unavailable", 0, 0) == failures
-        assert state.admission.ask(*ask).is_probe
-    assert not state.admission.ask(*ask).admitted
-    state.gates.not_probed(stream)
-    assert state.gates.get(stream).is_tried(state.clock())
+        assert services.circuit_breakers.record_failure(stream, "Service Unavailable", 0, 0) == failures
+        assert services.admission.ask(*ask).is_probe
+    assert not services.admission.ask(*ask).admitted
+    services.circuit_breakers.release_probe(stream)
+    assert services.circuit_breakers.get(stream).is_being_probed(services.clock())
 
 
-def test_what_ends_for_good_is_kept_and_told(deliver, fill, firehose, state, stream):
+def test_what_ends_for_good_is_kept_and_told(deliver, fill, firehose, services, stream):
     fill()
     firehose.faults.append(fail(error("AccessDeniedException", 400), times=1))
     deliver("a")
-    (letter,), (alert,) = state.dead_letters.all(), state.alerts.all()
+    (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
     assert (letter.records, alert.dead_letter_id) == (1, letter.id)
-    assert state.gates.get(stream).until is None
+    assert services.circuit_breakers.get(stream).until is None
 
 
-def test_deaths_over_a_message_are_counted(fill, state):
+def test_deaths_over_a_message_are_counted(fill, services):
     fill()
-    assert state.receipts.begin("one", 0, "me") is Standing.CLAIMED
-    assert [state.receipts.lost("one", 0) for _ in range(2)] == [1, 2]
-    assert state.receipts.begin("one", 0, "me") is Standing.CLAIMED
+    assert services.idempotency.acquire("one", 0, "me") is IdempotencyState.ACQUIRED
+    assert [services.idempotency.record_lost_worker("one", 0) for _ in range(2)] == [1, 2]
+    assert services.idempotency.acquire("one", 0, "me") is IdempotencyState.ACQUIRED
 
 
-def test_trouble_is_told(fill, state):
+def test_trouble_is_told(fill, services):
     fill()
-    assert not state.alerts.is_quiet_about_all("memory")
-    assert state.alerts.is_quiet_about_all("memory")
-    state.alerts.raise_alert(TROUBLE)
-    assert [alert.message for alert in state.alerts.all()] == ["nearly full"]
+    assert not services.alerts.is_quiet_about_all("memory")
+    assert services.alerts.is_quiet_about_all("memory")
+    services.alerts.raise_alert(TROUBLE)
+    assert [alert.message for alert in services.alerts.all()] == ["nearly full"]
 
 
-def test_what_would_fill_it_more_is_refused(fill, worker, state):
+def test_what_would_fill_it_more_is_refused(fill, worker, services):
     fill()
     with pytest.raises(OutOfMemoryError):
-        bury(state, Case("one", Message("task", "queue", {}), TROUBLE, records=1))
+        dead_letter(services, Undeliverable("one", Message("task", "queue", {}), TROUBLE, records=1))
     worker.send("audience.forward", {"changes": [{"no": "change"}]})
     worker.run_one(CHANGES_QUEUE)
     assert len(worker.waiting(CHANGES_QUEUE)) == 1
-    assert not state.dead_letters.all()
+    assert not services.dead_letters.all()
 
 
-def test_operators_register_and_disconnect_streams(fill, connect, state):
+def test_operators_register_and_disconnect_streams(fill, connect, services):
     fill()
     stream = connect()
-    (identifier,) = state.registry.latest().connections_to(stream)
-    state.registry.disconnect(identifier)
-    assert not state.registry.latest().connections
+    (identifier,) = services.registry.latest().connections_to(stream)
+    services.registry.disconnect(identifier)
+    assert not services.registry.latest().connections
 
 
-def test_operators_acknowledge_all_alerts(fill, redis, state):
+def test_operators_acknowledge_all_alerts(fill, redis, services):
     with redis.pipeline() as pipe:
         for _ in range(MAX_ALERTS):
-            state.alerts.raise_alert(TROUBLE, pipe=pipe)
+            services.alerts.raise_alert(TROUBLE, pipe=pipe)
         pipe.execute()
     fill()
-    assert state.alerts.acknowledge_all() == MAX_ALERTS
+    assert services.alerts.acknowledge_all() == MAX_ALERTS
 
 
-def test_operators_close_and_open_streams(fill, state, stream):
+def test_operators_close_and_open_streams(fill, services, stream):
     fill()
-    state.gates.close(stream, "operator")
-    assert state.gates.get(stream).reason == "operator"
-    assert state.gates.open(stream)
-    assert state.gates.get(stream) is None
+    services.circuit_breakers.pause(stream, "operator")
+    assert services.circuit_breakers.get(stream).reason == "operator"
+    assert services.circuit_breakers.resume(stream)
+    assert services.circuit_breakers.get(stream) is None
 
 
-def test_dead_letters_are_discarded(deliver, fill, firehose, state, stream):
+def test_dead_letters_are_discarded(deliver, fill, firehose, services, stream):
     firehose.faults.append(fail(error("AccessDeniedException", 400), times=1))
     deliver("a")
     fill()
-    (letter,) = state.dead_letters.all()
-    discard(state, letter)
-    assert not state.dead_letters.all()
-    assert state.counters.of(stream).discarded == 1
-    assert list(state.alerts.states().values()) == ["resolved"]
+    (letter,) = services.dead_letters.all()
+    discard(services, letter)
+    assert not services.dead_letters.all()
+    assert services.counters.of(stream).discarded == 1
+    assert list(services.alerts.states().values()) == ["resolved"]

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from worker.errors import DeliveryError, PermanentError, TransientError
-from worker.failures import AlertType, Failure
+from worker.failures.alert_types import AlertType, Failure
 
 FAILURE = Failure(AlertType.INTERNAL_SERVER_ERROR, "InternalFailure", "tried again")
 

@@ -9,13 +9,13 @@ import click
 from kombu.exceptions import OperationalError
 
 from schemas.changes import ChangeSchema
-from worker.broker import Sender, sender
+from worker.broker.client import Sender, sender
 from worker.cli.application import application
 from worker.cli.change_files import Checked, Line, checked, chunks, lines, size_of
 from worker.cli.explanations import explain
 from worker.cli.interruption import Interrupted, Interruption
 from worker.cli.output import count, note, note_beside_progress, progress
-from worker.environment import environment
+from worker.config import current_settings
 from worker.queues import CHANGES_QUEUE, FORWARD
 
 STDIN = "<stdin>"
@@ -78,7 +78,7 @@ def send(file: BinaryIO, from_line: int) -> None:
 
 
 def _send(file: BinaryIO, sending: Sending, broker: Sender) -> None:
-    schema = ChangeSchema(environment().catalogue)
+    schema = ChangeSchema(current_settings().catalogue)
     source = lines(file)
     with Interruption() as interruption, progress(size_of(file), "Enqueueing") as advance:
         advance(sum(line.size for line in islice(source, sending.next_line - 1)))

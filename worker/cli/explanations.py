@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, TimeoutError
 
-from worker.environment import environment
+from worker.config import current_settings
 from worker.errors import AudienceFirehoseError
 
 PROJECT = Path(__file__).parents[2]
@@ -29,14 +29,14 @@ def _ours(error: Exception) -> str:
 
 
 def _broker_away(error: Exception) -> str:
-    address = _address(environment().broker_url)
+    address = _address(current_settings().broker_url)
     return (
         f"the broker at {address} is out of reach ({_reason(error)}); start it, or correct CELERY_BROKER_URL"
     )
 
 
 def _redis_away(error: Exception) -> str:
-    address = _address(environment().redis_url)
+    address = _address(current_settings().redis_url)
     return f"Redis at {address} is out of reach ({_reason(error)}); start it, or correct AUDIENCE_REDIS_URL"
 
 

@@ -12,8 +12,7 @@ from operator import itemgetter
 import click
 from kombu.exceptions import OperationalError
 
-from worker import burial
-from worker.broker import Sender, sender
+from worker.broker.client import Sender, sender
 from worker.cli.application import application
 from worker.cli.explanations import explain
 from worker.cli.interruption import Interrupted, Interruption
@@ -29,12 +28,13 @@ from worker.cli.output import (
     text,
 )
 from worker.errors import NotRegistered
+from worker.failures import dead_lettering
+from worker.failures.alerts import Alert, AlertState
+from worker.failures.dead_letters import DeadLetter
+from worker.failures.replay import NotReplayable
+from worker.failures.replay import replay as send_again
 from worker.queues import stream_of
-from worker.replay import NotReplayable
-from worker.replay import replay as send_again
-from worker.state import State
-from worker.state.alerts import Alert, AlertState
-from worker.state.dead_letters import DeadLetter
+from worker.services import Services
 
 FOLLOW_EVERY = 1.0
 """Seconds."""
@@ -87,14 +87,14 @@ def alerts(follow: bool, since: timedelta | None, as_json: bool) -> None:
       audience-firehose alerts --since 12h
       audience-firehose alerts --follow --json | jq 'select(.severity == "fatal")'
     """
-    state = application().state
-    found = state.alerts.all()
-    recent = _since(found, since, state)
+    services = application().services
+    found = services.alerts.all()
+    recent = _since(found, since, services)
     if follow:
         note("waiting for alerts; Ctrl-C ends")
-        _follow(state, found[0].id if found else None, recent if since else [], as_json)
+        _follow(services, found[0].id if found else None, recent if since else [], as_json)
     else:
-        listing(alert_rows(recent, state), ALERT_COLUMNS, as_json=as_json, when_empty="no alerts")
+        listing(alert_rows(recent, services), ALERT_COLUMNS, as_json=as_json, when_empty="no alerts")
 
 
 @click.command()
@@ -103,7 +103,7 @@ def alerts(follow: bool, since: timedelta | None, as_json: bool) -> None:
 def acknowledge(alert_id: str | None, everything: bool) -> None:
     """Note that an alert has been seen. Nothing else becomes of it, or of its records."""
     _one_or_all(alert_id, everything)
-    found = application().state.alerts
+    found = application().services.alerts
     if alert_id:
         found.acknowledge(alert_id)
         click.echo(f"acknowledged {alert_id}")
@@ -115,7 +115,7 @@ def acknowledge(alert_id: str | None, everything: bool) -> None:
 @json_option
 def dead_letters(as_json: bool) -> None:
     """List what could not be delivered, oldest first: what happened to it, never the records."""
-    letters = application().state.dead_letters.all()
+    letters = application().services.dead_letters.all()
     listing(
         [asdict(letter) for letter in letters],
         DEAD_LETTER_COLUMNS,
@@ -142,11 +142,11 @@ def replay(dead_letter_id: str | None, everything: bool, connection: str | None)
     if connection and not everything:
         raise click.UsageError("--connection narrows --all; give both")
     app = application()
-    with _reporting(app.state) as replayed, sender(app) as broker:
+    with _reporting(app.services) as replayed, sender(app) as broker:
         if dead_letter_id:
-            replayed.one(app.state.dead_letters.get(dead_letter_id), broker)
+            replayed.one(app.services.dead_letters.get(dead_letter_id), broker)
         else:
-            replayed.each(_letters(app.state, connection), broker)
+            replayed.each(_letters(app.services, connection), broker)
     if replayed.left:
         raise click.ClickException(f"{count(replayed.left, 'dead letter')} left, as said above")
 
@@ -156,17 +156,17 @@ def replay(dead_letter_id: str | None, everything: bool, connection: str | None)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def discard(dead_letter_id: str, yes: bool) -> None:
     """Forget a dead letter: its records are lost for good."""
-    state = application().state
-    letter = state.dead_letters.get(dead_letter_id)
+    services = application().services
+    letter = services.dead_letters.get(dead_letter_id)
     if not yes:
         _confirm_loss(letter)
-    burial.discard(state, letter)
+    dead_lettering.discard(services, letter)
     click.echo(f"discarded {letter.id}: {count(letter.records, 'record')}")
 
 
-def alert_rows(found: Sequence[Alert], state: State) -> list[Row]:
+def alert_rows(found: Sequence[Alert], services: Services) -> list[Row]:
     """The alerts, each with what has become of it."""
-    states = state.alerts.states()
+    states = services.alerts.states()
     return [{**asdict(alert), "state": states.get(alert.id, AlertState.OPEN)} for alert in found]
 
 
@@ -174,14 +174,14 @@ def alert_rows(found: Sequence[Alert], state: State) -> list[Row]:
 class Replayed:
     """What a run has sent again."""
 
-    state: State
+    services: Services
     letters: list[DeadLetter] = field(default_factory=list)
     left: int = 0
     """Letters that could not be sent."""
 
     def one(self, letter: DeadLetter, broker: Sender) -> None:
         """Send a letter again. Raises `NotReplayable` and `NotRegistered`."""
-        send_again(self.state, broker, letter)
+        send_again(self.services, broker, letter)
         self.letters.append(letter)
 
     def each(self, letters: Sequence[DeadLetter], broker: Sender) -> None:
@@ -205,9 +205,9 @@ class Replayed:
 
 
 @contextmanager
-def _reporting(state: State) -> Iterator[Replayed]:
+def _reporting(services: Services) -> Iterator[Replayed]:
     """However the run ends: the alerts of what was replayed are resolved, and it is said what was."""
-    replayed = Replayed(state)
+    replayed = Replayed(services)
     try:
         yield replayed
     except Interrupted as stop:
@@ -224,21 +224,23 @@ def _reporting(state: State) -> Iterator[Replayed]:
 
 
 def _report(replayed: Replayed) -> None:
-    state = replayed.state
-    state.alerts.resolve({letter.id for letter in replayed.letters})
+    services = replayed.services
+    services.alerts.resolve({letter.id for letter in replayed.letters})
     click.echo(str(replayed))
-    closed = state.gates.closed()
+    closed = services.circuit_breakers.blocking()
     for queue in sorted({letter.queue for letter in replayed.letters} & closed.keys()):
-        gate = closed[queue]
-        if gate.until is not None:
-            note(f"{queue} is failing ({gate.reason}): the records wait there until it takes a batch again")
+        breaker = closed[queue]
+        if breaker.until is not None:
+            note(
+                f"{queue} is failing ({breaker.reason}): the records wait there until it takes a batch again"
+            )
         else:
-            opening = _opening(state, queue)
-            note(f"{queue} is paused ({gate.reason}): the records wait there until {opening}")
+            opening = _opening(services, queue)
+            note(f"{queue} is paused ({breaker.reason}): the records wait there until {opening}")
 
 
-def _opening(state: State, queue: str) -> str:
-    connections = state.registry.snapshot().connections_to(stream_of(queue))
+def _opening(services: Services, queue: str) -> str:
+    connections = services.registry.snapshot().connections_to(stream_of(queue))
     connection = connections[0] if connections else "CONNECTION_ID"
     return f"`audience-firehose resume {connection}`"
 
@@ -251,14 +253,14 @@ def _confirm_loss(letter: DeadLetter) -> None:
         raise click.ClickException("nothing was discarded; --yes skips the question") from None
 
 
-def _letters(state: State, connection: str | None) -> list[DeadLetter]:
-    letters = state.dead_letters.all()
+def _letters(services: Services, connection: str | None) -> list[DeadLetter]:
+    letters = services.dead_letters.all()
     if connection is None:
         return letters
     found = [letter for letter in letters if connection in letter.connection_ids]
     if not found:
         # Raises for a connection that never was; one that is gone may still have letters.
-        state.registry.connection(connection)
+        services.registry.connection(connection)
     return found
 
 
@@ -267,21 +269,21 @@ def _one_or_all(identifier: str | None, everything: bool) -> None:
         raise click.UsageError("give either an ID or --all")
 
 
-def _since(found: Sequence[Alert], since: timedelta | None, state: State) -> list[Alert]:
+def _since(found: Sequence[Alert], since: timedelta | None, services: Services) -> list[Alert]:
     if since is None:
         return list(found)
-    earliest = datetime.fromtimestamp(state.clock(), UTC) - since
+    earliest = datetime.fromtimestamp(services.clock(), UTC) - since
     return [alert for alert in found if datetime.fromisoformat(alert.raised_at) >= earliest]
 
 
-def _follow(state: State, last: str | None, recent: Sequence[Alert], as_json: bool) -> None:
+def _follow(services: Services, last: str | None, recent: Sequence[Alert], as_json: bool) -> None:
     """Print what is recent, and then what comes after `last`, until Ctrl-C."""
     try:
         while True:
-            for row in reversed(alert_rows(recent, state)):
+            for row in reversed(alert_rows(recent, services)):
                 click.echo(json.dumps(row) if as_json else _line(row))
             time.sleep(FOLLOW_EVERY)
-            recent = state.alerts.newer_than(last)
+            recent = services.alerts.newer_than(last)
             last = recent[0].id if recent else last
     except KeyboardInterrupt:
         return

@@ -11,15 +11,15 @@ import click
 from kombu.exceptions import OperationalError
 
 from schemas.identities import Catalogue
+from schemas.quotas import stated_quota
 from schemas.settings import Configuration, Connection
-from worker.broker import queue_lengths
+from worker.broker.client import queue_lengths
 from worker.cli.application import application
 from worker.cli.output import Columns, Row, count, json_option, listing, note
-from worker.environment import environment
+from worker.config import current_settings
 from worker.errors import InvalidSettings
-from worker.firehose.quotas import stated_quota
+from worker.flow.circuit_breakers import CircuitBreaker
 from worker.queues import Stream
-from worker.state.gates import Gate
 from worker.state.registry import stream_of_connection
 
 SET = "set"
@@ -67,12 +67,12 @@ def configure(name: str, secret_access_key_stdin: bool, **given: Any) -> None:
       audience-firehose configure main --no-send-remove-on-identity-change
     """
     secret = _secret() if secret_access_key_stdin else None
-    state = application().state
-    is_known = name in state.registry.snapshot().configurations
-    state.registry.configure(name, secret_access_key=secret, **given)
+    services = application().services
+    is_known = name in services.registry.snapshot().configurations
+    services.registry.configure(name, secret_access_key=secret, **given)
     click.echo(f"{'updated' if is_known else 'configured'} {name}")
-    closed = state.gates.closed()
-    for stream in sorted(state.registry.snapshot().streams):
+    closed = services.circuit_breakers.blocking()
+    for stream in sorted(services.registry.snapshot().streams):
         if stream.configuration == name and stream.queue in closed:
             _note_closed(stream, closed[stream.queue])
 
@@ -118,16 +118,16 @@ def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
       audience-firehose connect 123123 --configuration main --delivery-stream-name audiences \\
           --region eu-west-1 --no-forward-email-addresses --exclude FacebookId --exclude Other
     """
-    state = application().state
-    known = state.registry.snapshot().connections
-    excluded = standard_names(exclude, environment().catalogue) if exclude else None
-    identifier = state.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
+    services = application().services
+    known = services.registry.snapshot().connections
+    excluded = standard_names(exclude, current_settings().catalogue) if exclude else None
+    identifier = services.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
     click.echo(f"{'updated' if identifier in known else 'connected'} {identifier}")
-    stream = stream_of_connection(state.registry.connection(identifier))
+    stream = stream_of_connection(services.registry.connection(identifier))
     if given["stream_quota"]:
         _note_smaller_quota(stream, given["stream_quota"])
-    if gate := state.gates.get(stream):
-        _note_closed(stream, gate)
+    if breaker := services.circuit_breakers.get(stream):
+        _note_closed(stream, breaker)
 
 
 @click.command()
@@ -137,9 +137,9 @@ def connections(as_json: bool) -> None:
 
     Under OPTIONS stands what is not as by default, as `connect` takes it.
     """
-    found = application().state.registry.snapshot().connections
+    found = application().services.registry.snapshot().connections
     rows = [
-        connection_row(identifier, connection, environment().catalogue)
+        connection_row(identifier, connection, current_settings().catalogue)
         for identifier, connection in sorted(found.items(), key=lambda item: (item[1].audience_id, item[0]))
     ]
     listing(
@@ -154,7 +154,7 @@ def connections(as_json: bool) -> None:
 @json_option
 def configurations(as_json: bool) -> None:
     """List the configurations: the AWS identities to deliver with. Secrets are not shown."""
-    found = application().state.registry.snapshot().configurations
+    found = application().services.registry.snapshot().configurations
     listing(
         [configuration_row(found[name]) for name in sorted(found)],
         CONFIGURATION_COLUMNS,
@@ -171,14 +171,14 @@ def disconnect(connection_id: str) -> None:
     What is enqueued for the stream is still delivered while another connection leads to it.
     """
     app = application()
-    connection = app.state.registry.disconnect(connection_id)
+    connection = app.services.registry.disconnect(connection_id)
     click.echo(f"disconnected {connection_id}")
     if connection is None:
         return
     stream = stream_of_connection(connection)
-    if stream in app.state.registry.snapshot().streams:
+    if stream in app.services.registry.snapshot().streams:
         return
-    app.state.gates.open(stream)
+    app.services.circuit_breakers.resume(stream)
     try:
         waiting = queue_lengths(app, [stream.queue])[stream.queue]
     except OperationalError:
@@ -210,7 +210,7 @@ def options(row: Row) -> list[str]:
 
 def connection_row(identifier: str, connection: Connection, catalogue: Catalogue) -> Row:
     """A connection's settings, identities under their names in force."""
-    excluded = [catalogue.spelled(name) for name in connection.identities_to_exclude]
+    excluded = [catalogue.configured_name(name) for name in connection.identities_to_exclude]
     return {"id": identifier, **asdict(connection), "identities_to_exclude": excluded}
 
 
@@ -250,7 +250,7 @@ def _secret() -> str:
 
 
 def _note_smaller_quota(stream: Stream, stated: str) -> None:
-    quota = application().state.registry.snapshot().quota(stream)
+    quota = application().services.registry.snapshot().quota(stream)
     if stated_quota(quota, [stated]) != quota:
         note(
             f"another connection sets a smaller quota for {stream.name} in {stream.region}, and the smallest"
@@ -258,12 +258,12 @@ def _note_smaller_quota(stream: Stream, stated: str) -> None:
         )
 
 
-def _note_closed(stream: Stream, gate: Gate) -> None:
-    if gate.until is not None:
-        note(f"{stream.name} in {stream.region} is failing ({gate.reason}): it is tried again by itself")
+def _note_closed(stream: Stream, breaker: CircuitBreaker) -> None:
+    if breaker.until is not None:
+        note(f"{stream.name} in {stream.region} is failing ({breaker.reason}): it is tried again by itself")
         return
-    connections = application().state.registry.snapshot().connections_to(stream)
+    connections = application().services.registry.snapshot().connections_to(stream)
     note(
-        f"{stream.name} in {stream.region} is paused ({gate.reason}): its records wait;"
+        f"{stream.name} in {stream.region} is paused ({breaker.reason}): its records wait;"
         f" check it with `audience-firehose test {connections[0]}` or resume it"
     )

@@ -9,17 +9,18 @@ from typing import Any
 
 import click
 
-from worker.broker import queue_lengths
+from worker.broker.client import queue_lengths
 from worker.cli.application import application
 from worker.cli.explanations import explain
 from worker.cli.output import Columns, Row, count, json_option, listing, note
-from worker.firehose.inspection import inspect
+from worker.firehose.health import inspect
 from worker.firehose.regions import partition
-from worker.overview import Overview, StreamState, StreamStatus, overview
+from worker.flow.circuit_breakers import OPERATOR
 from worker.queues import CHANGES_QUEUE, Stream
-from worker.state import State
-from worker.state.gates import OPERATOR
+from worker.services import Services
+from worker.state.counters import Counts
 from worker.state.registry import stream_of_connection
+from worker.status import Status, StreamState, StreamStatus, read_status
 
 ACTIONS = ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"]
 """Delivery needs the first, `test` the second, and nothing here any other."""
@@ -66,15 +67,15 @@ def test(connection_id: str) -> None:
     well, a stream that was paused because AWS refused it flows again.
     """
     app = application()
-    connection = app.state.registry.connection(connection_id)
-    configuration = app.state.registry.snapshot().configurations[connection.configuration]
+    connection = app.services.registry.connection(connection_id)
+    configuration = app.services.registry.snapshot().configurations[connection.configuration]
     stream = stream_of_connection(connection)
     checks = inspect(app.clients, configuration, stream)
     for check in checks:
         click.echo(f"{'ok' if check.ok else 'failed':<8}{check.name:<13}{check.message}")
     if not all(check.ok for check in checks):
         raise click.ClickException(f"{stream.name} in {stream.region} cannot be delivered to as it is")
-    _reopen(app.state, stream, connection_id)
+    _reopen(app.services, stream, connection_id)
 
 
 def _account_id(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -90,7 +91,7 @@ def _account_id(_: click.Context, __: click.Parameter, value: str) -> str:
 )
 def policy(connection_id: str, account_id: str) -> None:
     """Print the IAM policy that a connection needs, and nothing beyond it: ready to paste."""
-    connection = application().state.registry.connection(connection_id)
+    connection = application().services.registry.connection(connection_id)
     click.echo(json.dumps(policy_for(stream_of_connection(connection), account_id), indent=2))
 
 
@@ -101,11 +102,13 @@ def pause(connection_id: str) -> None:
 
     The stream is paused as a whole, for other connections to it as well.
     """
-    state = application().state
-    stream = stream_of_connection(state.registry.connection(connection_id))
-    state.gates.close(stream, OPERATOR)
+    services = application().services
+    stream = stream_of_connection(services.registry.connection(connection_id))
+    services.circuit_breakers.pause(stream, OPERATOR)
     click.echo(f"paused {stream.name} in {stream.region}")
-    others = [found for found in state.registry.snapshot().connections_to(stream) if found != connection_id]
+    others = [
+        found for found in services.registry.snapshot().connections_to(stream) if found != connection_id
+    ]
     if others:
         note(f"{count(len(others), 'other connection')} to this stream waits with it: {', '.join(others)}")
 
@@ -114,16 +117,16 @@ def pause(connection_id: str) -> None:
 @click.argument("connection_id")
 def resume(connection_id: str) -> None:
     """Let a paused stream flow again, whyever it was paused."""
-    state = application().state
-    stream = stream_of_connection(state.registry.connection(connection_id))
-    gate = state.gates.get(stream)
-    if not state.gates.open(stream):
+    services = application().services
+    stream = stream_of_connection(services.registry.connection(connection_id))
+    breaker = services.circuit_breakers.get(stream)
+    if not services.circuit_breakers.resume(stream):
         click.echo(f"{stream.name} in {stream.region} was not paused")
         return
     click.echo(f"resumed {stream.name} in {stream.region}")
-    if gate and gate.reason != OPERATOR:
-        note(f"it was paused for {gate.reason}: where that is not mended, it is paused again")
-    _note_dead(state, stream, connection_id)
+    if breaker and breaker.reason != OPERATOR:
+        note(f"it was paused for {breaker.reason}: where that is not mended, it is paused again")
+    _note_dead(services, stream, connection_id)
 
 
 @click.command()
@@ -135,7 +138,7 @@ def status(as_json: bool) -> None:
     records. `audience.changes` is the queue that changes come in by.
     """
     app = application()
-    found = overview(app.state, partial(queue_lengths, app))
+    found = read_status(app.services, partial(queue_lengths, app))
     rows = [_row(stream) for stream in found.rows]
     listing([*rows, _incoming_row(found)], STATUS_COLUMNS, as_json=as_json, when_empty="")
     if found.problem:
@@ -154,24 +157,24 @@ def policy_for(stream: Stream, account_id: str) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _reopen(state: State, stream: Stream, connection_id: str) -> None:
-    gate = state.gates.get(stream)
-    if gate and gate.reason == OPERATOR:
+def _reopen(services: Services, stream: Stream, connection_id: str) -> None:
+    breaker = services.circuit_breakers.get(stream)
+    if breaker and breaker.reason == OPERATOR:
         note(f"an operator has paused it; let it flow: audience-firehose resume {connection_id}")
-    elif gate:
-        state.gates.open(stream)
-        click.echo(f"it was paused ({gate.reason}) and flows again")
-    _note_dead(state, stream, connection_id)
+    elif breaker:
+        services.circuit_breakers.resume(stream)
+        click.echo(f"it was paused ({breaker.reason}) and flows again")
+    _note_dead(services, stream, connection_id)
 
 
-def _note_dead(state: State, stream: Stream, connection_id: str) -> None:
-    if dead := state.dead_letters.records_by_stream()[stream]:
+def _note_dead(services: Services, stream: Stream, connection_id: str) -> None:
+    if dead := services.dead_letters.records_by_stream()[stream]:
         advice = f"audience-firehose replay --all --connection {connection_id}"
         note(f"{count(dead, 'record')} could not be delivered before; send them again: {advice}")
 
 
 def _row(status: StreamStatus) -> Row:
-    stream, gate = status.stream, status.gate
+    stream, breaker = status.stream, status.breaker
     return {
         "id": stream.queue,
         "configuration": stream.configuration,
@@ -180,24 +183,30 @@ def _row(status: StreamStatus) -> Row:
         "registered": status.state is not StreamState.NOT_CONNECTED,
         "flowing": status.state is StreamState.FLOWING,
         "state": status.state,
-        "paused_reason": gate.reason if gate else None,
-        "paused_since": gate.since if gate else None,
-        "paused_until": gate.closed_until if gate else None,
-        "failures": gate.failures if gate else 0,
+        "paused_reason": breaker.reason if breaker else None,
+        "paused_since": breaker.since if breaker else None,
+        "paused_until": breaker.open_until if breaker else None,
+        "failures": breaker.failures if breaker else 0,
         "being_tried": status.being_tried,
         "queued": status.waiting,
         "in_broker": status.in_broker,
         "dead": status.dead,
-        **status.counts._asdict(),
+        **_counted(status.counts),
     }
 
 
-def _incoming_row(found: Overview) -> Row:
+def _counted(counts: Counts) -> Row:
+    """The counters under the names that the contract gives them."""
+    counted = counts._asdict()
+    return {"accepted": counted.pop("enqueued"), **counted}
+
+
+def _incoming_row(found: Status) -> Row:
     """The changes before they have a stream, in the same columns."""
     nothing = dict.fromkeys(
         ("configuration", "region", "delivery_stream_name", "paused_reason", "paused_since", "paused_until")
     )
-    counts = found.counts._asdict()
+    counts = _counted(found.counts)
     ours = {
         "id": CHANGES_QUEUE,
         "registered": True,

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from worker.failures import AlertType, Severity
-from worker.state.alerts import Alert, AlertState
+from worker.failures.alert_types import AlertType, Severity
+from worker.failures.alerts import Alert, AlertState
 
 ROWS_PER_PAGE = 100
 

@@ -8,9 +8,9 @@ from tornado.ioloop import IOLoop
 from tornado.options import OptionParser
 from tornado.web import url
 
-from worker.dashboard.discretion import DiscreetEvents, DiscreetInspector
 from worker.dashboard.navigation import TEMPLATES, loader
 from worker.dashboard.pages import AlertsPage, HiddenResult, StreamsPage
+from worker.dashboard.redaction import RedactingEvents, RedactingInspector
 
 HANDLERS = [
     url(r"/alerts", AlertsPage, name="alerts"),
@@ -27,13 +27,13 @@ class Dashboard(Flower):  # type: ignore[misc]
         # Tornado keeps one loader per template path for the whole process: ours must not be Flower's.
         settings |= {"template_path": str(TEMPLATES), "template_loader": loader()}
         super().__init__(options=options, capp=capp, events=_events(capp, options), **settings)
-        self.inspector = DiscreetInspector(self.io_loop, capp, options.inspect_timeout / 1000)
+        self.inspector = RedactingInspector(self.io_loop, capp, options.inspect_timeout / 1000)
         self.add_handlers(r".*", [_prefixed(handler, options.url_prefix) for handler in HANDLERS])
 
 
-def _events(capp: Celery, options: OptionParser) -> DiscreetEvents:
+def _events(capp: Celery, options: OptionParser) -> RedactingEvents:
     """As Flower makes its own."""
-    return DiscreetEvents(
+    return RedactingEvents(
         capp,
         io_loop=IOLoop.current(),
         db=options.db,

@@ -23,7 +23,7 @@ from tornado.options import options
 from worker.dashboard.access import credentials, listening_address
 from worker.dashboard.application import Dashboard
 from worker.errors import SettingError
-from worker.state import State
+from worker.services import Services
 
 EPILOG = (
     "Every option of Flower is taken, on the command line and as an environment variable:"
@@ -52,7 +52,7 @@ def dashboard(ctx: click.Context, flower_options: tuple[str, ...]) -> None:
 
     Arguments and results of tasks are never shown, because they hold identity values.
     """
-    if not isinstance(getattr(ctx.obj.app, "state", None), State):
+    if not isinstance(getattr(ctx.obj.app, "services", None), Services):
         raise click.UsageError("it shows this project's application only: celery -A worker dashboard")
     warn_about_celery_args_used_in_flower_command(ctx, flower_options)
     try:

@@ -1,7 +1,7 @@
 """What the Streams page calls things."""
 
 from schemas.records import Skip
-from worker.state.gates import OPERATOR, Gate
+from worker.flow.circuit_breakers import OPERATOR, CircuitBreaker
 
 SKIP_LABELS = {
     Skip.NO_CONNECTION: "without a connection",
@@ -12,6 +12,6 @@ SKIP_LABELS = {
 }
 
 
-def pause_label(gate: Gate) -> str:
+def reason_label(breaker: CircuitBreaker) -> str:
     """Why a stream is closed."""
-    return "paused by an operator" if gate.reason == OPERATOR else gate.reason
+    return "paused by an operator" if breaker.reason == OPERATOR else breaker.reason

@@ -10,12 +10,12 @@ from redis.exceptions import RedisError
 from tornado import web
 from tornado.ioloop import IOLoop
 
-from worker.broker import queue_lengths
+from worker.broker.client import queue_lengths
 from worker.dashboard.alerts import RANGES, AlertPage, Query, alert_page, read_query
-from worker.dashboard.labels import SKIP_LABELS, pause_label
-from worker.failures import AlertType, Severity
-from worker.overview import Overview, StreamState, overview
-from worker.state.alerts import AlertState
+from worker.dashboard.labels import SKIP_LABELS, reason_label
+from worker.failures.alert_types import AlertType, Severity
+from worker.failures.alerts import AlertState
+from worker.status import Status, StreamState, read_status
 
 BADGES = {
     AlertState.OPEN: "task-state-started",
@@ -73,7 +73,7 @@ class StatePage(BaseHandler):  # type: ignore[misc]
             "states": list(AlertState),
             "ranges": RANGES,
             "skip_labels": SKIP_LABELS,
-            "pause_label": pause_label,
+            "reason_label": reason_label,
         }
         return {**super().get_template_namespace(), **ours}
 
@@ -92,8 +92,8 @@ class AlertsPage(StatePage):
 
     def alerts(self, query: Query) -> AlertPage:
         """What the query asks for, now."""
-        state = self.capp.state
-        return alert_page(state.alerts.all(), state.alerts.states(), query, state.clock())
+        services = self.capp.services
+        return alert_page(services.alerts.all(), services.alerts.states(), query, services.clock())
 
 
 class StreamsPage(StatePage):
@@ -101,8 +101,8 @@ class StreamsPage(StatePage):
 
     template = "streams.html"
 
-    def question(self) -> Callable[[], Overview]:
-        return partial(overview, self.capp.state, partial(queue_lengths, self.capp))
+    def question(self) -> Callable[[], Status]:
+        return partial(read_status, self.capp.services, partial(queue_lengths, self.capp))
 
 
 class HiddenResult(BaseHandler):  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """Batches that fit into one PutRecordBatch call.
 
-A unit is what may not be parted: a line, or a removal and the addition that follows
+A group is what may not be parted: a line, or a removal and the addition that follows
 it. In a message it is a string, or a list of two strings.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from worker.firehose.quotas import Quota
+from schemas.quotas import Quota
 
 MAX_RECORD_BYTES = 1_024_000
 """Before base64. Source: PutRecordBatch, AWS API reference."""
@@ -16,22 +16,22 @@ MAX_BATCH_RECORDS = 500
 """Source: PutRecordBatch, AWS API reference."""
 MAX_BATCH_BYTES = 4 * 2**20
 """Counted as base64: the reference does not say which is meant, and this is the safe reading.
-A unit always fits: two records of the largest size are 2.6 MiB of base64."""
+A group always fits: two records of the largest size are 2.6 MiB of base64."""
 BATCHES_A_SECOND = 10
 """At least, where a stream is at its quota: a batch takes a tenth of a second's worth at most, unless
-it is a single unit. What the fleet sends in any five seconds is to be its quota to within 5 %, so no
+it is a single group. What the fleet sends in any five seconds is to be its quota to within 5 %, so no
 batch may be a large part of that."""
 
-Unit = str | list[str]
+Group = str | list[str]
 
 
-def records_in(units: Sequence[Unit]) -> int:
-    """How many records these units are."""
-    return sum(1 if isinstance(unit, str) else len(unit) for unit in units)
+def records_in(groups: Sequence[Group]) -> int:
+    """How many records these groups are."""
+    return sum(1 if isinstance(group, str) else len(group) for group in groups)
 
 
 class BatchLimit(NamedTuple):
-    """What a batch may hold beyond its first unit. By default what Firehose takes in one call."""
+    """What a batch may hold beyond its first group. By default what Firehose takes in one call."""
 
     records: int = MAX_BATCH_RECORDS
     bytes: int = MAX_BATCH_BYTES
@@ -50,7 +50,7 @@ def batch_limit(quota: Quota) -> BatchLimit:
 class Batch:
     """Units for one stream, in their order, and whose they are."""
 
-    units: list[Unit] = field(default_factory=list, repr=False)
+    groups: list[Group] = field(default_factory=list, repr=False)
     records: int = 0
     bytes: int = 0
     base64_bytes: int = 0
@@ -59,7 +59,7 @@ class Batch:
 
 
 class Batches:
-    """The batches of one stream under construction, within its limit. Oversize units are set apart."""
+    """The batches of one stream under construction, within its limit. Oversize groups are set apart."""
 
     def __init__(self, limit: BatchLimit) -> None:
         self._limit = limit
@@ -67,7 +67,7 @@ class Batches:
         self._batches: list[Batch] = []
 
     def add(self, lines: Sequence[bytes], connection_id: str, audience_id: int) -> None:
-        """Append a unit: its lines stay adjacent, in one batch.
+        """Append a group: its lines stay adjacent, in one batch.
 
         A removal that is too large is set apart alone, and its addition is sent: what a
         stream hears last is then still true. It would not be the other way round.
@@ -81,7 +81,7 @@ class Batches:
         size = sum(map(len, lines))
         base64_bytes = sum((len(line) + 2) // 3 * 4 for line in lines)
         batch = self._batch_for(lines, size, base64_bytes)
-        batch.units.append(lines[0].decode() if len(lines) == 1 else [line.decode() for line in lines])
+        batch.groups.append(lines[0].decode() if len(lines) == 1 else [line.decode() for line in lines])
         batch.records += len(lines)
         batch.bytes += size
         batch.base64_bytes += base64_bytes
@@ -104,7 +104,7 @@ class Batches:
         return self._batches[-1]
 
     def _has_room_for(self, records: int, size: int, base64_bytes: int) -> bool:
-        """Whether a unit of this size still fits into the last batch."""
+        """Whether a group of this size still fits into the last batch."""
         last = self._batches[-1]
         return (
             last.records + records <= self._limit.records

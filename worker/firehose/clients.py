@@ -11,7 +11,7 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import NoCredentialsError
 
 from schemas.settings import Configuration
-from worker.environment import FIREHOSE_TIMEOUT
+from worker.config import FIREHOSE_TIMEOUT
 from worker.errors import EndpointError
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from worker.failures import AlertType, Failure
-from worker.firehose.verdicts import FIREHOSE_ERRORS, Verdict, verdict
+from worker.failures.alert_types import AlertType, Failure
+from worker.firehose.errors import FIREHOSE_ERRORS, Classification, classify
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
 
-CREATING = Verdict(
+CREATING = Classification(
     Failure(
         AlertType.INTERNAL_SERVER_ERROR,
         "ResourceNotFoundException",
@@ -18,7 +18,9 @@ CREATING = Verdict(
 )
 
 
-def reconsidered(found: Verdict, client: "FirehoseClient", delivery_stream_name: str) -> Verdict:
+def reclassify_missing(
+    found: Classification, client: "FirehoseClient", delivery_stream_name: str
+) -> Classification:
     """What was found of a stream that Firehose did not find, once it has been asked about it.
 
     The verdict stays where Firehose will not say. Where it cannot say just now, another try
@@ -27,7 +29,7 @@ def reconsidered(found: Verdict, client: "FirehoseClient", delivery_stream_name:
     try:
         description = client.describe_delivery_stream(DeliveryStreamName=delivery_stream_name)
     except FIREHOSE_ERRORS as error:
-        unsaid = verdict(error)
+        unsaid = classify(error)
         return unsaid if unsaid.transient else found
     status = description.get("DeliveryStreamDescription", {}).get("DeliveryStreamStatus")
     return CREATING if status == "CREATING" else found

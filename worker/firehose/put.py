@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.failures import Failure
-from worker.firehose.batching import Unit, records_in
-from worker.firehose.verdicts import of_code
+from worker.failures.alert_types import Failure
+from worker.firehose.batching import Group, records_in
+from worker.firehose.errors import of_code
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -22,7 +22,7 @@ class Outcome(NamedTuple):
     """Records that are done with."""
     refused: int
     """Records."""
-    remaining: list[Unit]
+    remaining: list[Group]
     """What is to be sent again, in its order: not a record more than was refused, but for a
     removal and its addition, where a refused removal has both sent again."""
     failure: Failure | None
@@ -34,9 +34,9 @@ class Outcome(NamedTuple):
         return self.refused > self.accepted
 
 
-def put(client: "FirehoseClient", delivery_stream_name: str, units: Sequence[Unit]) -> Outcome:
-    """Send the units' records, of which there are at most 500. Raises botocore's errors."""
-    lines = _lines(units)
+def put(client: "FirehoseClient", delivery_stream_name: str, groups: Sequence[Group]) -> Outcome:
+    """Send the groups' records, of which there are at most 500. Raises botocore's errors."""
+    lines = _lines(groups)
     response = client.put_record_batch(
         DeliveryStreamName=delivery_stream_name, Records=[{"Data": line.encode()} for line in lines]
     )
@@ -45,31 +45,31 @@ def put(client: "FirehoseClient", delivery_stream_name: str, units: Sequence[Uni
     answers = response.get("RequestResponses", [])
     if len(answers) != len(lines) or not any("ErrorCode" in answer for answer in answers):
         failure = of_code(MALFORMED_RESPONSE, status=500).failure
-        return Outcome(0, len(lines), list(units), failure)
-    return _partial(units, answers)
+        return Outcome(0, len(lines), list(groups), failure)
+    return _partial(groups, answers)
 
 
-def _lines(units: Sequence[Unit]) -> list[str]:
+def _lines(groups: Sequence[Group]) -> list[str]:
     lines: list[str] = []
-    for unit in units:
-        if isinstance(unit, str):
-            lines.append(unit)
+    for group in groups:
+        if isinstance(group, str):
+            lines.append(group)
         else:
-            lines.extend(unit)
+            lines.extend(group)
     return lines
 
 
-def _partial(units: Sequence[Unit], answers: "Sequence[PutRecordBatchResponseEntryTypeDef]") -> Outcome:
-    remaining: list[Unit] = []
+def _partial(groups: Sequence[Group], answers: "Sequence[PutRecordBatchResponseEntryTypeDef]") -> Outcome:
+    remaining: list[Group] = []
     position = 0
-    for unit in units:
-        width = 1 if isinstance(unit, str) else len(unit)
+    for group in groups:
+        width = 1 if isinstance(group, str) else len(group)
         refused = ["ErrorCode" in answer for answer in answers[position : position + width]]
         position += width
         if refused[0]:
-            remaining.append(unit)
+            remaining.append(group)
         elif any(refused):
-            remaining.append(unit[1])
+            remaining.append(group[1])
     codes = [answer["ErrorCode"] for answer in answers if "ErrorCode" in answer]
     # A refused record is always worth another try: what is wrong for good refuses the whole call.
     failure = of_code(codes[0], status=500).failure

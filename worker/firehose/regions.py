@@ -5,7 +5,7 @@ from functools import cache
 
 import botocore.session
 
-from worker.firehose.quotas import default_quota
+from schemas.quotas import default_quota
 
 
 def rate_limits(overrides: Mapping[str, str]) -> dict[str, str]:

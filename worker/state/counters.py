@@ -15,7 +15,7 @@ from redis import Redis
 
 from schemas.records import Skip
 from worker.queues import STREAM_QUEUE_PREFIX, Stream, is_stream_queue, stream_of
-from worker.state.entries import number
+from worker.store.entries import number
 
 COUNTERS = "audience:counters"
 RETRYING = "audience:retrying"
@@ -26,7 +26,7 @@ NO_STREAM = "none"
 class Counts(NamedTuple):
     """Records, since the counters began."""
 
-    accepted: int
+    enqueued: int
     """Made for the stream, of valid changes."""
     delivered: int
     refused: int
@@ -42,7 +42,7 @@ class Counts(NamedTuple):
     @property
     def in_hand(self) -> int:
         """Neither delivered nor discarded: in the broker, or dead letters."""
-        return max(self.accepted - self.delivered - self.discarded, 0)
+        return max(self.enqueued - self.delivered - self.discarded, 0)
 
 
 class Counters:
@@ -52,7 +52,7 @@ class Counters:
         self._redis = redis
         self._clock = clock
 
-    def accepted(self, stream: Stream, records: int, pipe: Redis | None = None) -> None:
+    def enqueued(self, stream: Stream, records: int, pipe: Redis | None = None) -> None:
         """These records are for the stream."""
         self._add(stream, "accepted", records, pipe)
 
@@ -92,7 +92,7 @@ class Counters:
             counters, waiting = pipe.hgetall(_key(stream)).hvals(retrying).execute()
         skipped = Counter({skip: number(counters.get(f"skipped:{skip}")) for skip in Skip})
         return Counts(
-            accepted=number(counters.get("accepted")),
+            enqueued=number(counters.get("accepted")),
             delivered=number(counters.get("delivered")),
             refused=number(counters.get("refused")),
             retrying=sum(map(number, waiting)),

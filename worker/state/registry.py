@@ -19,15 +19,15 @@ from redis import Redis
 
 from schemas.checking import sentences
 from schemas.identities import Catalogue
-from schemas.records import View
+from schemas.quotas import Quota, region_quota, stated_quota
+from schemas.records import Projection
 from schemas.settings import Configuration, ConfigurationSchema, Connection, ConnectionSchema
 from worker.errors import InvalidSettings, NotRegistered
-from worker.firehose.quotas import Quota, region_quota, stated_quota
 from worker.firehose.regions import regions
 from worker.queues import Stream
-from worker.redis_steps import BEGIN, in_one_step, read_in_one_step
-from worker.state.credentials import Cipher
-from worker.state.entries import UNREADABLE
+from worker.state.secrets import Cipher
+from worker.store.atomic import BEGIN, in_one_step, read_in_one_step
+from worker.store.entries import UNREADABLE
 
 CONFIGURATIONS = "audience:configurations"
 CONNECTIONS = "audience:connections"
@@ -55,7 +55,7 @@ class Route:
 
     connection_id: str
     stream: Stream
-    view: View
+    projection: Projection
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,8 @@ class Registry:
         }
         routes: dict[int, tuple[Route, ...]] = {}
         for identifier, connection in connections.items():
-            view = connection.view(configurations[connection.configuration], self._catalogue)
-            route = Route(identifier, stream_of_connection(connection), view)
+            projection = connection.projection(configurations[connection.configuration], self._catalogue)
+            route = Route(identifier, stream_of_connection(connection), projection)
             routes[connection.audience_id] = (*routes.get(connection.audience_id, ()), route)
         return Snapshot(
             version=version,

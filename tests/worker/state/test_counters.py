@@ -6,8 +6,8 @@ from schemas.records import Skip
 
 
 @pytest.fixture
-def counters(state):
-    return state.counters
+def counters(services):
+    return services.counters
 
 
 def test_a_stream_begins_with_nothing(counters, stream):

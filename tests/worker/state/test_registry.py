@@ -5,12 +5,12 @@ import logging
 
 import pytest
 
+from schemas.quotas import default_quota
 from schemas.settings import ConnectionSchema
-from worker.environment import read
+from worker.config import read_settings
 from worker.errors import InvalidSettings, NotRegistered, SecretKeyError
-from worker.firehose.quotas import default_quota
 from worker.queues import Stream
-from worker.state import State
+from worker.services import Services
 from worker.state import registry as registry_module
 from worker.state.registry import CONFIGURATIONS, CONNECTIONS, REFRESH_AFTER
 
@@ -18,22 +18,24 @@ KEY = {"access_key_id": "A" * 16, "secret_access_key": "secretive"}
 
 
 @pytest.fixture
-def registry(state):
-    state.registry.configure(name="main")
-    return state.registry
+def registry(services):
+    services.registry.configure(name="main")
+    return services.registry
 
 
 @pytest.fixture
 def reader(redis, secret_key, clock):
     """The registry as another process sees it."""
-    return State(redis, read({"AUDIENCE_SECRET_KEY": secret_key}), clock=clock, monotonic=clock).registry
+    return Services(
+        redis, read_settings({"AUDIENCE_SECRET_KEY": secret_key}), clock=clock, monotonic=clock
+    ).registry
 
 
 @pytest.fixture
 def overriding(redis, clock):
     """The registry of a process whose environment says otherwise than the quota table."""
-    environment = read({"AUDIENCE_STREAM_QUOTAS": "us-east-1=9requests/s,eu-west-1=8requests/s"})
-    return State(redis, environment, clock=clock, monotonic=clock).registry
+    environment = read_settings({"AUDIENCE_STREAM_QUOTAS": "us-east-1=9requests/s,eu-west-1=8requests/s"})
+    return Services(redis, environment, clock=clock, monotonic=clock).registry
 
 
 def connect(registry, audience_id=1, **settings):
@@ -73,7 +75,7 @@ def test_a_configuration_s_setting_reaches_the_view(registry):
     connect(registry)
     registry.configure(name="main", send_remove_on_identity_change=False)
     (route,) = registry.snapshot().routes[1]
-    assert not route.view.send_remove_on_identity_change
+    assert not route.projection.send_remove_on_identity_change
 
 
 def test_a_removed_connection_is_gone(registry):
@@ -84,15 +86,15 @@ def test_a_removed_connection_is_gone(registry):
         registry.connection(identifier)
 
 
-def test_a_secret_is_encrypted_where_it_is_stored(registry, redis, state):
+def test_a_secret_is_encrypted_where_it_is_stored(registry, redis, services):
     registry.configure(name="main", **KEY)
     assert "secretive" not in redis.hget(CONFIGURATIONS, "main")
     token = registry.snapshot().configurations["main"].secret_access_key
-    assert state.cipher.decrypt(token) == "secretive"
+    assert services.cipher.decrypt(token) == "secretive"
 
 
 def test_without_a_key_a_secret_is_refused_and_a_role_is_not(redis):
-    registry = State(redis, read({})).registry
+    registry = Services(redis, read_settings({})).registry
     with pytest.raises(SecretKeyError, match="AUDIENCE_SECRET_KEY"):
         registry.configure(name="main", **KEY)
     assert registry.configure(name="main", role_arn="arn:aws:iam::123456789012:role/firehose")

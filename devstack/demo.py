@@ -1,0 +1,152 @@
+"""`make demo`: all of it once, told and checked.
+
+Everything is done with the parts that a user has, and through what they are offered: the
+commands, the queue, the dashboard's pages, and the objects that Firehose leaves in S3.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from urllib.request import ProxyHandler, build_opener
+
+from devstack.aws import LocalAws
+from devstack.examples import (
+    ADDITION,
+    CONFIGURE_ANALYTICS,
+    CONFIGURE_CRM,
+    CONNECT,
+    EXPECTED,
+    EXPECTED_AFTER_REPLAY,
+    LAPSED,
+    MESSAGES,
+    MESSAGES_IN_OUTAGE,
+    REMOVAL,
+    STREAMS,
+    TRAVEL,
+    WIN_BACK,
+    DeliveryStream,
+)
+from devstack.people import Operator, enqueue
+from devstack.stack import IMPATIENCE, Stack
+from devstack.story import eventually, expect, show, step, tell
+from worker.failures.alert_types import AlertType
+
+ATTEMPTS = int(IMPATIENCE["AUDIENCE_RETRY_MAX"]) + 1
+
+
+def demo(stack: Stack) -> None:
+    """The whole story. Raises `Mismatch` where it goes otherwise."""
+    operator = Operator(stack.env)
+    register(stack, operator)
+    forward(stack)
+    exhaust_retries(stack, operator)
+    look_at_dashboard(stack)
+    heal_and_replay(stack, operator)
+
+
+def register(stack: Stack, operator: Operator) -> None:
+    """Two AWS identities, three delivery streams, five connections."""
+    step("An operator ties audiences to delivery streams.")
+    for stream in STREAMS:
+        stack.aws.create_stream(*stream)
+    operator.run(*CONFIGURE_ANALYTICS)
+    operator.run(*CONFIGURE_CRM, stdin=secrets.token_urlsafe(30))
+    for arguments in CONNECT:
+        operator.run(*arguments)
+
+
+def forward(stack: Stack) -> None:
+    """Every kind of change, on its way to every stream that wants it."""
+    step("Another app enqueues changes: added, removed, identity changed, audience deleted.")
+    enqueue(stack.env["CELERY_BROKER_URL"], MESSAGES)
+    step("What landed in each stream, read back from S3, a block a put:")
+    show_landed(stack.aws, EXPECTED)
+    pairs = [(put[i], put[i + 1]) for put in stack.aws.delivered(TRAVEL.name) for i in range(len(put) - 1)]
+    expect("the removal and the addition of a changed identity were parted", (REMOVAL, ADDITION) in pairs)
+    tell("   These are the promised records, and no others.")
+
+
+def exhaust_retries(stack: Stack, operator: Operator) -> None:
+    """A stream fails for longer than the retries last."""
+    step(f"The stream {WIN_BACK.name} breaks: every put fails with a 500. More changes come in.")
+    stack.aws.break_stream(WIN_BACK.name)
+    enqueue(stack.env["CELERY_BROKER_URL"], MESSAGES_IN_OUTAGE)
+    tell(f"   Here a batch is tried {ATTEMPTS} times within seconds; without the demo's settings, for hours.")
+    step("The retries are spent. Operators see alerts, and the records wait as a dead letter.")
+    eventually("a dead letter", lambda: operator.list("dead-letters"))
+    operator.run("alerts")
+    operator.run("dead-letters")
+    check_alerts(operator)
+
+
+def check_alerts(operator: Operator) -> None:
+    """What the operator was shown is what the contract says."""
+    alerts = {alert["type"]: alert for alert in operator.list("alerts")}
+    (letter,) = operator.list("dead-letters")
+    both = {AlertType.INTERNAL_SERVER_ERROR, AlertType.RETRY_LIMIT_EXCEEDED}
+    expect(f"not one alert of each type, but {sorted(alerts)}", alerts.keys() == both)
+    alert = alerts[AlertType.RETRY_LIMIT_EXCEEDED]
+    promised = {
+        "severity": "fatal",
+        "audience_ids": [LAPSED["audience_id"]],
+        "delivery_stream_name": WIN_BACK.name,
+        "region": WIN_BACK.region,
+        "attempts": ATTEMPTS,
+        "records": len(EXPECTED_AFTER_REPLAY[WIN_BACK]),
+        "dead_letter_id": letter["id"],
+    }
+    told = {name: alert.get(name) for name in promised}
+    expect(f"the alert says {told}, not {promised}", told == promised)
+
+
+def look_at_dashboard(stack: Stack) -> None:
+    """The same alerts, for whoever prefers a browser."""
+    step(f"The dashboard shows them too: {stack.dashboard_url}/alerts")
+    page = read_page(f"{stack.dashboard_url}/alerts")
+    for alert_type in (AlertType.INTERNAL_SERVER_ERROR, AlertType.RETRY_LIMIT_EXCEEDED):
+        expect(f"the System Alerts page does not show {alert_type}", alert_type in page)
+        show(f"System Alerts has: {alert_type}")
+
+
+def heal_and_replay(stack: Stack, operator: Operator) -> None:
+    """The stream works again, and what had waited arrives."""
+    step(f"The stream {WIN_BACK.name} works again. The operator replays the dead letter.")
+    stack.aws.mend_stream(WIN_BACK.name)
+    (letter,) = operator.list("dead-letters")
+    operator.run("replay", letter["id"])
+    show_landed(stack.aws, EXPECTED_AFTER_REPLAY)
+    expect("a dead letter is left", not operator.list("dead-letters"))
+    step("How all streams stand now:")
+    operator.run("status")
+
+
+def show_landed(aws: LocalAws, expected: Mapping[DeliveryStream, Sequence[str]]) -> None:
+    """Show the records of some streams once all have arrived, and check every byte of them."""
+    for stream, records in expected.items():
+        question = partial(arrived, aws, stream, len(records))
+        puts = eventually(f"{len(records)} records in {stream.name}", question)
+        tell(f"\n   {stream.name} ({stream.region})")
+        for put in puts:
+            tell("")
+            show("".join(put))
+        check_records(stream, [record for put in puts for record in put], records)
+
+
+def arrived(aws: LocalAws, stream: DeliveryStream, records: int) -> list[list[str]]:
+    """What landed in a stream, or nothing as long as there are fewer records."""
+    puts = aws.delivered(stream.name)
+    return puts if sum(map(len, puts)) >= records else []
+
+
+def check_records(stream: DeliveryStream, landed: Sequence[str], promised: Sequence[str]) -> None:
+    """The same records, in whatever order the messages were worked off."""
+    surplus, missing = Counter(landed) - Counter(promised), Counter(promised) - Counter(landed)
+    difference = f"surplus:\n{''.join(surplus)}\nmissing:\n{''.join(missing)}"
+    expect(f"{stream.name} received other records than promised; {difference}", not (surplus or missing))
+
+
+def read_page(url: str) -> str:
+    """A page of this machine, past any proxy."""
+    with build_opener(ProxyHandler({})).open(url, timeout=10) as page:
+        return str(page.read().decode())

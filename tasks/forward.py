@@ -1,0 +1,248 @@
+"""From changes to batches: `audience.forward` and `audience.forward_mparticle`.
+
+Every ID that is made here derives from the message and its content, so that a message
+which comes back, because its worker died halfway, makes the same batches and letters.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from hashlib import blake2b
+from typing import Any
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from redis import Redis
+
+from schemas.changes import Change, ChangeSchema, Invalid, check_changes
+from schemas.records import Projection, Rendered, Skip, render
+from schemas.sources.mparticle import translate
+from tasks.base import ForwarderTask
+from worker.broker.serialization import dumps
+from worker.celery import app
+from worker.config import current_settings
+from worker.consumer.request import HIDDEN
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.dead_lettering import Undeliverable, dead_letter
+from worker.failures.dead_letters import Message
+from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Batches, batch_limit
+from worker.queues import CHANGES_QUEUE, FORWARD, Stream
+from worker.state.registry import Snapshot
+
+SHOWN_PROBLEMS = 5
+"""Invalid changes of which an alert says what is wrong; its dead letter holds them all."""
+SHOWN_RANGES = 100
+"""Runs of invalid positions that an alert names."""
+
+CATALOGUE = current_settings().catalogue
+SCHEMA = ChangeSchema(CATALOGUE)
+
+
+class ProducerTask(ForwarderTask):
+    """Checks what came in, renders it, and enqueues batches for the streams."""
+
+    abstract = True
+
+    def undeliverable(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Undeliverable:
+        problem = "not a call that this task takes, or a defect in audience-firehose"
+        return Undeliverable(
+            id=self._derived_id("call"),
+            message=Message(self.name, self.queue_consumed or CHANGES_QUEUE, kwargs, list(args)),
+            failure=Failure(AlertType.INVALID_CHANGE, type(error).__name__, problem),
+            records=1,
+        )
+
+    def idempotency_key(self, message_id: str, kwargs: dict[str, Any]) -> str:
+        """Of the content too: callers may choose IDs, and may choose one twice."""
+        digest = blake2b(f"{message_id}:".encode(), digest_size=16)
+        digest.update(dumps(kwargs).encode())
+        return str(UUID(bytes=digest.digest()))
+
+    def received_at(self) -> int:
+        """When this message was received, in Unix seconds; the same when it comes back."""
+        return self.app.services.idempotency.received_at(self.attempt, int(self.app.services.clock()))
+
+    def forward(self, changes: list[Change], skips: Counter[Skip]) -> None:
+        """Send each change to the streams of its audience's connections."""
+        snapshot = self.app.services.registry.snapshot()
+        if any(change.audience_id not in snapshot.routes for change in changes):
+            # Nobody must miss a change for having been connected within the last second.
+            snapshot = self.app.services.registry.latest()
+        if snapshot.unreadable:
+            changes = self._without_unreadable(changes, snapshot)
+        streams, skipped = fan_out(changes, snapshot)
+        for stream, batches in streams.items():
+            if batches.oversize.records:
+                self._dead_letter_oversize(stream, batches.oversize)
+            for number, batch in enumerate(batches):
+                self._enqueue(stream, number, batch)
+        skipped.update({(None, skip): count for skip, count in skips.items()})
+        self._enter({stream: batches.records for stream, batches in streams.items()}, skipped)
+
+    def dead_letter_invalid(self, invalid: list[Invalid], total: int, kwargs: dict[str, Any]) -> None:
+        """Keep invalid items, as a call of this task with nothing but them, and raise one alert."""
+        failure = Failure(AlertType.INVALID_CHANGE, "ValidationError", _told(invalid, total))
+        undeliverable = Undeliverable(
+            id=self._derived_id("invalid"),
+            message=Message(self.name, CHANGES_QUEUE, kwargs),
+            failure=failure,
+            records=len(invalid),
+        )
+        dead_letter(self.app.services, undeliverable)
+
+    def _without_unreadable(self, changes: list[Change], snapshot: Snapshot) -> list[Change]:
+        """The changes whose receivers are known. The others wait as a dead letter for a repair."""
+        unknown = [change for change in changes if change.audience_id in snapshot.unreadable]
+        if unknown:
+            advice = (
+                "a connection of this audience cannot be read; store it again with `connect`, then replay"
+            )
+            undeliverable = Undeliverable(
+                id=self._derived_id("unreadable"),
+                message=Message(
+                    FORWARD, CHANGES_QUEUE, {"changes": [change.as_item() for change in unknown]}
+                ),
+                failure=Failure(AlertType.INVALID_REQUEST, "UnreadableConnection", advice),
+                records=len(unknown),
+                audience_ids={change.audience_id for change in unknown},
+            )
+            dead_letter(self.app.services, undeliverable)
+        return [change for change in changes if change.audience_id not in snapshot.unreadable]
+
+    def _enter(self, accepted: dict[Stream, int], skipped: Counter[tuple[Stream | None, Skip]]) -> None:
+        """Enter what the message came to into the books, with its receipt."""
+        counters = self.app.services.counters
+
+        def entries(pipe: Redis) -> None:
+            for stream, records in accepted.items():
+                counters.enqueued(stream, records, pipe)
+            counters.skipped(skipped, pipe)
+
+        self.enter(entries)
+
+    def _dead_letter_oversize(self, stream: Stream, batch: Batch) -> None:
+        failure = Failure(
+            AlertType.RECORD_TOO_LARGE,
+            "RecordTooLarge",
+            f"over Firehose's limit of {MAX_RECORD_BYTES} bytes a record, so it can never be delivered",
+        )
+        undeliverable = Undeliverable(
+            id=self._derived_id(f"oversize:{stream.queue}"),
+            message=Message(stream.task, stream.queue, _delivery(stream, batch)),
+            failure=failure,
+            records=batch.records,
+            stream=stream,
+            connection_ids=batch.connection_ids,
+            audience_ids=batch.audience_ids,
+        )
+        dead_letter(self.app.services, undeliverable)
+
+    def _enqueue(self, stream: Stream, number: int, batch: Batch) -> None:
+        digest = blake2b(f"{self.attempt}:{stream.queue}:{number}".encode(), digest_size=16)
+        for group in batch.groups:
+            digest.update((group if isinstance(group, str) else "".join(group)).encode())
+        self.app.send_task(
+            stream.task,
+            kwargs=_delivery(stream, batch),
+            queue=stream.queue,
+            task_id=str(UUID(bytes=digest.digest())),
+            argsrepr=HIDDEN,
+            kwargsrepr=HIDDEN,
+        )
+
+    def _derived_id(self, what: str) -> str:
+        return str(uuid5(NAMESPACE_OID, f"{self.attempt}:{what}"))
+
+
+def _told(invalid: list[Invalid], total: int) -> str:
+    """How many are invalid, at which positions, and of the first ones what is wrong."""
+    positions = _ranges([found.position for found in invalid])
+    where = ", ".join(positions[:SHOWN_RANGES]) + (" …" if len(positions) > SHOWN_RANGES else "")
+    details = [
+        f"position {found.position}: {'; '.join(found.problems)}" for found in invalid[:SHOWN_PROBLEMS]
+    ]
+    return f"{len(invalid)} of {total} invalid, at {where}: {' | '.join(details)}"
+
+
+def _ranges(positions: list[int]) -> list[str]:
+    """`0-7`, `9`: runs of positions, which come in ascending order."""
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs and position <= runs[-1][1] + 1:
+            runs[-1][1] = position
+        else:
+            runs.append([position, position])
+    return [str(first) if first == last else f"{first}-{last}" for first, last in runs]
+
+
+class StreamBatches(dict[Stream, Batches]):
+    """The batches of each stream, of a size that its quota allows; made when first asked for."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def __missing__(self, stream: Stream) -> Batches:
+        batches = self[stream] = Batches(batch_limit(self._snapshot.quota(stream)))
+        return batches
+
+
+def fan_out(
+    changes: Iterable[Change], snapshot: Snapshot
+) -> tuple[dict[Stream, Batches], Counter[tuple[Stream | None, Skip]]]:
+    """The batches of each stream, and why records are missing from them."""
+    streams = StreamBatches(snapshot)
+    skipped: Counter[tuple[Stream | None, Skip]] = Counter()
+    for change in changes:
+        routes = snapshot.routes.get(change.audience_id)
+        if not routes:
+            skipped[None, Skip.NO_CONNECTION] += 1
+            continue
+        # Connections that see a change alike share its bytes.
+        seen: dict[Projection, Rendered] = {}
+        for route in routes:
+            rendered = seen.get(route.projection)
+            if rendered is None:
+                rendered = seen[route.projection] = render(change, route.projection)
+            if rendered.lines:
+                streams[route.stream].add(rendered.lines, route.connection_id, change.audience_id)
+            for skip in rendered.skipped:
+                skipped[route.stream, skip] += 1
+    return streams, skipped
+
+
+def _delivery(stream: Stream, batch: Batch) -> dict[str, Any]:
+    """The arguments of a delivery task."""
+    return {
+        "configuration": stream.configuration,
+        "delivery_stream_name": stream.name,
+        "records": batch.groups,
+        "connection_ids": sorted(batch.connection_ids),
+        "audience_ids": sorted(batch.audience_ids),
+    }
+
+
+@app.task(name=FORWARD, base=ProducerTask, bind=True)
+def forward(self: ProducerTask, changes: list[Any]) -> None:
+    """Forward changes of audience memberships. The contract's section 3 says how a change looks."""
+    if not isinstance(changes, list):
+        raise TypeError("changes must be a list")
+    if not self.begin():
+        return
+    accepted, invalid = check_changes(SCHEMA, changes, cache(self.received_at))
+    if invalid:
+        self.dead_letter_invalid(invalid, len(changes), {"changes": [change.item for change in invalid]})
+    self.forward(accepted, Counter())
+
+
+@app.task(name="audience.forward_mparticle", base=ProducerTask, bind=True)
+def forward_mparticle(self: ProducerTask, request: Any) -> None:
+    """Forward the `add` and `delete` actions of an mParticle AudienceMembershipChangeRequest."""
+    if not self.begin():
+        return
+    changes, invalid, skipped = translate(request, CATALOGUE)
+    if invalid:
+        alone = request
+        if isinstance(request, dict) and isinstance(request.get("user_profiles"), list):
+            alone = {**request, "user_profiles": [profile.item for profile in invalid]}
+        total = len(request["user_profiles"]) if alone is not request else 1
+        self.dead_letter_invalid(invalid, total, {"request": alone})
+    self.forward(changes, skipped)

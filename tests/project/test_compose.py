@@ -1,0 +1,86 @@
+"""docker-compose.yml and the Dockerfile: valid, closed to strangers, and running what the tests run."""
+
+import json
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from devstack import processes
+
+ROOT = processes.ROOT
+COMPOSE = ROOT / "docker-compose.yml"
+SERVICES = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+OURS = ("worker", "dashboard")
+
+
+def test_it_is_valid_by_the_compose_specification():
+    check = processes.installed(["check-jsonschema", "--builtin-schema", "vendor.compose-spec"])
+
+    done = subprocess.run([*check, COMPOSE], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_its_commands_are_those_that_the_tests_run():
+    assert tuple(SERVICES["worker"]["command"]) == processes.worker_command()
+    assert tuple(SERVICES["dashboard"]["command"]) == processes.dashboard_command("0.0.0.0", 5555)
+    assert tuple(SERVICES["firehose"]["entrypoint"]) == processes.moto_command("0.0.0.0", 5000)
+    program, *settings = SERVICES["redis"]["command"]
+    assert program == "redis-server"
+    assert tuple(settings[: len(processes.REDIS_SETTINGS)]) == processes.REDIS_SETTINGS
+
+
+def test_the_image_runs_a_worker():
+    command = re.search(r"^CMD (.+)$", DOCKERFILE, re.MULTILINE)
+
+    assert tuple(json.loads(command[1])) == processes.worker_command()
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_setting_is_passed_on(service):
+    read = set(re.findall(r'"((?:AUDIENCE|CELERY)_[A-Z_]+)"', (ROOT / "worker/config.py").read_text()))
+
+    assert read
+    assert read <= SERVICES[service]["environment"].keys()
+
+
+def test_no_secret_is_written_down():
+    given = {name: value for service in OURS for name, value in SERVICES[service]["environment"].items()}
+
+    assert all(given[name] is None for name in given if re.search("SECRET|KEY|TOKEN", name))
+
+
+def test_the_dashboard_does_not_start_without_a_password():
+    assert SERVICES["dashboard"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
+
+
+def test_nothing_is_published_beyond_this_machine():
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_workers_can_be_scaled():
+    assert not SERVICES["worker"].keys() & {"container_name", "ports", "hostname"}
+
+
+@pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+def test_every_service_is_watched_and_contained(service):
+    assert service["healthcheck"]["test"]
+    assert service["restart"] == "unless-stopped"
+    assert service["read_only"]
+    assert service["init"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["deploy"]["resources"]["limits"].keys() >= {"cpus", "memory"}
+
+
+def test_the_image_is_pinned_and_runs_without_root():
+    installs = re.findall(r"install [^&\n]+", DOCKERFILE)
+
+    assert all("--require-hashes" in install or "--no-deps" in install for install in installs)
+    assert re.search(r"^USER [1-9]\d*$", DOCKERFILE, re.MULTILINE)
+    assert "STOPSIGNAL SIGTERM" in DOCKERFILE

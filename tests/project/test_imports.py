@@ -1,0 +1,106 @@
+"""Who may know whom: `tasks` know `worker`, which knows `schemas`, which know nobody."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from devstack.processes import ROOT
+
+MAY_IMPORT = {
+    "schemas": {"schemas"},
+    "worker": {"schemas", "worker"},
+    "tasks": {"schemas", "worker", "tasks"},
+    "celeryconfig": {"schemas", "worker"},
+    "benchmarks": {"schemas", "worker", "benchmarks"},
+}
+OURS = MAY_IMPORT.keys() | {"tests"}
+PASSES_THE_ENVIRONMENT_ON = ROOT / "devstack"
+READS_THE_ENVIRONMENT = ROOT / "worker" / "config.py"
+
+INDEX_OR_MACHINE = "|".join(
+    [
+        r"--(extra-)?index" + "-url",
+        r"https?://[^ \"]+/" + r"simple\b",
+        r"(py" + r"pi|python" + r"hosted)\.",
+        r"/(work|root|farm|home|Users|opt/wheels)/",
+    ]
+)
+
+
+def modules(*packages):
+    for package in packages:
+        single = ROOT / f"{package}.py"
+        yield from [single] if single.exists() else sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path):
+    """The top-level names of what a module imports, wherever it does."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module.partition(".")[0]
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", list(modules(*MAY_IMPORT)), ids=name)
+def test_imports_go_one_way(path):
+    package = path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+    assert OURS & set(imported(path)) <= MAY_IMPORT[package]
+
+
+def reads_environment(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {node.name for node in ast.walk(tree) if isinstance(node, ast.alias)}
+    return bool(used & {"environ", "environb", "getenv"})
+
+
+def test_one_module_reads_the_environment():
+    readers = {
+        path
+        for path in modules("schemas", "worker", "tasks", "celeryconfig")
+        if reads_environment(path) and not path.is_relative_to(PASSES_THE_ENVIRONMENT_ON)
+    }
+
+    assert readers == {READS_THE_ENVIRONMENT}
+
+
+def test_another_app_imports_nothing_of_ours():
+    assert set(imported(Path(PASSES_THE_ENVIRONMENT_ON, "other_app.py"))) == {"celery", "json", "sys"}
+
+
+def test_no_file_names_a_package_index_or_a_path_of_some_machine():
+    others = [".", f":!{name(Path(__file__))}"]
+    search = [
+        "git",
+        "grep",
+        "--no-index",
+        "--exclude-standard",
+        "-nIE",
+        "-e",
+        INDEX_OR_MACHINE,
+        "--",
+        *others,
+    ]
+
+    found = subprocess.run(search, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert found.returncode == 1, found.stdout + found.stderr
+
+
+# In halves, or this file would hold them.
+LINES = [("--index", "-url x"), ("https://example.org", "/simple"), ("see py", "pi.org"), ("/ro", "ot/x")]
+
+
+@pytest.mark.parametrize("halves", LINES)
+def test_such_a_line_would_be_found(halves):
+    assert re.search(INDEX_OR_MACHINE, "".join(halves))

@@ -1,0 +1,518 @@
+"""From a batch to Firehose: what is sent again, what is given up, and what is never sent twice."""
+
+import pytest
+from celery.canvas import Signature
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+import tasks.base
+import tasks.deliver
+from devstack.firehose import Answer, error, fail, refuse_once
+from tasks.deliver import DELIVERY_TASKS, WARN_AFTER_ATTEMPTS
+from worker.config import read_settings
+from worker.consumer.request import DEATHS_ALLOWED
+from worker.firehose.clients import Clients
+from worker.firehose.regions import rate_limits, regions
+from worker.flow.admission import Cost
+
+DEFAULTS = read_settings({})
+
+
+def puts(firehose):
+    return [call.records for call in firehose.calls if call.operation == "PutRecordBatch"]
+
+
+def test_a_batch_is_one_request_of_its_records_in_their_order(deliver, firehose):
+    deliver("a\n", ["b\n", "c\n"])
+    assert puts(firehose) == [[b"a\n", b"b\n", b"c\n"]]
+
+
+def test_only_the_refused_are_sent_again(deliver, firehose, services, stream):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", "c")
+    assert puts(firehose) == [[b"a", b"b", b"c"], [b"b"]]
+    counts = services.counters.of(stream)
+    assert (counts.delivered, counts.refused, counts.retrying) == (3, 1, 0)
+
+
+def test_of_a_pair_whose_removal_is_refused_both_are_sent_again(deliver, firehose):
+    firehose.faults.append(refuse_once(b"removal"))
+    deliver("a", ["removal", "addition"])
+    assert puts(firehose) == [[b"a", b"removal", b"addition"], [b"removal", b"addition"]]
+
+
+def test_of_a_pair_whose_addition_is_refused_only_that_is_sent_again(deliver, firehose):
+    firehose.faults.append(refuse_once(b"addition"))
+    deliver("a", ["removal", "addition"])
+    assert puts(firehose) == [[b"a", b"removal", b"addition"], [b"addition"]]
+
+
+def test_what_waits_for_another_try_is_counted(worker, deliver, firehose, services, stream):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", run=False)
+    worker.run_one(stream.queue)
+    assert services.counters.of(stream).retrying == 1
+    worker.run_one(stream.queue)
+    assert services.counters.of(stream).retrying == 0
+
+
+def test_after_an_outage_all_is_delivered_and_nobody_was_bothered(deliver, firehose, services):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=WARN_AFTER_ATTEMPTS - 1))
+    deliver("a", "b")
+    assert puts(firehose)[-1] == [b"a", b"b"]
+    assert not services.alerts.all()
+    assert not services.dead_letters.all()
+
+
+def test_a_stream_that_keeps_failing_is_told_of_once(deliver, firehose, services):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=10))
+    deliver("a")
+    (alert,) = services.alerts.all()
+    assert (alert.type, alert.severity, alert.attempts) == (
+        "500 - Internal Server Error",
+        "warning",
+        WARN_AFTER_ATTEMPTS,
+    )
+    assert (alert.delivery_stream_name, alert.connection_ids, alert.audience_ids) == ("travel", ["1-a"], [1])
+
+
+@pytest.mark.usefixtures("few_retries")
+def test_when_retries_are_spent_the_undelivered_are_a_dead_letter(deliver, firehose, services, stream):
+    def refuse_unlucky(call):
+        return refuse_once(b"unlucky")(call)
+
+    firehose.faults.append(refuse_unlucky)
+    deliver("lucky", "unlucky", task_id="one")
+    assert len(puts(firehose)) == 1 + 3
+    (letter,) = services.dead_letters.all()
+    assert (letter.id, letter.type, letter.attempts, letter.records) == ("one", "Retry Limit Exceeded", 4, 1)
+    assert letter.error_code == "ServiceUnavailableException"
+    message = services.dead_letters.message(letter)
+    assert (message.task, message.queue) == (stream.task, stream.queue)
+    assert message.kwargs["records"] == ["unlucky"]
+    (fatal,) = [alert for alert in services.alerts.all() if alert.severity == "fatal"]
+    assert (fatal.type, fatal.dead_letter_id) == ("Retry Limit Exceeded", "one")
+    assert services.counters.of(stream).retrying == 0
+    # It takes nothing of late: it is tried again, but closed to none but a probe until then.
+    assert services.circuit_breakers.get(stream).until is not None
+
+
+@pytest.mark.usefixtures("few_retries")
+def test_a_replayed_dead_letter_starts_anew(worker, deliver, firehose, services, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=4))
+    deliver("a")
+    (letter,) = services.dead_letters.all()
+    message = services.dead_letters.message(letter)
+    worker.send(message.task, message.kwargs, queue=message.queue, task_id=letter.replay_id)
+    services.dead_letters.remove(letter)
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+
+
+PERMANENT = {
+    "ResourceNotFoundException": "Stream Not Found",
+    "AccessDeniedException": "Access Denied",
+    "UnrecognizedClientException": "Invalid Credentials",
+    "ValidationException": "Invalid Request",
+}
+
+
+@pytest.mark.parametrize(("code", "alert_type"), PERMANENT.items())
+def test_a_permanent_refusal_is_not_tried_again_and_closes_the_stream(
+    deliver, firehose, services, code, alert_type
+):
+    firehose.faults.append(fail(error(code, message="secretive")))
+    deliver("a", ["b", "c"])
+    assert len(puts(firehose)) == 1
+    (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
+    assert (alert.type, alert.severity, alert.error_code, alert.records) == (alert_type, "fatal", code, 3)
+    assert services.dead_letters.message(letter).kwargs["records"] == ["a", ["b", "c"]]
+    assert services.circuit_breakers.get(letter.stream).reason == alert_type
+    assert "secretive" not in repr((letter, alert))
+
+
+def test_what_comes_for_a_closed_stream_in_another_queue_goes_back_there(
+    worker, deliver, firehose, services, stream
+):
+    services.circuit_breakers.pause(stream, "operator")
+    deliver("a", run=False, queue="elsewhere")
+    worker.run_one("elsewhere")
+    assert len(worker.waiting("elsewhere")) == 1
+    assert not puts(firehose)
+    services.circuit_breakers.resume(stream)
+    worker.run("elsewhere")
+    assert puts(firehose) == [[b"a"]]
+
+
+def test_a_failure_closes_the_stream_for_a_while_and_a_success_opens_it(
+    worker, deliver, firehose, services, stream
+):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=2))
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    breaker = services.circuit_breakers.get(stream)
+    assert (breaker.reason, breaker.failures) == ("500 - Internal Server Error", 1)
+    assert services.clock() < breaker.until <= services.clock() + 1
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+    assert services.circuit_breakers.get(stream) is None
+
+
+def test_a_probe_that_is_half_accepted_opens_the_stream(worker, deliver, firehose, services, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    deliver("a", "unlucky", run=False)
+    worker.run_one(stream.queue)
+    assert services.circuit_breakers.get(stream)
+    firehose.faults.append(refuse_once(b"unlucky"))
+    worker.run_one(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+    assert services.circuit_breakers.get(stream) is None
+
+
+@pytest.fixture
+def probe(services, stream, clock):
+    """Have a message be the one that probes the stream after it failed, or find that it may not be."""
+
+    def begin(task_id):
+        if not services.circuit_breakers.get(stream):
+            services.circuit_breakers.record_failure(stream, "500", first=1, longest=1)
+            clock.advance(1)
+        quota = services.registry.snapshot().quota(stream)
+        return services.admission.ask(stream, Cost(1, 1), quota, message_id=task_id).is_probe
+
+    return begin
+
+
+@pytest.fixture
+def run_one(worker, stream):
+    """Run the stream's next message."""
+    return lambda: worker.run_one(stream.queue)
+
+
+@pytest.fixture
+def failures(services, stream):
+    """How often the stream has failed in a row."""
+    return lambda: services.circuit_breakers.get(stream).failures
+
+
+def test_only_the_probe_s_failure_counts(run_one, probe, deliver, firehose, failures):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=2))
+    deliver("a", run=False, task_id="late")
+    deliver("b", run=False, task_id="one")
+    assert probe("one")
+    run_one()
+    assert failures() == 1
+    run_one()
+    assert failures() == 2
+
+
+def test_while_another_copy_of_a_probe_is_run_another_batch_may_probe(
+    worker, probe, deliver, services, stream
+):
+    services.idempotency.acquire("one", 0, "a worker that was killed")
+    assert probe("one")
+    deliver("a", run=False, task_id="one")
+    worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 1
+    assert probe("two")
+
+
+def test_after_a_probe_that_had_been_delivered_before_another_batch_may_probe(
+    probe, deliver, firehose, stream
+):
+    deliver("a", task_id="one")
+    assert probe("one")
+    deliver("a", task_id="one")
+    assert len(puts(firehose)) == 1
+    assert probe("two")
+
+
+def test_after_a_probe_that_was_no_delivery_another_batch_may_probe(worker, probe, stream, services):
+    assert probe("one")
+    worker.send(stream.task, {}, queue=stream.queue, task_id="one")
+    worker.run(stream.queue)
+    assert len(services.dead_letters.all()) == 1
+    assert probe("two")
+
+
+def test_after_a_probe_that_could_not_look_into_the_registry_another_batch_may_probe(
+    run_one, probe, deliver, services, monkeypatch
+):
+    def away():
+        raise RedisError
+
+    assert probe("one")
+    deliver("a", run=False, task_id="one")
+    with monkeypatch.context() as outage:
+        outage.setattr(services.registry, "snapshot", away)
+        run_one()
+    assert probe("two")
+
+
+def test_a_message_that_is_not_the_probe_leaves_it_to_the_probe(probe, deliver, stream):
+    deliver("a", task_id="late")
+    assert probe("one")
+    deliver("a", task_id="late")
+    assert not probe("two")
+
+
+def test_a_stream_that_was_disconnected_meanwhile_has_no_gate(worker, deliver, firehose, services, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    deliver("a", run=False)
+    services.registry.disconnect(*services.registry.snapshot().connections)
+    worker.run_one(stream.queue)
+    assert len(puts(firehose)) == 1
+    assert not services.circuit_breakers.all()
+    assert len(worker.waiting(stream.queue)) == 1
+
+
+def test_a_few_refused_records_do_not_close_the_stream(worker, deliver, firehose, services, stream):
+    firehose.faults.append(refuse_once(b"unlucky"))
+    deliver("a", "b", "unlucky", run=False)
+    worker.run_one(stream.queue)
+    assert services.circuit_breakers.get(stream) is None
+
+
+@pytest.mark.parametrize("status", ["DELETING", "DELETING_FAILED", "CREATING_FAILED"])
+def test_a_stream_that_will_not_come_is_given_up(deliver, firehose, services, stream, status):
+    firehose.create("travel", status=status)
+    deliver("a")
+    assert [alert.type for alert in services.alerts.all()] == ["Stream Not Found"]
+    assert services.circuit_breakers.get(stream)
+
+
+def test_a_stream_that_is_being_created_is_waited_for(worker, deliver, firehose, services, stream):
+    firehose.create("travel", status="CREATING")
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    assert not services.dead_letters.all()
+    assert services.circuit_breakers.get(stream).until is not None
+    firehose.create("travel")
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+
+
+def test_where_firehose_will_not_describe_a_stream_it_counts_as_missing(deliver, firehose, services):
+    firehose.create("travel", status="CREATING")
+    firehose.faults.append(refuse_to_describe(error("AccessDeniedException")))
+    deliver("a")
+    assert [alert.type for alert in services.alerts.all()] == ["Stream Not Found"]
+
+
+def test_where_firehose_cannot_describe_a_stream_just_now_it_is_asked_again(
+    worker, deliver, firehose, services, stream
+):
+    firehose.create("travel", status="CREATING")
+    firehose.faults.append(refuse_to_describe(error("LimitExceededException")))
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    assert not services.dead_letters.all()
+    assert len(worker.waiting(stream.queue)) == 1
+
+
+def refuse_to_describe(answer):
+    return lambda call: answer if call.operation == "DescribeDeliveryStream" else None
+
+
+def test_a_configuration_that_is_gone_is_named(deliver, firehose, services, redis, clock):
+    redis.delete("audience:configurations")
+    redis.incr("audience:registry:version")
+    clock.advance(60)
+    deliver("a")
+    (alert,) = services.alerts.all()
+    assert (alert.type, alert.error_code) == ("Invalid Credentials", "UnknownConfiguration")
+    assert "'main'" in alert.message
+    assert not puts(firehose)
+
+
+def test_expired_credentials_are_fetched_anew_and_the_batch_is_tried_again(deliver, firehose, clients):
+    firehose.faults.append(fail(error("ExpiredTokenException"), times=1))
+    deliver("a")
+    assert clients.forgotten == [("main", "us-east-1")]
+    assert puts(firehose)[-1] == [b"a"]
+    assert firehose.accepted("travel") == [b"a"]
+
+
+def test_an_endpoint_that_is_no_url_pauses_the_stream(deliver, app, services, stream, monkeypatch):
+    monkeypatch.setitem(app.__dict__, "clients", Clients(cipher=None))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", "secretive@localhost:5000")
+    deliver("a")
+    (alert,) = services.alerts.all()
+    assert (alert.type, alert.error_code) == ("Invalid Request", "EndpointError")
+    assert services.circuit_breakers.get(stream).reason == "Invalid Request"
+
+
+def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, services, stream, monkeypatch):
+    monkeypatch.setattr(tasks.deliver, "put", lambda *_: 1 / 0)
+    deliver("a")
+    assert len(services.dead_letters.all()) == 1
+    assert services.circuit_breakers.get(stream).reason == "Invalid Request"
+
+
+def test_a_defect_in_burying_leaves_the_batch_in_the_broker(worker, deliver, app, stream, monkeypatch):
+    monkeypatch.setattr(tasks.deliver, "put", lambda *_: 1 / 0)
+    monkeypatch.setattr(tasks.base, "dead_letter", lambda *_: 1 / 0)
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 1
+
+
+# A message comes back where its worker died before acknowledging it.
+
+
+def test_a_delivered_message_that_comes_back_is_not_delivered_again(deliver, firehose):
+    deliver("a", task_id="one")
+    deliver("a", task_id="one")
+    assert puts(firehose) == [[b"a"]]
+
+
+def test_an_attempt_that_was_handed_over_to_a_retry_is_not_repeated(worker, deliver, firehose, stream):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", run=False, task_id="one")
+    worker.run_one(stream.queue)
+    deliver("a", "b", run=False, task_id="one")
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a", b"b"], [b"b"]]
+
+
+def test_a_buried_message_that_comes_back_is_not_buried_again(deliver, firehose, services, stream):
+    firehose.faults.append(fail(error("ValidationException"), times=1))
+    deliver("a", task_id="one")
+    services.circuit_breakers.resume(stream)
+    deliver("a", task_id="one")
+    assert (len(services.dead_letters.all()), len(services.alerts.all())) == (1, 1)
+    assert len(puts(firehose)) == 1
+
+
+def test_while_redis_is_away_a_batch_stays_in_the_broker(worker, deliver, firehose, redis_server, stream):
+    deliver("a", run=False)
+    redis_server.connected = False
+    worker.run_one(stream.queue)
+    redis_server.connected = True
+    assert not puts(firehose)
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+
+
+def test_a_retry_that_cannot_be_sent_leaves_the_batch_in_the_broker(
+    worker, deliver, firehose, stream, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OperationalError
+
+    firehose.faults.append(refuse_once(b"a"))
+    deliver("a", run=False)
+    with monkeypatch.context() as away:
+        away.setattr(Signature, "apply_async", refuse)
+        worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 1
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a"]
+
+
+def test_a_message_that_kills_every_process_becomes_a_dead_letter(worker, deliver, services, stream):
+    deliver("a", "b", run=False)
+    for _ in range(DEATHS_ALLOWED):
+        worker.die_over_one(stream.queue)
+        assert len(worker.waiting(stream.queue)) == 1
+    worker.die_over_one(stream.queue)
+    assert not worker.waiting(stream.queue)
+    (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
+    assert (letter.records, letter.stream, letter.error_code) == (2, stream, "WorkerLostError")
+    assert alert.dead_letter_id == letter.id
+
+
+def test_records_that_have_moved_are_not_moved_again_for_their_counters(
+    deliver, firehose, services, monkeypatch
+):
+    def refuse(*_, **__):
+        raise RedisError
+
+    monkeypatch.setattr(services.counters, "delivered", refuse)
+    monkeypatch.setattr(services.idempotency, "complete", refuse)
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b")
+    assert puts(firehose) == [[b"a", b"b"], [b"b"]]
+
+
+WRONG_CALLS = [
+    {},
+    {"records": ["secretive"]},
+    {"configuration": 7, "delivery_stream_name": [], "records": None, "connection_ids": 1, "audience_ids": 1},
+]
+
+
+@pytest.mark.parametrize("kwargs", WRONG_CALLS)
+def test_a_call_that_is_none_becomes_a_dead_letter(worker, stream, services, kwargs):
+    worker.send(stream.task, kwargs, queue=stream.queue)
+    worker.run(stream.queue)
+    (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
+    message = services.dead_letters.message(letter)
+    assert (message.task, message.queue, message.kwargs) == (stream.task, stream.queue, kwargs)
+    assert alert.type == "Invalid Request"
+    assert "secretive" not in repr(alert)
+
+
+@pytest.mark.parametrize("records", [7, ["a", 7], ["a", None], None])
+def test_records_that_are_none_become_a_dead_letter(worker, stream, services, firehose, records):
+    call = {"configuration": "main", "delivery_stream_name": "travel", "records": records}
+    worker.send(stream.task, call | {"connection_ids": [], "audience_ids": []}, queue=stream.queue)
+    worker.run(stream.queue)
+    assert len(services.dead_letters.all()) == 1
+    assert not firehose.accepted("travel")
+
+
+# Retries: Celery's own, with full jitter.
+
+
+@pytest.mark.parametrize("region", regions())
+def test_every_region_s_task_is_retried_with_full_jitter_for_hours(region):
+    task = DELIVERY_TASKS[region]
+    assert task.name == f"audience.deliver.{region}"
+    assert task.retry_jitter is True
+    assert task.max_retries == DEFAULTS.retry_max
+    assert task.retry_backoff == DEFAULTS.retry_backoff == 1
+    assert task.retry_backoff_max == DEFAULTS.retry_backoff_max == 600
+
+
+def test_a_retry_waits_for_a_time_that_doubles_and_is_drawn_anew(
+    worker, deliver, firehose, stream, monkeypatch
+):
+    asked = []
+
+    def draw(factor, retries, maximum, full_jitter):
+        asked.append((factor, retries, maximum, full_jitter))
+        return 0
+
+    monkeypatch.setattr("celery.app.autoretry.get_exponential_backoff_interval", draw)
+    firehose.faults.append(fail(error("InternalFailure", 500), times=3))
+    deliver("a")
+    assert asked == [(1, 0, 600, True), (1, 1, 600, True), (1, 2, 600, True)]
+
+
+def test_every_region_s_task_has_its_rate_limit(app):
+    app.finalize()
+    for region, rate in rate_limits({}).items():
+        assert app.conf.task_annotations[f"audience.deliver.{region}"] == {"rate_limit": rate}
+        assert app.tasks[f"audience.deliver.{region}"].rate_limit == rate
+
+
+def test_a_message_is_acknowledged_late_and_put_back_if_its_worker_is_lost(app):
+    assert app.conf.task_acks_late
+    assert app.conf.task_reject_on_worker_lost
+
+
+def test_an_outage_of_redis_while_firehose_is_down_loses_nothing(
+    worker, deliver, firehose, redis_server, stream
+):
+    def down_with_redis(call):
+        redis_server.connected = False
+        return Answer(500, {"__type": "InternalFailure"})
+
+    firehose.faults.append(down_with_redis)
+    deliver("a", run=False)
+    worker.run_one(stream.queue)
+    redis_server.connected = True
+    firehose.faults.clear()
+    worker.run(stream.queue)
+    assert set(firehose.accepted("travel")) == {b"a"}

@@ -1,0 +1,355 @@
+"""From changes to batches in the streams' queues."""
+
+import json
+
+import pytest
+
+from schemas.records import Skip
+from worker.config import read_settings
+from worker.queues import CHANGES_QUEUE
+from worker.services import Services
+from worker.state.idempotency import COMPLETED
+from worker.state.registry import CONNECTIONS, VERSION
+
+MEGABYTE = 10**6
+
+
+def added(audience_id=1, **identities):
+    return {
+        "type": "member_added",
+        "audience_id": audience_id,
+        "audience_external_name": "Name",
+        "timestamp": 7,
+        "user_identities": identities or {"CustomerId": "secretive"},
+    }
+
+
+def changed(before, after):
+    change = added(CustomerId=after) | {"type": "identity_changed"}
+    return change | {"previous_user_identities": {"CustomerId": before}}
+
+
+def customers(call):
+    """The customers of a delivery's groups; of a pair, both."""
+    return [
+        json.loads(group)["UserIdentities"]["CustomerId"]
+        if isinstance(group, str)
+        else [json.loads(line)["UserIdentities"]["CustomerId"] for line in group]
+        for group in call["records"]
+    ]
+
+
+def test_a_change_becomes_a_batch_for_its_stream(worker, connect, forward, services):
+    stream = connect()
+    forward(added())
+    (call,) = worker.calls(stream.queue)
+    (identifier,) = services.registry.snapshot().connections
+    assert call == {
+        "configuration": "main",
+        "delivery_stream_name": "travel",
+        "records": [
+            '{"MembershipChangedTimestamp":"7","AudienceId":1,"AudienceName":"Name","IsMember":true,'
+            '"UserIdentities":{"CustomerId":"secretive"}}\n'
+        ],
+        "connection_ids": [identifier],
+        "audience_ids": [1],
+    }
+    (message,) = worker.waiting(stream.queue)
+    assert message.headers["task"] == "audience.deliver.us-east-1"
+
+
+def test_changes_of_several_audiences_for_one_stream_go_together(worker, connect, forward):
+    stream = connect(1)
+    connect(2)
+    forward(added(1, CustomerId="a"), added(2, CustomerId="b"), added(1, CustomerId="c"))
+    (call,) = worker.calls(stream.queue)
+    assert customers(call) == ["a", "b", "c"]
+    assert call["audience_ids"] == [1, 2]
+    assert len(call["connection_ids"]) == 2
+
+
+def test_each_stream_gets_what_its_connection_forwards(worker, connect, forward):
+    everything = connect(name="everything")
+    nameless = connect(name="nameless", forward_customer_ids=False, append_newline=False)
+    forward(added(CustomerId="a", Other="b"))
+    (full,), (reduced,) = worker.calls(everything.queue), worker.calls(nameless.queue)
+    assert full["records"][0].endswith('{"CustomerId":"a","Other":"b"}}\n')
+    assert reduced["records"][0].endswith('{"Other":"b"}}')
+
+
+def test_a_removal_and_its_addition_are_one_unit(worker, connect, forward):
+    stream = connect()
+    forward(added(CustomerId="a"), changed("b", "c"))
+    (call,) = worker.calls(stream.queue)
+    assert customers(call) == ["a", ["b", "c"]]
+
+
+def test_a_pair_is_not_parted_by_a_full_batch(worker, connect, forward):
+    stream = connect()
+    forward(*[added(CustomerId="a")] * 499, changed("b", "c"))
+    first, second = worker.calls(stream.queue)
+    assert (len(first["records"]), customers(second)) == (499, [["b", "c"]])
+
+
+def test_a_batch_is_a_tenth_of_a_second_s_quota_of_its_own_stream(worker, connect, forward):
+    narrow = connect(name="narrow", stream_quota="20records/s")
+    wide = connect(name="wide")
+    forward(*[added()] * 5, changed("b", "c"))
+    sizes = [[len(call["records"]) for call in worker.calls(stream.queue)] for stream in (narrow, wide)]
+    assert sizes == [[2, 2, 1, 1], [6]]
+
+
+def test_a_batch_is_a_tenth_of_a_second_s_bytes(worker, connect, forward):
+    stream = connect(stream_quota="10000B/s")
+    forward(*[added(CustomerId="x" * 150)] * 7)
+    sizes = [[len(line) for line in call["records"]] for call in worker.calls(stream.queue)]
+    assert [len(lines) for lines in sizes] == [3, 3, 1]
+    assert sum(sizes[0]) <= 1_000 < sum(sizes[0]) + sizes[1][0]
+
+
+def test_an_audience_without_a_connection_is_counted_as_skipped(worker, connect, forward, services):
+    connect()
+    forward(added(2), added(2))
+    assert services.counters.of(None).skipped == {Skip.NO_CONNECTION: 2}
+    assert not services.alerts.all()
+
+
+def test_an_audience_connected_a_moment_ago_misses_nothing(worker, forward, services, redis):
+    services.registry.snapshot()
+    registry = Services(redis, read_settings({})).registry
+    registry.configure(name="main")
+    registry.connect(audience_id=1, configuration="main", delivery_stream_name="travel")
+    forward(added())
+    assert len(worker.calls("firehose.main.us-east-1.travel")) == 1
+    assert not services.counters.of(None).skipped
+
+
+def test_what_a_connection_does_not_forward_is_counted_as_skipped(worker, connect, forward, services):
+    stream = connect(forward_email_addresses=False, send_anonymous_users=False)
+    forward(added(Email="a"), added(MPID="1"), added(MPID="1", Email="a"), added(CustomerId="b"))
+    assert services.counters.of(stream).skipped == {Skip.NO_IDENTITIES: 1, Skip.ANONYMOUS: 2}
+    (call,) = worker.calls(stream.queue)
+    assert customers(call) == ["b"]
+
+
+def test_invalid_changes_become_one_dead_letter_and_one_alert(worker, connect, forward, services):
+    stream = connect()
+    bad = [added() | {"audience_id": str(number)} for number in range(7)]
+    forward(added(CustomerId="first"), *bad, added(CustomerId="last"))
+    (call,) = worker.calls(stream.queue)
+    assert customers(call) == ["first", "last"]
+    (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
+    assert services.dead_letters.message(letter).kwargs == {"changes": bad}
+    assert (alert.type, alert.severity, alert.records) == ("Invalid Change", "warning", 7)
+    assert alert.dead_letter_id == letter.id
+    assert alert.message.startswith("7 of 9 invalid, at 1-7: position 1: audience_id: not an integer | ")
+    assert alert.message.endswith("position 5: audience_id: not an integer")
+
+
+def test_corrected_the_replayed_letter_is_the_same_call_with_the_invalid_changes_alone(forward, services):
+    forward(added(), 7)
+    (letter,) = services.dead_letters.all()
+    message = services.dead_letters.message(letter)
+    assert (message.task, message.queue, message.kwargs) == (
+        "audience.forward",
+        CHANGES_QUEUE,
+        {"changes": [7]},
+    )
+
+
+def test_a_record_over_the_limit_is_a_dead_letter_of_its_stream(worker, connect, forward, services):
+    stream = connect()
+    forward(added(CustomerId="a"), added(CustomerId="x" * 2 * MEGABYTE), added(CustomerId="b"))
+    (call,) = worker.calls(stream.queue)
+    assert customers(call) == ["a", "b"]
+    (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
+    assert (letter.stream, letter.records, letter.replayable) == (stream, 1, False)
+    assert (alert.type, alert.severity, alert.delivery_stream_name) == (
+        "Record Too Large",
+        "warning",
+        "travel",
+    )
+
+
+def test_a_change_without_a_timestamp_bears_the_time_of_its_receipt(worker, connect, forward, clock):
+    stream = connect()
+    timeless = added()
+    del timeless["timestamp"]
+    forward(timeless)
+    (call,) = worker.calls(stream.queue)
+    assert json.loads(call["records"][0])["MembershipChangedTimestamp"] == "1700000000"
+
+
+def test_a_message_that_comes_back_when_it_is_done_with_makes_nothing(worker, connect, forward, services):
+    stream = connect()
+    forward(added(), task_id="one")
+    forward(added(), task_id="one")
+    assert len(worker.waiting(stream.queue)) == 1
+    assert services.counters.of(stream).enqueued == 1
+
+
+def test_another_message_under_the_same_id_is_another_message(worker, connect, forward, services):
+    stream = connect()
+    forward(added(CustomerId="first"), 1, task_id="nightly")
+    forward(added(CustomerId="second"), 2, task_id="nightly")
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["first"], ["second"]]
+    assert len(services.dead_letters.all()) == 2
+
+
+def test_a_removal_that_is_too_large_leaves_its_addition(worker, connect, forward, services):
+    stream = connect()
+    forward(changed("secretive" * MEGABYTE, "new"))
+    (call,), (letter,) = worker.calls(stream.queue), services.dead_letters.all()
+    assert customers(call) == ["new"]
+    assert (letter.type, letter.records) == ("Record Too Large", 1)
+
+
+def test_an_addition_that_is_too_large_takes_its_removal_along(worker, connect, forward, services):
+    stream = connect()
+    forward(changed("old", "secretive" * MEGABYTE))
+    (letter,) = services.dead_letters.all()
+    assert not worker.calls(stream.queue)
+    assert (letter.type, letter.records) == ("Record Too Large", 2)
+
+
+def test_a_message_whose_worker_died_halfway_makes_the_same_batches(worker, connect, forward, clock, redis):
+    stream = connect()
+    timeless = added()
+    del timeless["timestamp"]
+    forward(timeless, task_id="one")
+    redis.delete(*redis.keys(f"{COMPLETED}:*"))
+    clock.advance(3600)
+    forward(timeless, task_id="one")
+    first, second = worker.waiting(stream.queue)
+    assert first.headers["id"] == second.headers["id"]
+    assert first.payload == second.payload
+
+
+def test_other_messages_make_other_batches(worker, connect, forward):
+    stream = connect()
+    forward(added(), task_id="one")
+    forward(added(), task_id="two")
+    first, second = worker.waiting(stream.queue)
+    assert first.headers["id"] != second.headers["id"]
+
+
+def test_two_batches_of_one_message_have_ids_of_their_own(worker, connect, forward):
+    stream = connect()
+    forward(*[added()] * 1000)
+    first, second = worker.waiting(stream.queue)
+    assert first.payload == second.payload
+    assert first.headers["id"] != second.headers["id"]
+
+
+def test_a_message_that_comes_back_is_buried_once(connect, forward, services):
+    for _ in range(2):
+        forward(7, task_id="one")
+    assert (len(services.dead_letters.all()), len(services.alerts.all())) == (1, 1)
+
+
+WRONG_CALLS = [
+    {},
+    {"changes": "secretive"},
+    {"changes": None},
+    {"changes": [], "secretive": 1},
+    {"request": {}},
+]
+
+
+@pytest.mark.parametrize("kwargs", WRONG_CALLS)
+def test_a_call_that_is_none_becomes_a_dead_letter(worker, services, kwargs):
+    worker.send("audience.forward", kwargs)
+    worker.run(CHANGES_QUEUE)
+    (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
+    assert services.dead_letters.message(letter).kwargs == kwargs
+    assert alert.type == "Invalid Change"
+    assert "secretive" not in repr(alert)
+
+
+def test_an_empty_message_is_no_mistake(forward, services):
+    forward()
+    assert not services.dead_letters.all()
+
+
+def test_while_redis_is_away_a_message_stays_in_the_broker(worker, connect, redis_server, clock):
+    stream = connect()
+    worker.send("audience.forward", {"changes": [added()]})
+    redis_server.connected = False
+    clock.advance(60)
+    worker.run_one(CHANGES_QUEUE)
+    assert len(worker.waiting(CHANGES_QUEUE)) == 1
+    redis_server.connected = True
+    worker.run(CHANGES_QUEUE)
+    assert len(worker.waiting(stream.queue)) == 1
+
+
+@pytest.fixture
+def spoil(services, redis):
+    """Write past the registry, into a connection of an audience; returns what mends it."""
+
+    def overwrite(identifier, text):
+        redis.hset(CONNECTIONS, identifier, text)
+        redis.incr(VERSION)
+        services.registry._snapshot = None
+
+    def spoil(audience_id):
+        stored = redis.hgetall(CONNECTIONS)
+        (identifier,) = (key for key in stored if key.startswith(f"{audience_id}-"))
+        overwrite(identifier, "spoilt")
+        return lambda: overwrite(identifier, stored[identifier])
+
+    return spoil
+
+
+def test_changes_of_a_spoilt_connection_wait_as_a_dead_letter(worker, connect, forward, services, spoil):
+    good, bad = connect(1), connect(2, name="other")
+    mend = spoil(2)
+    forward(added(1, CustomerId="a"), added(2, CustomerId="b"))
+    assert [customers(call) for call in worker.calls(good.queue)] == [["a"]]
+    (letter,) = services.dead_letters.all()
+    assert (letter.type, letter.error_code) == ("Invalid Request", "UnreadableConnection")
+    assert letter.audience_ids == [2]
+
+    mend()
+    forward(*services.dead_letters.message(letter).kwargs["changes"])
+    assert [customers(call) for call in worker.calls(bad.queue)] == [["b"]]
+
+
+def mparticle(*audiences, **keys):
+    entries = [
+        {"audience_id": number, "audience_name": "Name", "action": action} for number, action in audiences
+    ]
+    identities = [{"type": "customer", "value": "secretive"}, {"type": "smart_tv", "value": "x"}]
+    profile = {"user_identities": identities, "audiences": entries} | keys
+    return {"timestamp_ms": 7_000, "user_profiles": [profile]}
+
+
+def test_an_mparticle_request(worker, connect, services):
+    stream = connect()
+    request = mparticle((1, "add"), (1, "delete"), (1, "attribute_update"))
+    worker.send("audience.forward_mparticle", {"request": request})
+    worker.run(CHANGES_QUEUE)
+    (call,) = worker.calls(stream.queue)
+    assert [json.loads(line)["IsMember"] for line in call["records"]] == [True, False]
+    assert services.counters.of(None).skipped == {Skip.ATTRIBUTE_UPDATE: 1, Skip.UNNAMED_IDENTITY: 1}
+
+
+def test_an_invalid_part_of_an_mparticle_request_is_kept_as_a_request(worker, connect, services):
+    stream = connect()
+    request = mparticle((1, "add"), (1, "rename"))
+    worker.send("audience.forward_mparticle", {"request": request})
+    worker.run(CHANGES_QUEUE)
+    assert len(worker.calls(stream.queue)) == 1
+    (letter,) = services.dead_letters.all()
+    message = services.dead_letters.message(letter)
+    assert message.task == "audience.forward_mparticle"
+    assert message.kwargs == {"request": mparticle((1, "rename"))}
+
+
+@pytest.mark.parametrize("request_", [None, [], "secretive", {"user_profiles": 7}])
+def test_an_mparticle_request_that_is_none(worker, services, request_):
+    worker.send("audience.forward_mparticle", {"request": request_})
+    worker.run(CHANGES_QUEUE)
+    (letter,) = services.dead_letters.all()
+    assert services.dead_letters.message(letter).kwargs == {"request": request_}
+    assert "secretive" not in repr(services.alerts.all())

@@ -1,0 +1,264 @@
+"""No moment at which a message is in neither its queue nor the list of what is in hand."""
+
+import time
+
+import pytest
+from kombu import Connection, Exchange, Queue
+from kombu.asynchronous import Hub, set_event_loop
+from redis import Redis
+from redis.exceptions import ConnectionError, OutOfMemoryError
+
+from worker.broker.redis import transport as redis_transport
+from worker.broker.redis.transport import Poll, Transport
+
+QUEUE = "queue"
+FAR_FUTURE = 2**40
+CONSUMED = Queue(QUEUE, routing_key=QUEUE)
+
+
+@pytest.fixture
+def server(real_redis):
+    return real_redis
+
+
+@pytest.fixture
+def connection(real_redis_url, server):
+    with Connection(real_redis_url, transport=Transport) as connection:
+        yield connection
+
+
+@pytest.fixture
+def loop():
+    loop = Hub()
+    set_event_loop(loop)
+    yield loop
+    loop.close()
+
+
+def consume(connection, no_ack=False):
+    """The next message."""
+    got = []
+    with connection.Consumer(CONSUMED, callbacks=[lambda _, message: got.append(message)], no_ack=no_ack):
+        connection.drain_events(timeout=5)
+    (message,) = got
+    return message
+
+
+def send(connection, text, **options):
+    connection.Producer().publish(text, routing_key=QUEUE, declare=[CONSUMED], **options)
+
+
+def test_a_message_is_noted_as_it_is_taken(connection, server):
+    send(connection, "hello")
+    before = server.info("commandstats")
+    message = consume(connection)
+    after = server.info("commandstats")
+    assert message.payload == "hello"
+    assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 1, 1)
+    # Noted by the script alone: kombu's own note would be a second `hset`.
+    assert after["cmdstat_hset"]["calls"] - before.get("cmdstat_hset", {"calls": 0})["calls"] == 1
+
+
+def test_an_acknowledged_message_is_gone(connection, server):
+    send(connection, "hello")
+    consume(connection).ack()
+    assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 0, 0)
+
+
+def test_a_message_that_is_given_back_is_in_its_queue_once(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+    message.requeue()
+    message.channel.qos.restore_by_tag(message.delivery_tag)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    assert consume(connection).headers["redelivered"]
+
+
+def test_what_needs_no_acknowledgement_is_not_noted(connection, server):
+    send(connection, "hello")
+    assert consume(connection, no_ack=True).payload == "hello"
+    assert server.hlen("unacked") == 0
+
+
+def test_a_full_redis_is_emptied_and_takes_back_what_it_gave(connection, server):
+    send(connection, "hello")
+    server.config_set("maxmemory", 1)
+    message = consume(connection)
+    assert server.hlen("unacked") == 1
+    message.requeue()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    consume(connection).ack()
+    assert server.hlen("unacked") == 0
+
+
+@pytest.mark.parametrize(("until", "in_queue"), [(FAR_FUTURE, 0), (time.time(), 1)], ids=["waiting", "due"])
+def test_in_a_full_redis_a_message_is_parked_and_comes_back(connection, server, until, in_queue):
+    send(connection, "hello")
+    server.config_set("maxmemory", 1)
+    message = consume(connection)
+    assert message.channel.delay(message, until)
+    message.channel.qos.restore_visible(interval=1)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (in_queue, 1 - in_queue)
+
+
+def test_a_full_redis_takes_retries_and_nothing_else(connection, server):
+    server.config_set("maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        send(connection, "new")
+    send(connection, "rest", headers={"retries": 1})
+    assert consume(connection).payload == "rest"
+
+
+def test_a_full_redis_tells_of_its_queues_and_forgets_them(connection, server):
+    send(connection, "hello")
+    server.config_set("maxmemory", 1)
+    channel = connection.channel()
+    assert channel.queue_declare(QUEUE, passive=True).message_count == 1
+    assert channel.queue_purge(QUEUE) == 1
+    channel.queue_delete(QUEUE)
+    assert not server.exists(QUEUE)
+
+
+def test_what_was_taken_again_meanwhile_is_not_given_back(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+    message.channel.qos.restore_by_tag(message.delivery_tag, reserved_by=time.time() - 60)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 1)
+    message.channel.qos.restore_by_tag(message.delivery_tag, reserved_by=time.time() + 60)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+
+
+def test_who_comes_too_late_to_give_a_message_back_leaves_the_next_ones_note_alone(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+
+    class Late(Redis):
+        def hget(self, *args):
+            """As it was before the message was taken again."""
+
+    with Late(connection_pool=server.connection_pool) as late:
+        message.channel.qos.restore_by_tag(message.delivery_tag, late)
+    assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 1, 1)
+
+
+def test_what_is_no_message_becomes_the_body_of_one(connection, server):
+    server.lpush(QUEUE, b"\xff{secretive")
+    message = consume(connection)
+    assert message.body == "\xff{secretive".encode()
+    assert message.delivery_info["routing_key"] == QUEUE
+    message.ack()
+    assert server.hlen("unacked") == 0
+
+
+WAY = b'"properties": {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": "queue"}}'
+ODD = {
+    "a line break in a text, which Lua reads": b'{"body": "a\nb", "headers": {}, ' + WAY + b"}",
+    "a number as Lua reads it": b'{"body": 0x10, "headers": {}, ' + WAY + b"}",
+    "no UTF-8": b'{"body": "\xff", "headers": {}, ' + WAY + b"}",
+    "headers that are none": b'{"body": "", "headers": [1], ' + WAY + b"}",
+    "no headers": b'{"body": "", "headers": null, ' + WAY + b"}",
+    "an encoding that is none": b'{"body": "x", "headers": {}, ' + WAY[:-1] + b', "body_encoding": "x"}}',
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_what_is_hardly_a_message_can_be_taken_given_back_and_restored(connection, server, text):
+    server.lpush(QUEUE, text)
+    consume(connection).requeue()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    message = consume(connection)
+    server.zadd("unacked_index", {message.delivery_tag: 1})
+    message.channel.qos.restore_visible(interval=1)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    consume(connection).ack()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 0)
+
+
+def test_a_message_goes_back_to_where_it_came_from_whatever_exchange_it_was_sent_to(
+    connection, server, real_redis_url
+):
+    events = Exchange("events", type="topic")
+    bound = Queue(QUEUE, events, routing_key="audience.#")
+    with Connection(real_redis_url, transport=Transport) as caller:
+        caller.Producer().publish("hello", exchange=events, routing_key="audience.member", declare=[bound])
+    server.delete("_kombu.binding.events")
+    consume(connection).requeue()
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+
+
+def test_a_broken_channel_says_that_its_connection_is_gone(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+    connection.collect()
+    # Where Redis is away meanwhile, this is what is left of the channel.
+    message.channel._disconnect_pools()
+    with pytest.raises(ConnectionError):
+        message.ack()
+
+
+def test_a_parked_message_is_in_nobodys_hands_and_comes_back_at_its_time(connection, server):
+    send(connection, "hello")
+    message = consume(connection)
+    qos, tag = message.channel.qos, message.delivery_tag
+    qos.prefetch_count = 1
+    assert not qos.can_consume()
+    assert message.channel.delay(message, until=FAR_FUTURE)
+    assert qos.can_consume()
+    qos.restore_visible(interval=1)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 1)
+    server.zadd("unacked_index", {tag: 1})
+    qos.restore_visible(interval=1)
+    assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
+    assert consume(connection).payload == "hello"
+
+
+def test_queues_are_served_in_cursor(connection):
+    queues = [Queue(name, routing_key=name) for name in ("a", "b", "c")]
+    producer = connection.Producer()
+    for queue in queues:
+        for _ in range(2):
+            producer.publish(queue.name, routing_key=queue.name, declare=[queue])
+    got = []
+    with connection.Consumer(queues, callbacks=[lambda body, message: (got.append(body), message.ack())]):
+        while len(got) < 6:
+            connection.drain_events(timeout=5)
+    assert got == ["a", "b", "c"] * 2
+
+
+def test_a_loop_that_was_closed_with_the_broker_rests_again(connection, loop):
+    loop.reset()
+    with connection.Consumer(CONSUMED) as consumer:
+        connection.register_with_event_loop(loop)
+        consumer.channel._take_rest()
+        assert consumer.channel._rest in [scheduled.entry for scheduled in loop.timer.queue]
+
+
+def test_a_queue_that_is_added_is_looked_at_at_once(connection, loop, monkeypatch):
+    monkeypatch.setattr(redis_transport, "WAIT", FAR_FUTURE)
+    send(connection, "hello")
+    got = []
+    with connection.Consumer(Queue("empty"), callbacks=[lambda body, _: got.append(body)]) as consumer:
+        connection.register_with_event_loop(loop)
+        while consumer.channel._rest is None:
+            loop.run_once()
+        consumer.add_queue(CONSUMED)
+        consumer.consume()
+        loop.call_later(10, pytest.fail, "the worker rests although there is a message")
+        while not got:
+            loop.run_once()
+    assert got == ["hello"]
+
+
+def test_a_streams_queue_is_one_key_and_anothers_is_one_a_priority(connection):
+    stream = Queue("firehose.main.us-east-1.travel")
+    with connection.Consumer([stream, CONSUMED]) as consumer:
+        (command,) = consumer.channel._ask_for().packed(0)
+    assert command.count(stream.name.encode()) == 1
+    assert command.count(f"\r\n{QUEUE}".encode()) == len(consumer.channel.priority_steps)
+
+
+def test_a_turn_is_that_of_the_queue_behind_the_one_served():
+    poll = Poll(["a", "b"], [["a", "a3"], ["b", "b3"]], ("index", "hash"))
+    assert [poll.place(key) for key in range(4)] == [("a", 1), ("a", 1), ("b", 2), ("b", 2)]
+    assert poll.packed(2)[0].endswith(b"$1\r\n0\r\n")
+    assert poll.packed(1)[0].endswith(b"$1\r\n2\r\n")

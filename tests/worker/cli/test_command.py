@@ -1,0 +1,155 @@
+"""What all commands share: help, errors, output."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from worker.cli import ENTRIES, INTERRUPTED, main, output
+from worker.cli.explanations import explain
+from worker.cli.interruption import Interrupted, Interruption
+
+CONTRACT = {
+    "configure": {
+        *("--access-key-id", "--secret-access-key-stdin", "--role-arn", "--external-id"),
+        *("--send-remove-on-identity-change", "--no-send-remove-on-identity-change"),
+    },
+    "connect": {
+        *("--configuration", "--delivery-stream-name", "--region", "--exclude"),
+        *("--send-anonymous-users", "--no-send-anonymous-users", "--append-newline", "--no-append-newline"),
+        *("--forward-email-addresses", "--no-forward-email-addresses"),
+        *("--forward-customer-ids", "--no-forward-customer-ids"),
+        *("--forward-idfas", "--no-forward-idfas"),
+        *("--forward-google-advertising-ids", "--no-forward-google-advertising-ids"),
+    },
+    "connections": {"--json"},
+    "configurations": {"--json"},
+    "disconnect": {"connection_id"},
+    "test": {"connection_id"},
+    "policy": {"connection_id", "--account-id"},
+    "send": {"file"},
+    "alerts": {"--json", "--follow", "--since"},
+    "acknowledge": {"alert_id", "--all"},
+    "dead-letters": {"--json"},
+    "replay": {"dead_letter_id", "--all", "--connection"},
+    "discard": {"dead_letter_id"},
+    "pause": {"connection_id"},
+    "resume": {"connection_id"},
+    "status": {"--json"},
+}
+"""Section 6 of the contract: every command, and what it takes."""
+LISTINGS = ["connections", "configurations", "alerts", "dead-letters", "status"]
+
+
+def test_the_commands_are_the_contracts():
+    assert ENTRIES.keys() == CONTRACT.keys()
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT))
+def test_every_command_has_help(operator, name):
+    assert main.get_command(None, name).name == name
+    assert "Usage:" in operator.runs(name, "--help").stdout
+    assert f"  {name} " in operator.runs("--help").stdout
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+def test_every_listing_takes_json(operator, name):
+    assert "--json" in operator.runs(name, "--help").stdout
+    operator.lists(name)
+
+
+def test_help_needs_no_setting_and_does_not_wait_for_aws():
+    program = (
+        "import sys; from worker.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: sys.stderr.write(str(sorted({'boto3', 'botocore', 'celery'} & set(sys.modules))))"
+    )
+    environment = {**os.environ, "AUDIENCE_REDIS_URL": "nonsense"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert done.stderr == b"[]"
+
+
+def test_a_wrong_setting_ends_a_command_in_one_line():
+    environment = {**os.environ, "AUDIENCE_REDIS_URL": "nonsense"}
+    command = [sys.executable, "-c", "from worker.cli import main; main(['connections'])"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "audience-firehose: AUDIENCE_REDIS_URL: must start with redis://, rediss:// or unix://"
+    ]
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", "from worker.cli import main; main(['send', '--help'])"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RedisConnectionError("Error 111 connecting to localhost:6379."), "AUDIENCE_REDIS_URL"),
+        (ResponseError("WRONGTYPE quoted"), "Redis refuses"),
+        (OSError(28, "No space left on device", "out"), "No space left on device"),
+        (ZeroDivisionError("quoted"), "a defect in audience-firehose: ZeroDivisionError at "),
+    ],
+)
+def test_no_error_becomes_a_traceback(operator, services, monkeypatch, error, told):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(services.registry, "snapshot", fail)
+    shown = operator.is_told("connections")
+    assert told in shown
+    assert "quoted" not in shown
+
+
+def test_an_address_is_shown_without_its_password(monkeypatch):
+    settings = type("Settings", (), {"redis_url": "redis://user:hunter2@redis.example:6380/1"})
+    monkeypatch.setattr("worker.cli.explanations.current_settings", lambda: settings)
+    shown = explain(RedisConnectionError("refused"))
+    assert "redis.example:6380" in shown
+    assert "hunter2" not in shown
+
+
+def test_ctrl_c_ends_with_the_status_that_shells_expect(operator, services, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(services.registry, "snapshot", interrupt)
+    result = operator.tries("connections")
+    assert (result.exit_code, result.stderr) == (INTERRUPTED, "interrupted\n")
+
+
+def test_a_table_is_aligned_and_its_numbers_are_flush_right():
+    rows = [["a", 5, None], ["long", 1000, "x"]]
+    assert list(output.table(rows, ["NAME", "N", "Z"])) == ["NAME     N  Z", "a        5  -", "long  1000  x"]
+
+
+def test_nothing_in_a_cell_moves_the_cursor():
+    assert output.text("a\x1b[2Jb\nc") == "a?[2Jb?c"
+    assert output.text(["a", 1]) == "a, 1"
+
+
+def test_a_signal_waits_for_the_end_of_a_step_and_a_second_one_does_not():
+    done = []
+    with Interruption() as interruption, pytest.raises(Interrupted), interruption.step():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("second")
+    assert done == ["first"]
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT))
+def test_the_options_are_the_contracts(name):
+    options = {option for parameter in main.get_command(None, name).params for option in parameter.opts}
+    switched = {o for p in main.get_command(None, name).params for o in p.secondary_opts}
+    assert CONTRACT[name] <= options | switched

@@ -1,0 +1,305 @@
+"""alerts, acknowledge, dead-letters, replay, discard."""
+
+import json
+import os
+import signal
+from dataclasses import fields
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from worker.cli import failures
+from worker.errors import NotRegistered
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.alerts import Alert
+from worker.failures.dead_lettering import Undeliverable, dead_letter, discard
+from worker.failures.dead_letters import FOREIGN, Message
+from worker.queues import Stream
+
+STREAM = Stream("main", "us-east-1", "stream")
+IDENTITY = "phileas@example.com"
+DENIED = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "attach a policy")
+
+
+@pytest.fixture
+def dead_lettered(services):
+    """Makes dead letters, each with its alert."""
+
+    def make(identifier, *, stream=STREAM, failure=DENIED, message=None, connection_ids=(), records=2):
+        kept = message or Message(stream.task, stream.queue, {"records": [IDENTITY, identifier]})
+        dead_letter(
+            services,
+            Undeliverable(
+                id=identifier,
+                message=kept,
+                failure=failure,
+                records=records,
+                stream=stream,
+                connection_ids=connection_ids,
+            ),
+        )
+
+    return make
+
+
+def next_or_ctrl_c(rounds):
+    """What happens in the next round; where there is none, somebody presses Ctrl-C."""
+    for found in rounds:
+        return found
+    raise KeyboardInterrupt
+
+
+def alert_states(operator):
+    """By dead letter, what has become of its alert."""
+    return {alert["dead_letter_id"]: alert["state"] for alert in operator.lists("alerts")}
+
+
+def test_alerts_are_listed_newest_first_with_the_contracts_fields_and_their_state(
+    operator, dead_lettered, clock
+):
+    dead_lettered("first", connection_ids=["7-ab"])
+    clock.now += 60
+    dead_lettered("second")
+    newest, oldest = operator.lists("alerts")
+    assert [newest["dead_letter_id"], oldest["dead_letter_id"]] == ["second", "first"]
+    assert list(oldest) == [*(f.name for f in fields(Alert)), "state"]
+    assert oldest["connection_ids"] == ["7-ab"]
+    assert oldest["state"] == "open"
+    assert "Access Denied" in operator.runs("alerts").stdout
+
+
+@pytest.mark.parametrize(
+    ("since", "shown"), [("30m", ["now"]), ("12h", ["now", "hour"]), ("2d", ["now", "hour", "day"])]
+)
+def test_since_shows_only_the_recent_ones(operator, dead_lettered, clock, since, shown):
+    now = clock.now
+    for identifier, ago in (("day", 86_400), ("hour", 3_600), ("now", 0)):
+        clock.now = now - ago
+        dead_lettered(identifier)
+    assert [alert["dead_letter_id"] for alert in operator.lists("alerts", "--since", since)] == shown
+
+
+@pytest.mark.parametrize("since", ["12", "h", "-1h", "1y", "1h30m"])
+def test_a_duration_that_is_none_is_refused(operator, since):
+    assert "30m, 12h or 7d" in operator.is_told("alerts", f"--since={since}")
+
+
+def test_follow_prints_what_is_new_oldest_first_and_once(operator, dead_lettered, monkeypatch):
+    dead_lettered("before")
+    rounds = iter([["a", "b"], [], ["c"], []])
+
+    def sleep(_):
+        for identifier in next_or_ctrl_c(rounds):
+            dead_lettered(identifier)
+
+    monkeypatch.setattr(failures.time, "sleep", sleep)
+    lines = operator.runs("alerts", "--follow", "--json").stdout.splitlines()
+    assert [json.loads(line)["dead_letter_id"] for line in lines] == ["a", "b", "c"]
+
+
+def test_follow_since_begins_with_the_recent_ones(operator, dead_lettered, monkeypatch, clock):
+    dead_lettered("first")
+    clock.now += 1
+    dead_lettered("second")
+
+    monkeypatch.setattr(failures.time, "sleep", lambda _: next_or_ctrl_c(iter([])))
+    first, second = operator.runs("alerts", "--follow", "--since", "1h", "--json").stdout.splitlines()
+    assert json.loads(first)["dead_letter_id"] == "first"
+    assert json.loads(second)["dead_letter_id"] == "second"
+
+
+def test_acknowledging_one_or_all(operator, dead_lettered):
+    for identifier in "abc":
+        dead_lettered(identifier)
+    newest = operator.lists("alerts")[0]
+    operator.runs("acknowledge", newest["id"])
+    assert alert_states(operator) == {"a": "open", "b": "open", "c": "acknowledged"}
+    assert "2 alerts" in operator.runs("acknowledge", "--all").stdout
+    assert set(alert_states(operator).values()) == {"acknowledged"}
+
+
+def test_an_unknown_alert_or_no_choice_is_refused(operator):
+    assert "list them: audience-firehose alerts" in operator.is_told("acknowledge", "nope")
+    assert "either an ID or --all" in operator.is_told("acknowledge")
+    assert "either an ID or --all" in operator.is_told("acknowledge", "x", "--all")
+
+
+def test_dead_letters_are_told_of_and_never_shown(operator, dead_lettered):
+    dead_lettered("letter", connection_ids=["7-ab"])
+    (row,) = operator.lists("dead-letters")
+    assert (row["id"], row["records"], row["queue"]) == ("letter", 2, STREAM.queue)
+    shown = operator.runs("dead-letters").output + json.dumps(row)
+    assert IDENTITY not in shown
+
+
+def test_a_replay_sends_the_letter_as_it_was_and_resolves_its_alert(
+    operator, dead_lettered, queues, services
+):
+    operator.connects()
+    dead_lettered("letter")
+    dead_lettered("other")
+    replay_id = services.dead_letters.get("letter").replay_id
+    result = operator.runs("replay", "letter")
+    ((headers, args, kwargs),) = queues.calls(STREAM.queue)
+    assert (headers["task"], headers["id"]) == ("audience.deliver.us-east-1", replay_id)
+    assert (args, kwargs) == ([], {"records": [IDENTITY, "letter"]})
+    assert IDENTITY not in str(headers)
+    assert "1 dead letter: 2 records" in result.stdout
+    assert [letter.id for letter in services.dead_letters.all()] == ["other"]
+    assert alert_states(operator) == {"letter": "resolved", "other": "open"}
+
+
+def test_positional_arguments_are_replayed_too(operator, dead_lettered, queues):
+    dead_lettered("letter", message=Message("audience.forward", "audience.changes", {}, [[1, 2]]))
+    operator.runs("replay", "letter")
+    ((_, args, kwargs),) = queues.calls("audience.changes")
+    assert (args, kwargs) == ([[1, 2]], {})
+
+
+def test_a_letter_stays_where_the_broker_does_not_take_it(operator, dead_lettered, services, no_broker):
+    operator.connects()
+    dead_lettered("letter")
+    assert "CELERY_BROKER_URL" in operator.is_told("replay", "letter")
+    assert [letter.id for letter in services.dead_letters.all()] == ["letter"]
+    assert alert_states(operator) == {"letter": "open"}
+
+
+UNREPLAYABLE = [
+    ({"message": Message(FOREIGN, "audience.changes", {"body": IDENTITY})}, "no call of a task"),
+    ({"failure": Failure(AlertType.RECORD_TOO_LARGE, "RecordTooLarge", "over the limit")}, "over the limit"),
+    ({"stream": Stream("main", "us-east-1", "gone")}, "connect it again"),
+]
+
+
+@pytest.mark.parametrize(("letter", "reason"), UNREPLAYABLE)
+def test_a_letter_that_cannot_succeed_is_refused_with_a_reason(
+    operator, dead_lettered, queues, letter, reason
+):
+    operator.connects()
+    dead_lettered("letter", **letter)
+    told = operator.is_told("replay", "letter")
+    assert reason in told
+    assert IDENTITY not in told
+    assert [row["id"] for row in operator.lists("dead-letters")] == ["letter"]
+    for queue in (STREAM.queue, "firehose.main.us-east-1.gone", "audience.changes"):
+        assert queues.calls(queue) == []
+
+
+def test_replaying_all_leaves_what_cannot_be(operator, dead_lettered, queues, services):
+    operator.connects()
+    for number, (letter, _) in enumerate(UNREPLAYABLE):
+        dead_lettered(f"bad-{number}", **letter)
+    dead_lettered("good-1")
+    dead_lettered("good-2")
+    result = operator.tries("replay", "--all")
+    assert result.exit_code == 1
+    assert len(queues.calls(STREAM.queue)) == 2
+    assert {letter.id for letter in services.dead_letters.all()} == {"bad-0", "bad-1", "bad-2"}
+    assert result.stderr.count("left: bad-") == 3
+    states = alert_states(operator)
+    assert states["good-1"] == states["good-2"] == "resolved"
+    assert states["bad-0"] == "open"
+
+
+def test_connection_narrows_all(operator, dead_lettered, queues, services):
+    mine, other = operator.connects(7), operator.connects(8)
+    dead_lettered("mine", connection_ids=[mine])
+    dead_lettered("other", connection_ids=[other])
+    operator.runs("replay", "--all", "--connection", mine)
+    assert [letter.id for letter in services.dead_letters.all()] == ["other"]
+    assert len(queues.calls(STREAM.queue)) == 1
+
+
+def test_connection_must_be_one_and_comes_with_all(operator):
+    assert "give both" in operator.is_told("replay", "letter", "--connection", "7-ab")
+    assert "no connection '7-ab'" in operator.is_told("replay", "--all", "--connection", "7-ab")
+
+
+def test_a_connection_that_is_gone_may_have_letters_left(operator, dead_lettered, services):
+    mine = operator.connects(7)
+    operator.connects(8)
+    dead_lettered("mine", connection_ids=[mine])
+    operator.runs("disconnect", mine)
+    operator.runs("replay", "--all", "--connection", mine)
+    assert services.dead_letters.all() == []
+
+
+def test_a_replay_into_a_paused_stream_says_that_it_waits(operator, dead_lettered):
+    identifier = operator.connects()
+    operator.runs("pause", identifier)
+    dead_lettered("letter")
+    assert (
+        f"wait there until `audience-firehose resume {identifier}`"
+        in operator.runs("replay", "letter").stderr
+    )
+
+
+def test_a_replay_into_a_failing_stream_says_that_it_waits(operator, dead_lettered, services):
+    operator.connects()
+    dead_lettered("letter")
+    services.circuit_breakers.record_failure(STREAM, "500", first=60, longest=60)
+    assert f"{STREAM.queue} is failing (500)" in operator.runs("replay", "letter").stderr
+
+
+def test_a_replay_that_breaks_off_has_resolved_what_it_sent(operator, dead_lettered, services, sending):
+    def refuse():
+        raise OperationalError("Connection refused")
+
+    sending.at_second = refuse
+    operator.connects()
+    dead_lettered("a")
+    dead_lettered("b")
+    result = operator.tries("replay", "--all")
+    assert result.exit_code == 1
+    assert "replayed 1 dead letter" in result.stdout
+    assert "give the command again" in result.stderr
+    (left,) = services.dead_letters.all()
+    assert alert_states(operator) == {left.id: "open", ({"a", "b"} - {left.id}).pop(): "resolved"}
+
+
+def test_an_interrupted_replay_goes_on_where_it_stopped(operator, dead_lettered, queues, sending):
+    sending.at_second = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    operator.connects()
+    for identifier in "abc":
+        dead_lettered(identifier)
+    stopped = operator.tries("replay", "--all")
+    assert stopped.exit_code == 143
+    assert "replayed 2 dead letters" in stopped.stdout
+    assert "give the command again" in stopped.stderr
+    assert "replayed 1 dead letter" in operator.runs("replay", "--all").stdout
+    assert len(queues.calls(STREAM.queue)) == 3
+    assert set(alert_states(operator).values()) == {"resolved"}
+
+
+def test_discarding_asks_first(operator, dead_lettered, services):
+    dead_lettered("letter")
+    assert "nothing was discarded" in operator.is_told("discard", "letter", stdin="n\n")
+    assert "nothing was discarded" in operator.is_told("discard", "letter")
+    assert services.dead_letters.holds("letter")
+    operator.runs("discard", "letter", stdin="y\n")
+    assert not services.dead_letters.holds("letter")
+    assert alert_states(operator) == {"letter": "resolved"}
+
+
+def test_a_letter_that_somebody_else_replays_meanwhile_is_not_discarded(dead_lettered, services):
+    dead_lettered("letter")
+    letter = services.dead_letters.get("letter")
+    services.dead_letters.remove(letter)
+    with pytest.raises(NotRegistered):
+        discard(services, letter)
+    assert services.counters.of(letter.stream).discarded == 0
+
+
+def test_yes_skips_the_question(operator, dead_lettered, services):
+    dead_lettered("letter")
+    result = operator.runs("discard", "letter", "--yes")
+    assert "2 records" in result.stdout
+    assert "?" not in result.output
+    assert "list them: audience-firehose dead-letters" in operator.is_told("discard", "letter", "--yes")
+
+
+def test_what_others_wrote_cannot_move_the_cursor(operator, dead_lettered):
+    dead_lettered("letter", failure=Failure(AlertType.INVALID_REQUEST, "\x1b[2J", "a\rb"))
+    shown = operator.runs("dead-letters").stdout + operator.runs("alerts").stdout
+    assert "\x1b" not in shown
+    assert "\r" not in shown

@@ -1,0 +1,223 @@
+"""configure, connect, connections, configurations, disconnect."""
+
+import pytest
+
+from schemas.identities import Catalogue
+from worker.cli import settings
+from worker.queues import Stream
+
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+KEY = ("--access-key-id", "AKIAIOSFODNN7EXAMPLE", "--secret-access-key-stdin")
+ROLE = "arn:aws:iam::123456789012:role/forwarder"
+STREAM = Stream("main", "us-east-1", "stream")
+CONNECT = ("connect", 7, "--configuration", "main", "--delivery-stream-name", "stream")
+
+
+def test_a_secret_is_read_from_stdin_stored_encrypted_and_never_shown(operator, services):
+    operator.runs("configure", "main", *KEY, stdin=f"{SECRET}\n")
+    stored = services.registry.snapshot().configurations["main"].secret_access_key
+    assert stored != SECRET
+    assert services.cipher.decrypt(stored) == SECRET
+    shown = operator.runs("configurations").output + operator.runs("configurations", "--json").output
+    assert "AKIAIOSFODNN7EXAMPLE" in shown
+    assert SECRET not in shown
+    assert stored not in shown
+
+
+def test_a_configuration_is_listed_with_each_setting_under_its_name(operator):
+    operator.runs("configure", "main", "--role-arn", ROLE, "--external-id", "shared-with-nobody")
+    assert operator.lists("configurations") == [
+        {
+            "id": "main",
+            "name": "main",
+            "access_key_id": None,
+            "secret_access_key": None,
+            "role_arn": ROLE,
+            "external_id": "set",
+            "send_remove_on_identity_change": True,
+        }
+    ]
+
+
+def test_changing_one_setting_keeps_the_others_and_the_secret(operator, services):
+    assert "configured main" in operator.runs("configure", "main", *KEY, stdin=SECRET).stdout
+    changed = operator.runs("configure", "main", "--no-send-remove-on-identity-change")
+    assert "updated main" in changed.stdout
+    configuration = services.registry.snapshot().configurations["main"]
+    assert configuration.send_remove_on_identity_change is False
+    assert configuration.access_key_id == "AKIAIOSFODNN7EXAMPLE"
+    assert services.cipher.decrypt(configuration.secret_access_key) == SECRET
+
+
+def test_an_empty_value_removes_a_setting_and_a_removed_key_takes_its_secret_along(operator):
+    operator.runs("configure", "main", *KEY, "--role-arn", ROLE, stdin=SECRET)
+    operator.runs("configure", "main", "--access-key-id", "")
+    (row,) = operator.lists("configurations")
+    assert (row["access_key_id"], row["secret_access_key"], row["role_arn"]) == (None, None, ROLE)
+
+
+def test_another_access_key_does_not_get_the_secret_of_the_first(operator):
+    operator.runs("configure", "main", *KEY, stdin=SECRET)
+    assert "needs its own secret" in operator.is_told(
+        "configure", "main", "--access-key-id", "AKIAOTHER00000000000"
+    )
+    (row,) = operator.lists("configurations")
+    assert row["access_key_id"] == "AKIAIOSFODNN7EXAMPLE"
+
+
+@pytest.mark.parametrize("stdin", ["", "\n", "two\nlines\n"])
+def test_a_secret_that_is_none_is_refused(operator, services, stdin):
+    assert "stdin must hold the secret" in operator.is_told("configure", "main", *KEY, stdin=stdin)
+    assert not services.registry.snapshot().configurations
+
+
+def test_a_wrong_setting_is_named(operator):
+    assert "the name must match" in operator.is_told("configure", "Main Account")
+    assert "role_arn" in operator.is_told("configure", "main", "--role-arn", "forwarder")
+
+
+def test_connecting_twice_is_one_connection_and_keeps_what_is_not_mentioned(operator):
+    operator.runs("configure", "main")
+    first = operator.runs(
+        *CONNECT, "--no-forward-idfas", "--exclude", "Other", "--exclude", "FacebookId"
+    ).stdout
+    second = operator.runs(*CONNECT, "--no-append-newline").stdout
+    assert first.split()[0] == "connected"
+    assert second.split()[0] == "updated"
+    (row,) = operator.lists("connections")
+    assert row == {
+        "id": first.split()[1],
+        "audience_id": 7,
+        "configuration": "main",
+        "delivery_stream_name": "stream",
+        "region": "us-east-1",
+        "send_anonymous_users": True,
+        "forward_email_addresses": True,
+        "forward_customer_ids": True,
+        "forward_idfas": False,
+        "forward_google_advertising_ids": True,
+        "identities_to_exclude": ["FacebookId", "Other"],
+        "append_newline": False,
+        "stream_quota": None,
+    }
+
+
+def test_a_switch_can_be_turned_back_and_exclusions_be_lifted(operator):
+    operator.connects(7, "stream", "--no-send-anonymous-users", "--exclude", "Other")
+    operator.runs(*CONNECT, "--send-anonymous-users", "--exclude", "")
+    (row,) = operator.lists("connections")
+    assert row["send_anonymous_users"] is True
+    assert row["identities_to_exclude"] == []
+
+
+def test_a_stream_s_quota_is_kept_until_it_is_lifted(operator, services):
+    operator.connects(7, "stream", "--stream-quota", "1MiB/s+200requests/s")
+    operator.runs(*CONNECT, "--no-forward-idfas")
+    (row,) = operator.lists("connections")
+    assert (row["stream_quota"], row["forward_idfas"]) == ("1MiB/s+200requests/s", False)
+    assert services.registry.snapshot().quota(STREAM).requests == 200
+    operator.runs(*CONNECT, "--stream-quota", "")
+    (row,) = operator.lists("connections")
+    assert (row["stream_quota"], row["forward_idfas"]) == (None, False)
+    assert services.registry.snapshot().quota(STREAM).requests == 2_000
+
+
+def test_a_new_connection_may_be_told_that_it_has_no_quota(operator):
+    operator.connects(7, "stream", "--stream-quota", "")
+    assert [row["stream_quota"] for row in operator.lists("connections")] == [None]
+
+
+def test_a_quota_that_is_none_is_refused(operator):
+    operator.runs("configure", "main")
+    assert "'1MB' is not a quota such as 1MiB/s" in operator.is_told(*CONNECT, "--stream-quota", "1MB")
+    assert operator.lists("connections") == []
+
+
+def test_a_quota_above_another_connection_s_is_said_not_to_count(operator):
+    assert "smallest" not in operator.connects(7, "stream", "--stream-quota", "1MiB/s")
+    same = ("connect", 8, *CONNECT[2:], "--stream-quota")
+    assert "another connection sets a smaller quota for stream" in operator.runs(*same, "2MiB/s").stderr
+    assert operator.runs(*same, "1MiB/s").stderr == ""
+    assert operator.runs(*same, "512KiB/s+9requests/s").stderr == ""
+
+
+def test_another_region_is_another_connection(operator):
+    operator.connects()
+    operator.runs(*CONNECT, "--region", "eu-west-1")
+    assert {row["region"] for row in operator.lists("connections")} == {"us-east-1", "eu-west-1"}
+
+
+def test_the_table_shows_what_differs_from_the_defaults(operator):
+    quota = ("--stream-quota", "1MiB/s+200requests/s")
+    identifier = operator.connects(7, "stream", "--no-forward-idfas", "--exclude", "Other", *quota)
+    heading, line = operator.runs("connections").stdout.splitlines()
+    assert heading.split() == ["ID", "AUDIENCE", "CONFIGURATION", "STREAM", "REGION", "OPTIONS"]
+    assert line.split() == [
+        *(identifier, "7", "main", "stream", "us-east-1", "--no-forward-idfas", *quota, "--exclude", "Other")
+    ]
+
+
+def test_an_unknown_identity_is_refused_with_near_names(operator):
+    operator.runs("configure", "main")
+    told = operator.is_told(*CONNECT, "--exclude", "facebookid")
+    assert "did you mean FacebookId?" in told
+    assert "the names are" in operator.is_told(*CONNECT, "--exclude", "zzz")
+    assert operator.lists("connections") == []
+
+
+def test_identities_are_given_and_shown_by_the_names_in_force(operator, services, monkeypatch):
+    operator.runs("configure", "main")
+    spelled = type("Spelled", (), {"catalogue": Catalogue({"FacebookId": "Fb"})})
+    monkeypatch.setattr(settings, "current_settings", lambda: spelled)
+    operator.runs(*CONNECT, "--exclude", "Fb")
+    (connection,) = services.registry.snapshot().connections.values()
+    assert connection.identities_to_exclude == ("FacebookId",)
+    assert operator.lists("connections")[0]["identities_to_exclude"] == ["Fb"]
+
+
+def test_a_connection_needs_a_configuration_and_a_region_that_exist(operator):
+    assert "audience-firehose configure main" in operator.is_told(*CONNECT)
+    operator.runs("configure", "main")
+    assert "us-east-1" in operator.is_told(*CONNECT, "--region", "us-eest-1")
+
+
+def test_connecting_to_a_paused_stream_says_so(operator, services):
+    operator.runs("configure", "main")
+    services.circuit_breakers.pause(Stream("main", "us-east-1", "stream"), "Access Denied")
+    assert "paused (Access Denied)" in operator.runs(*CONNECT).stderr
+    assert "paused (Access Denied)" in operator.runs("configure", "main").stderr
+
+
+def test_connecting_to_a_failing_stream_says_that_it_opens_by_itself(operator, services):
+    operator.runs("configure", "main")
+    services.circuit_breakers.record_failure(
+        Stream("main", "us-east-1", "stream"), "500", first=60, longest=60
+    )
+    assert "failing (500): it is tried again by itself" in operator.runs(*CONNECT).stderr
+
+
+def test_disconnecting_says_what_remains_in_a_queue_that_nobody_consumes(operator, queues):
+    first = operator.connects(7)
+    second = operator.connects(8)
+    queues.send("firehose.main.us-east-1.stream", 2)
+    assert operator.runs("disconnect", first).stderr == ""
+    told = operator.runs("disconnect", second).stderr
+    assert "firehose.main.us-east-1.stream still holds 2 messages" in told
+    assert operator.lists("connections") == []
+
+
+def test_disconnecting_works_without_a_broker(operator, no_broker):
+    identifier = operator.connects()
+    assert "broker cannot be reached" in operator.runs("disconnect", identifier).stderr
+    assert operator.lists("connections") == []
+
+
+def test_an_unknown_connection_is_refused(operator):
+    assert "list them: audience-firehose connections" in operator.is_told("disconnect", "7-00000000")
+
+
+def test_an_empty_listing_says_what_to_do_but_not_to_a_program(operator):
+    empty = operator.runs("connections")
+    assert empty.stdout == ""
+    assert "connect --help" in empty.stderr
+    assert operator.runs("connections", "--json").output == ""

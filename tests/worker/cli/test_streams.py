@@ -1,0 +1,257 @@
+"""test, policy, pause, resume, status."""
+
+import json
+
+import pytest
+
+from devstack.firehose import Answer, error
+from schemas.records import Skip
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.dead_lettering import Undeliverable, dead_letter
+from worker.failures.dead_letters import Message
+from worker.flow.circuit_breakers import PAUSED, CircuitBreakers
+from worker.queues import Stream
+
+STREAM = Stream("main", "us-east-1", "stream")
+
+
+def bury_records(services, stream=STREAM, records=3, connection_ids=()):
+    message = Message(stream.task, stream.queue, {"records": ["secret"] * records})
+    failure = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "denied")
+    dead_letter(
+        services,
+        Undeliverable(
+            "letter", message, failure, records=records, stream=stream, connection_ids=connection_ids
+        ),
+    )
+
+
+def outcomes(result):
+    """By check, whether it was ok."""
+    lines = (line.split(maxsplit=2) for line in result.stdout.splitlines())
+    return {check: outcome for outcome, check, _ in lines if outcome in {"ok", "failed"}}
+
+
+def test_a_stream_that_can_be_delivered_to_passes_every_check(operator, firehose):
+    firehose.create("stream")
+    result = operator.runs("test", operator.connects())
+    assert outcomes(result) == dict.fromkeys(
+        ["endpoint", "credentials", "permission", "stream", "source", "status"], "ok"
+    )
+    assert [call.operation for call in firehose.calls] == ["DescribeDeliveryStream"]
+
+
+def test_a_missing_stream_is_named_and_fails_the_command(operator, firehose):
+    result = operator.tries("test", operator.connects())
+    assert result.exit_code == 1
+    assert outcomes(result) == {
+        **dict.fromkeys(["endpoint", "credentials", "permission"], "ok"),
+        "stream": "failed",
+    }
+    assert "create it" in result.stdout
+
+
+def test_a_stream_of_another_source_and_status_fails_at_both(operator, firehose):
+    firehose.create("stream", status="CREATING", source="KinesisStreamAsSource")
+    result = operator.tries("test", operator.connects())
+    assert result.exit_code == 1
+    assert outcomes(result)["source"] == outcomes(result)["status"] == "failed"
+
+
+def test_refused_credentials_are_told_apart_from_a_missing_permission(operator, firehose):
+    firehose.create("stream")
+    identifier = operator.connects()
+    firehose.faults.append(lambda _: error("AccessDeniedException"))
+    denied = operator.tries("test", identifier)
+    assert outcomes(denied) == {"endpoint": "ok", "credentials": "ok", "permission": "failed"}
+    assert "firehose:PutRecordBatch alone and may work" in denied.stdout
+    firehose.faults[:] = [lambda _: error("UnrecognizedClientException")]
+    assert outcomes(operator.tries("test", identifier)) == {"credentials": "failed"}
+
+
+def test_an_endpoint_that_does_not_answer_is_named(operator, firehose):
+    identifier = operator.connects()
+    firehose.stop()
+    told = operator.tries("test", identifier)
+    assert outcomes(told) == {"endpoint": "failed"}
+    assert firehose.url in told.stdout
+
+
+def test_a_passed_test_opens_a_stream_that_a_refusal_had_closed(operator, firehose, services):
+    firehose.create("stream")
+    identifier = operator.connects()
+    services.circuit_breakers.pause(STREAM, AlertType.ACCESS_DENIED)
+    bury_records(services)
+    result = operator.runs("test", identifier)
+    assert "(Access Denied) and flows again" in result.stdout
+    assert f"replay --all --connection {identifier}" in result.stderr
+    assert services.circuit_breakers.get(STREAM) is None
+
+
+def test_a_failed_test_opens_nothing(operator, firehose, services):
+    identifier = operator.connects()
+    services.circuit_breakers.pause(STREAM, AlertType.STREAM_NOT_FOUND)
+    operator.tries("test", identifier)
+    assert services.circuit_breakers.get(STREAM).reason == AlertType.STREAM_NOT_FOUND
+
+
+def test_a_passed_test_leaves_an_operators_pause_alone(operator, firehose, services):
+    firehose.create("stream")
+    identifier = operator.connects()
+    operator.runs("pause", identifier)
+    assert f"resume {identifier}" in operator.runs("test", identifier).stderr
+    assert services.circuit_breakers.get(STREAM).reason == "operator"
+
+
+def test_an_answer_that_is_no_answer_is_explained(operator, firehose):
+    firehose.faults.append(lambda _: Answer(200, {}))
+    assert outcomes(operator.tries("test", operator.connects())) == {"endpoint": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("region", "arn"),
+    [
+        ("us-east-1", "arn:aws:firehose:us-east-1:123456789012:deliverystream/stream"),
+        ("cn-north-1", "arn:aws-cn:firehose:cn-north-1:123456789012:deliverystream/stream"),
+        ("us-gov-west-1", "arn:aws-us-gov:firehose:us-gov-west-1:123456789012:deliverystream/stream"),
+    ],
+)
+def test_the_policy_allows_two_actions_on_one_stream(operator, region, arn):
+    identifier = operator.connects(7, "stream", "--region", region)
+    printed = operator.runs("policy", identifier, "--account-id", "123456789012").stdout
+    assert json.loads(printed) == {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"],
+                "Resource": arn,
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("number", ["123", "12345678901a", "1234567890123", "१२३४५६७८९०१२"])
+def test_an_account_id_is_twelve_digits(operator, number):
+    identifier = operator.connects()
+    assert "12 digits" in operator.is_told("policy", identifier, "--account-id", number)
+
+
+def test_pause_and_resume_close_and_open_the_stream_for_all_its_connections(operator, services):
+    first, second = operator.connects(7), operator.connects(8)
+    paused = operator.runs("pause", first)
+    assert second in paused.stderr
+    assert services.circuit_breakers.get(STREAM).reason == "operator"
+    assert "resumed" in operator.runs("resume", second).stdout
+    assert services.circuit_breakers.get(STREAM) is None
+    assert "was not paused" in operator.runs("resume", second).stdout
+
+
+def test_resuming_after_a_refusal_warns_that_it_may_come_again(operator, services):
+    identifier = operator.connects()
+    services.circuit_breakers.pause(STREAM, AlertType.ACCESS_DENIED)
+    assert "Access Denied" in operator.runs("resume", identifier).stderr
+
+
+def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, services, queues):
+    operator.connects()
+    services.counters.enqueued(STREAM, 60)
+    services.counters.delivered(STREAM, accepted=40, refused=2)
+    services.counters.discarded(STREAM, 7)
+    services.counters.retrying(STREAM, "task", 2)
+    services.counters.skipped({(STREAM, Skip.ANONYMOUS): 3, (None, Skip.NO_CONNECTION): 5})
+    services.circuit_breakers.pause(STREAM, AlertType.ACCESS_DENIED)
+    bury_records(services)
+    queues.send(STREAM.queue, 4)
+    queues.send("audience.changes", 1)
+    stream, changes = operator.lists("status")
+    assert stream == {
+        "id": "firehose.main.us-east-1.stream",
+        "configuration": "main",
+        "region": "us-east-1",
+        "delivery_stream_name": "stream",
+        "registered": True,
+        "flowing": False,
+        "state": "paused",
+        "paused_reason": "Access Denied",
+        "paused_since": "2027-01-15T08:00:00+00:00",
+        "paused_until": None,
+        "failures": 0,
+        "being_tried": False,
+        "queued": 4,
+        "in_broker": 10,
+        "accepted": 60,
+        "delivered": 40,
+        "refused": 2,
+        "retrying": 2,
+        "dead": 3,
+        "discarded": 7,
+        "skipped": {"anonymous": 3},
+        "last_delivery": "2027-01-15T08:00:00+00:00",
+    }
+    assert changes.keys() == stream.keys()
+    assert (changes["id"], changes["state"]) == ("audience.changes", "flowing")
+    assert (changes["queued"], changes["skipped"]) == (1, {"no_connection": 5})
+    table = operator.runs("status").stdout
+    assert "paused: Access Denied, since 2027-01-15T08:00:00+00:00" in table
+    assert "anonymous 3" in table
+
+
+@pytest.fixture
+def failing(operator, services, clock):
+    """A stream that failed, and is left alone for eight seconds."""
+    operator.connects()
+    breakers = CircuitBreakers(services.redis, clock, jitter=lambda low, high: high)
+    breakers.record_failure(STREAM, AlertType.INTERNAL_SERVER_ERROR, first=8, longest=60)
+
+
+def pauses(row):
+    names = ("flowing", "state", "paused_reason", "paused_since", "paused_until", "failures", "being_tried")
+    return tuple(row[name] for name in names)
+
+
+def test_status_says_when_a_failing_stream_is_tried_again(operator, failing):
+    stream, _ = operator.lists("status")
+    since, until = "2027-01-15T08:00:00+00:00", "2027-01-15T08:00:08+00:00"
+    assert pauses(stream) == (False, "failing", "500 - Internal Server Error", since, until, 1, False)
+    told = f"failing: 500 - Internal Server Error, 1 failure since {since}; tried again at 08:00:08 UTC"
+    assert told in operator.runs("status").stdout
+
+
+def test_status_says_that_a_failing_stream_is_being_tried(operator, services, clock, failing):
+    clock.now += 8
+    stream, _ = operator.lists("status")
+    assert (stream["flowing"], stream["state"], stream["being_tried"]) == (False, "failing", True)
+    assert "; one batch tries it" in operator.runs("status").stdout
+
+
+def test_a_stream_without_connections_has_no_gate_any_more(operator, services, failing):
+    second = operator.connects(8)
+    (first,) = set(services.registry.latest().connections) - {second}
+    operator.runs("disconnect", first)
+    assert services.circuit_breakers.get(STREAM)
+    operator.runs("disconnect", second)
+    assert not services.circuit_breakers.all()
+
+
+def test_status_shows_a_stream_whose_gate_somebody_spoilt(operator, services):
+    operator.connects()
+    services.redis.hset(PAUSED, STREAM.queue, "spoilt")
+    assert "paused: unreadable, since an unknown time" in operator.runs("status").stdout
+
+
+def test_status_shows_a_stream_that_only_has_dead_letters_left(operator, services):
+    bury_records(services)
+    stream, _ = operator.lists("status")
+    assert (stream["id"], stream["registered"], stream["dead"]) == (STREAM.queue, False, 3)
+    assert "not connected" in operator.runs("status").stdout
+
+
+def test_status_without_a_broker_shows_the_rest_and_fails(operator, services, no_broker):
+    operator.connects()
+    services.counters.delivered(STREAM, accepted=40, refused=0)
+    result = operator.tries("status", "--json")
+    stream = json.loads(result.stdout.splitlines()[0])
+    assert (stream["queued"], stream["delivered"]) == (None, 40)
+    assert result.exit_code == 1
+    assert "CELERY_BROKER_URL" in result.stderr

@@ -1,0 +1,203 @@
+"""Which queues a worker consumes, and what becomes of the others when the broker refuses one."""
+
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+
+from worker.consumer import stream_queues
+from worker.consumer.stream_queues import REFUSED, StreamQueues
+from worker.flow.circuit_breakers import OPERATOR
+
+
+class Refusal(Exception):
+    """What a broker says as it closes a channel."""
+
+
+class Declared(SimpleNamespace):
+    """A queue on a channel."""
+
+    no_declare = False
+
+
+class Broker:
+    """A broker, and Celery's consumer of it: a refusal closes the channel with all that it consumed."""
+
+    def __init__(self):
+        self.queues = set()
+        self.consumed = set()
+        self.declarations = []
+        self.foreign = set()
+        """Queues that somebody has declared otherwise."""
+        self.before_answer = lambda: None
+        self._added = {}
+
+    def add_queue(self, queue):
+        if not queue.no_declare:
+            self._refuse(queue.name in self.foreign)
+            self.declarations.append(queue.name)
+            self.queues.add(queue.name)
+        added = self._added[queue.name] = Declared(name=queue.name, no_declare=queue.no_declare)
+        return added
+
+    def consume(self):
+        for name in self._added:
+            self._refuse(name not in self.queues)
+        self.before_answer()
+        self.consumed = set(self._added)
+
+    def cancel_by_queue(self, name):
+        self._added.pop(name, None)
+        self.consumed.discard(name)
+
+    def connect(self, queues):
+        """A new connection, over which Celery consumes the queues that it knows."""
+        self._added.clear()
+        for queue in queues.values():
+            self.add_queue(queue)
+
+    def _refuse(self, is_refused):
+        if is_refused:
+            self.consumed = set()
+            raise Refusal
+
+
+class Timer:
+    """Calls what it is told to when it is asked to, unless it was cancelled."""
+
+    def __init__(self):
+        self.calls = []
+
+    def call_after(self, seconds, function, arguments=()):
+        call = SimpleNamespace(function=function, arguments=arguments, cancel=lambda: self.calls.remove(call))
+        self.calls.append(call)
+        return call
+
+    call_repeatedly = call_after
+
+    def fire(self):
+        for call in list(self.calls):
+            call.function(*call.arguments)
+
+
+class Worker:
+    """A worker whose loop goes round when it is told to."""
+
+    channel_errors = (Refusal,)
+
+    def __init__(self, services):
+        self.app = Celery(broker="memory://", set_as_current=False)
+        self.app.services = services
+        self.timer = Timer()
+        self.task_consumer = Broker()
+        self.flow_control = SimpleNamespace(reconnected=lambda: None)
+        self.connections = 0
+        self.step = StreamQueues(self)
+        self.connect()
+
+    @property
+    def broker(self):
+        return self.task_consumer
+
+    def connect(self):
+        self.connections += 1
+        self.broker.connect(self.app.amqp.queues.consume_from)
+        self.step.start(self)
+        self.broker.consume()
+
+    def go_round(self):
+        try:
+            self.timer.fire()
+        except ConnectionError:
+            self.step.stop(self)
+            self.connect()
+
+
+@pytest.fixture
+def worker(services):
+    services.registry.configure("main")
+    return Worker(services)
+
+
+@pytest.fixture
+def connect(services, worker):
+    """Connect a new stream that the worker then consumes; its queue."""
+
+    def connect(name):
+        settings = {"configuration": "main", "delivery_stream_name": name, "region": "us-east-1"}
+        services.registry.connect(audience_id=1, **settings)
+        worker.go_round()
+        return next(s for s in services.registry.latest().streams if s.name == name)
+
+    return connect
+
+
+def test_a_held_queue_is_declared_once(worker, connect):
+    queue = connect("travel").queue
+    for _ in range(3):
+        worker.step.hold(queue)
+        assert queue not in worker.broker.consumed
+        worker.step.release(queue)
+        assert queue in worker.broker.consumed
+    assert worker.broker.declarations.count(queue) == 1
+
+
+def test_a_queue_that_is_held_before_the_broker_answers_is_consumed_once_released(worker, connect):
+    queue = connect("travel").queue
+    worker.step.hold(queue)
+    worker.broker.before_answer = lambda: worker.step.hold(queue)
+    worker.step.release(queue)
+    worker.broker.before_answer = lambda: None
+    assert queue not in worker.broker.consumed
+    worker.step.release(queue)
+    assert queue in worker.broker.consumed
+
+
+def test_the_queue_of_a_paused_stream_may_be_deleted(services, worker, connect):
+    stream = connect("travel")
+    services.circuit_breakers.pause(stream, OPERATOR)
+    worker.go_round()
+    worker.broker.queues.remove(stream.queue)
+    services.circuit_breakers.resume(stream)
+    worker.go_round()
+    assert stream.queue in worker.broker.consumed
+    assert worker.connections == 1
+
+
+def test_a_stream_that_goes_leaves_nothing_behind(services, worker, connect):
+    queue = connect("travel").queue
+    assert queue in worker.app.amqp.queues
+    for connection in services.registry.latest().connections:
+        services.registry.disconnect(connection)
+    worker.go_round()
+    assert queue not in worker.app.amqp.queues
+
+
+def test_a_held_queue_that_was_deleted_is_declared_again_on_a_new_connection(worker, connect):
+    queue, other = connect("travel").queue, connect("other").queue
+    worker.step.hold(queue)
+    worker.broker.queues.remove(queue)
+    worker.step.release(queue)
+    assert not worker.broker.consumed
+    worker.go_round()
+    assert {queue, other} <= worker.broker.consumed
+    assert worker.connections == 2
+    worker.go_round()
+    assert worker.connections == 2
+
+
+def test_a_queue_that_cannot_be_declared_does_not_stop_the_others(worker, connect, monkeypatch):
+    other = connect("other").queue
+    foreign = "firehose.main.us-east-1.foreign"
+    worker.broker.foreign.add(foreign)
+    connect("foreign")
+    for _ in range(3):
+        worker.go_round()
+        assert other in worker.broker.consumed
+    assert worker.connections == 2
+    worker.broker.foreign.clear()
+    soon = stream_queues.time.monotonic() + REFUSED + 1
+    monkeypatch.setattr(stream_queues, "time", SimpleNamespace(monotonic=lambda: soon))
+    worker.go_round()
+    assert foreign in worker.broker.consumed
+    assert worker.connections == 2

@@ -1,0 +1,95 @@
+"""`celery -A worker dashboard` as a command."""
+
+import os
+import signal
+import sys
+
+import pytest
+from waiting import eventually
+
+from devstack import processes
+
+
+@pytest.fixture
+def start(place):
+    """Starts the command with some options; it is not waited for."""
+    started = []
+
+    def start(*options, application=("-A", "worker"), **env):
+        command = [processes.BIN / "celery", *application, "dashboard", *options]
+        started.append(processes.Process("dashboard", command, place.log("command"), place.environment | env))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def exit_code(process):
+    """Of a process that ends by itself, soon."""
+    eventually(lambda: not process.is_running, what="the end of the process")
+    return process.stop()
+
+
+def test_an_open_dashboard_does_not_start(start):
+    process = start("--address=0.0.0.0", f"--port={processes.free_port()}")
+
+    assert exit_code(process) == 1
+    assert "FLOWER_BASIC_AUTH=user:password" in process.output()
+    assert "Traceback" not in process.output()
+
+
+def test_half_a_password_is_none(start):
+    process = start("--address=0.0.0.0", FLOWER_BASIC_AUTH="admin")
+
+    assert exit_code(process) == 1
+    assert "FLOWER_BASIC_AUTH: must be user:password" in process.output()
+
+
+def test_without_an_address_it_listens_on_this_machine_only(start):
+    port = processes.free_port()
+    process = start(f"--port={port}").wait_until(lambda: processes.listens(port))
+
+    assert f"http://127.0.0.1:{port}" in process.output()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_cleanly(start, how):
+    port = processes.free_port()
+    process = start(f"--port={port}").wait_until(lambda: processes.listens(port))
+
+    os.kill(process.pid, how)
+
+    assert exit_code(process) == 0
+    assert "Traceback" not in process.output()
+
+
+WAITS_FOR_EVER = """
+import threading
+from worker.dashboard.command import leave
+threading.Thread(target=threading.Event().wait).start()
+print("the end", flush=True)
+leave()
+"""
+
+
+def test_a_thread_that_waits_for_a_broker_does_not_hold_it_up(place):
+    log = place.log("waits-for-ever")
+    with processes.Process("waits for ever", [sys.executable, "-c", WAITS_FOR_EVER], log, {}) as process:
+        assert exit_code(process) == 0
+        assert "the end" in process.output()
+
+
+def test_it_is_for_this_project_s_application(start):
+    process = start(application=())
+
+    assert exit_code(process) != 0
+    assert "celery -A worker dashboard" in process.output()
+
+
+def test_it_helps(start):
+    process = start("--help")
+
+    assert exit_code(process) == 0
+    for told in ("System Alerts and Streams", "--port", "--url-prefix", "FLOWER_BASIC_AUTH", "OAuth"):
+        assert told in process.output()

@@ -1,0 +1,89 @@
+"""One PutRecordBatch: who is accepted, and who must be sent again."""
+
+import pytest
+
+from worker.firehose.put import put
+
+TAKEN = {"RecordId": "1"}
+REFUSED = {"ErrorCode": "ServiceUnavailableException", "ErrorMessage": "Slow down."}
+
+
+class Firehose:
+    """Gives the answers it was told to, and remembers what it was sent."""
+
+    def __init__(self, *answers, failed=None):
+        count = sum("ErrorCode" in answer for answer in answers) if failed is None else failed
+        self.response = {"FailedPutCount": count, "RequestResponses": list(answers)}
+        self.sent = None
+
+    def put_record_batch(self, **request):
+        self.sent = request
+        return self.response
+
+
+def test_records_are_sent_in_their_order_under_the_stream_s_name():
+    firehose = Firehose(TAKEN, TAKEN, TAKEN)
+    put(firehose, "travel", ["ä\n", ["b\n", "c\n"]])
+    assert firehose.sent == {
+        "DeliveryStreamName": "travel",
+        "Records": [{"Data": "ä\n".encode()}, {"Data": b"b\n"}, {"Data": b"c\n"}],
+    }
+
+
+def test_all_accepted():
+    assert put(Firehose(TAKEN, TAKEN, TAKEN), "travel", ["a", ["b", "c"]]) == (3, 0, [], None)
+
+
+def test_only_the_refused_remain_in_their_order():
+    outcome = put(Firehose(REFUSED, TAKEN, REFUSED, TAKEN), "travel", ["a", "b", "c", "d"])
+    assert (outcome.accepted, outcome.refused, outcome.remaining) == (2, 2, ["a", "c"])
+    assert outcome.failure.error_code == "ServiceUnavailableException"
+
+
+PAIRS = {
+    "the removal refused": ([REFUSED, TAKEN], [["removal", "addition"]]),
+    "the addition refused": ([TAKEN, REFUSED], ["addition"]),
+    "both refused": ([REFUSED, REFUSED], [["removal", "addition"]]),
+    "none refused": ([TAKEN, TAKEN], []),
+}
+
+
+@pytest.mark.parametrize(("answers", "remaining"), PAIRS.values(), ids=PAIRS)
+def test_of_a_pair(answers, remaining):
+    groups = ["before", ["removal", "addition"], "after"]
+    outcome = put(Firehose(TAKEN, *answers, REFUSED), "travel", groups)
+    assert outcome.remaining == [*remaining, "after"]
+    assert outcome.refused == answers.count(REFUSED) + 1
+
+
+def test_a_refused_record_is_worth_another_try_whatever_its_code():
+    odd = {"ErrorCode": "SomethingNobodyHasHeardOf"}
+    failure = put(Firehose(odd), "travel", ["a"]).failure
+    assert (failure.alert_type, failure.error_code) == (
+        "500 - Internal Server Error",
+        "SomethingNobodyHasHeardOf",
+    )
+
+
+MISMATCHES = {
+    "too few answers": Firehose(REFUSED),
+    "too many answers": Firehose(REFUSED, TAKEN, TAKEN),
+    "no answers": Firehose(failed=1),
+    "a refusal of nobody": Firehose(TAKEN, TAKEN, failed=1),
+}
+
+
+@pytest.mark.parametrize("firehose", MISMATCHES.values(), ids=MISMATCHES)
+def test_an_answer_that_does_not_match_the_request_has_all_sent_again(firehose):
+    outcome = put(firehose, "travel", ["a", "b"])
+    assert (outcome.accepted, outcome.refused, outcome.remaining) == (0, 2, ["a", "b"])
+    assert outcome.failure.error_code == "MalformedResponse"
+
+
+@pytest.mark.parametrize("response", [{}, {"FailedPutCount": 1}])
+def test_an_answer_without_what_it_must_have_has_all_sent_again(response):
+    firehose = Firehose()
+    firehose.response = response
+    outcome = put(firehose, "travel", ["a", ["b", "c"]])
+    assert (outcome.refused, outcome.remaining) == (3, ["a", ["b", "c"]])
+    assert outcome.failure.error_code == "MalformedResponse"

@@ -1,0 +1,69 @@
+"""Which attempts are done with."""
+
+import pytest
+
+from worker.config import FIREHOSE_TIMEOUT, read_settings
+from worker.firehose.clients import CONNECT_TIMEOUT
+from worker.services import RECORDS_KEPT
+from worker.state.idempotency import COMPLETED, LEASES, IdempotencyState
+
+
+@pytest.fixture
+def records(services):
+    return services.idempotency
+
+
+def test_an_attempt_is_done_with_and_no_other(records, redis):
+    records.complete("task", 1, redis)
+    assert records.is_completed("task", 1)
+    assert not records.is_completed("task", 0)
+    assert not records.is_completed("task", 2)
+    assert not records.is_completed("another", 1)
+
+
+def test_a_receipt_outlives_the_return_of_its_message(records, redis):
+    records.complete("task", 0, redis)
+    (key,) = redis.keys(f"{COMPLETED}*")
+    assert redis.ttl(key) == RECORDS_KEPT * read_settings({}).visibility_timeout
+    assert RECORDS_KEPT >= 2
+
+
+def test_a_message_that_comes_back_was_received_when_it_first_came(records):
+    assert records.received_at("task", 100) == 100
+    assert records.received_at("task", 200) == 100
+    assert records.received_at("another", 200) == 200
+
+
+def test_whoever_begins_first_claims_the_attempt(records):
+    assert records.acquire("task", 0, "one") is IdempotencyState.ACQUIRED
+    assert records.acquire("task", 0, "other") is IdempotencyState.IN_PROGRESS
+    assert records.acquire("task", 1, "other") is IdempotencyState.ACQUIRED
+
+
+def test_a_claim_ends_with_a_receipt_a_release_or_a_death(records, redis):
+    for name in ("complete", "release", "lost"):
+        records.acquire(name, 0, "one")
+    records.complete("complete", 0, redis)
+    records.release("release", 0, "one")
+    records.record_lost_worker("lost", 0)
+    assert records.acquire("complete", 0, "other") is IdempotencyState.COMPLETED
+    assert records.acquire("release", 0, "other") is IdempotencyState.ACQUIRED
+    assert records.acquire("lost", 0, "other") is IdempotencyState.ACQUIRED
+
+
+def test_nobody_releases_what_somebody_else_has_claimed(records):
+    records.acquire("task", 0, "one")
+    records.release("task", 0, "other")
+    assert records.acquire("task", 0, "other") is IdempotencyState.IN_PROGRESS
+
+
+def test_who_finds_an_attempt_done_claims_nothing(records, redis):
+    records.complete("task", 0, redis)
+    assert records.acquire("task", 0, "one") is IdempotencyState.COMPLETED
+    assert not redis.keys(f"{LEASES}*")
+
+
+def test_a_claim_outlives_a_call_of_firehose_and_no_return_of_its_message(records, redis):
+    records.acquire("task", 0, "one")
+    (key,) = redis.keys(f"{LEASES}*")
+    assert CONNECT_TIMEOUT + FIREHOSE_TIMEOUT < redis.ttl(key) <= read_settings({}).visibility_timeout

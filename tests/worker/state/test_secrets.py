@@ -1,0 +1,45 @@
+"""Secrets at rest."""
+
+import pytest
+from cryptography.fernet import Fernet
+
+from worker.errors import SecretKeyError
+from worker.state.secrets import Cipher
+
+
+def new_key():
+    return Fernet.generate_key().decode()
+
+
+def test_a_secret_comes_back():
+    cipher = Cipher([new_key()])
+    token = cipher.encrypt("secretive")
+    assert "secretive" not in token
+    assert cipher.decrypt(token) == "secretive"
+
+
+def test_keys_can_be_rotated():
+    old, new = new_key(), new_key()
+    token = Cipher([old]).encrypt("secretive")
+    assert Cipher([new, old]).decrypt(token) == "secretive"
+
+
+def test_the_first_key_encrypts():
+    old, new = new_key(), new_key()
+    token = Cipher([new, old]).encrypt("secretive")
+    assert Cipher([new]).decrypt(token) == "secretive"
+    with pytest.raises(SecretKeyError):
+        Cipher([old]).decrypt(token)
+
+
+def test_a_lost_key_is_said_to_be_lost_without_what_it_hid():
+    token = Cipher([new_key()]).encrypt("secretive")
+    with pytest.raises(SecretKeyError, match="add that key to AUDIENCE_SECRET_KEY") as caught:
+        Cipher([new_key()]).decrypt(token)
+    assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("use", [lambda cipher: cipher.encrypt("x"), lambda cipher: cipher.decrypt("x")])
+def test_without_a_key_it_is_said_what_to_set(use):
+    with pytest.raises(SecretKeyError, match="needs AUDIENCE_SECRET_KEY"):
+        use(Cipher([]))

@@ -1,0 +1,221 @@
+"""What `status` and the Streams page say of each stream."""
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from schemas.records import Skip
+from worker.dashboard.labels import SKIP_LABELS, reason_label
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.dead_letters import Message
+from worker.flow.admission import Cost
+from worker.flow.circuit_breakers import OPERATOR, PAUSED, UNREADABLE
+from worker.queues import CHANGES_QUEUE, Stream
+from worker.status import StreamState, read_status
+
+GONE = Failure(AlertType.STREAM_NOT_FOUND, "ResourceNotFoundException", "there is no such stream")
+
+
+def nothing_waits(queues):
+    return dict.fromkeys(queues, 0)
+
+
+@pytest.fixture
+def stream(services):
+    """A registered stream."""
+    services.registry.configure(name="main")
+    services.registry.connect(audience_id=1, configuration="main", delivery_stream_name="members")
+    return Stream("main", "us-east-1", "members")
+
+
+def dead_letter(services, stream, records):
+    queue = stream.queue if stream else CHANGES_QUEUE
+    message = Message("audience.forward", queue, {})
+    with services.redis.pipeline() as pipe:
+        services.dead_letters.store(pipe, f"{queue}:{records}", message, GONE, records=records, stream=stream)
+        pipe.execute()
+
+
+def fail(services, stream):
+    services.circuit_breakers.record_failure(stream, AlertType.INTERNAL_SERVER_ERROR, first=10, longest=60)
+
+
+def test_a_flowing_stream(services, stream):
+    services.counters.delivered(stream, accepted=10, refused=2)
+    services.counters.retrying(stream, "task", 2)
+    services.counters.skipped({(stream, Skip.ANONYMOUS): 3})
+    dead_letter(services, stream, records=4)
+
+    (row,) = read_status(services, lambda queues: nothing_waits(queues) | {stream.queue: 5}).rows
+
+    assert (row.stream, row.state, row.breaker, row.waiting, row.dead) == (stream, "flowing", None, 5, 4)
+    assert (row.counts.delivered, row.counts.refused, row.counts.retrying) == (10, 2, 2)
+    assert row.counts.skipped == {Skip.ANONYMOUS: 3}
+    assert row.connection_ids == list(services.registry.snapshot().connections)
+
+
+def test_a_stream_is_shown_once_with_all_its_connections(services, stream):
+    for audience, name in (3, "members"), (2, "members"), (4, "others"):
+        services.registry.connect(audience_id=audience, configuration="main", delivery_stream_name=name)
+
+    members, others = read_status(services, nothing_waits).rows
+
+    assert [identifier.split("-")[0] for identifier in members.connection_ids] == ["1", "2", "3"]
+    assert [identifier.split("-")[0] for identifier in others.connection_ids] == ["4"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "pause"),
+    [(OPERATOR, "paused by an operator"), (AlertType.ACCESS_DENIED, "Access Denied")],
+)
+def test_a_paused_stream_says_why(services, stream, reason, pause):
+    services.circuit_breakers.pause(stream, reason)
+
+    table = read_status(services, nothing_waits)
+
+    assert reason_label(table.rows[0].breaker) == pause
+    assert table.rows[0].breaker.since == "2023-11-14T22:13:20+00:00"
+    assert (table.rows[0].state, table.rows[0].being_tried) == (StreamState.PAUSED, False)
+    assert (table.paused, table.failing) == (1, 0)
+
+
+def test_a_stream_that_fails_is_told_apart_from_one_that_somebody_must_resume(services, stream):
+    fail(services, stream)
+
+    table = read_status(services, nothing_waits)
+
+    assert (table.rows[0].state, table.rows[0].being_tried) == (StreamState.FAILING, False)
+    assert (table.paused, table.failing) == (0, 1)
+
+
+def test_a_stream_flows_no_earlier_than_it_has_taken_something(services, stream, clock):
+    fail(services, stream)
+    clock.now = services.circuit_breakers.get(stream).until
+
+    def shown():
+        (row,) = read_status(services, nothing_waits).rows
+        return row.state, row.being_tried
+
+    assert shown() == (StreamState.FAILING, True), "the next batch will try it"
+    services.admission.ask(stream, Cost(1, 1), services.registry.snapshot().quota(stream))
+    assert shown() == (StreamState.FAILING, True), "a batch is trying it"
+    fail(services, stream)
+    assert shown() == (StreamState.FAILING, False), "left alone for longer"
+    services.circuit_breakers.record_success(stream, services.redis)
+    assert shown() == (StreamState.FLOWING, False)
+
+
+def test_a_paused_stream_that_failed_before_waits_for_somebody(services, stream, clock):
+    fail(services, stream)
+    services.circuit_breakers.pause(stream, OPERATOR)
+    clock.advance(60)
+
+    (row,) = read_status(services, nothing_waits).rows
+
+    assert (row.state, row.being_tried) == (StreamState.PAUSED, False)
+
+
+def test_a_stream_whose_gate_somebody_spoilt_is_paused(services, stream):
+    services.redis.hset(PAUSED, stream.queue, "spoilt")
+
+    (row,) = read_status(services, nothing_waits).rows
+
+    assert (row.state, row.breaker.reason) == (StreamState.PAUSED, UNREADABLE)
+
+
+def test_what_a_disconnected_stream_left_is_still_shown(services, stream):
+    paused = Stream("main", "us-east-1", "paused.before")
+    services.circuit_breakers.pause(paused, OPERATOR)
+    dead_letter(services, Stream("main", "us-east-1", "dead"), records=7)
+
+    rows = {row.stream.name: row for row in read_status(services, nothing_waits).rows}
+
+    assert rows.keys() == {"dead", "members", "paused.before"}
+    assert rows["dead"].dead == 7
+    assert not rows["dead"].connection_ids
+    assert rows["dead"].state == rows["paused.before"].state == StreamState.NOT_CONNECTED
+
+
+def test_records_for_no_stream_are_counted_apart(services, stream):
+    dead_letter(services, None, records=2)
+    dead_letter(services, stream, records=3)
+    services.counters.skipped({(None, Skip.NO_CONNECTION): 40})
+
+    table = read_status(services, lambda queues: nothing_waits(queues) | {CHANGES_QUEUE: 8})
+
+    assert (table.dead, table.all_dead, table.incoming) == (2, 5, 8)
+    assert table.counts.skipped == {Skip.NO_CONNECTION: 40}
+
+
+def test_a_broker_that_is_away_hides_only_what_waits_in_it(services, stream):
+    def nobody_there(queues):
+        raise OperationalError("away")
+
+    services.counters.delivered(stream, accepted=10, refused=0)
+
+    table = read_status(services, nobody_there)
+
+    assert not table.broker_answers
+    assert (table.waiting, table.rows[0].waiting) == (None, None)
+    assert table.rows[0].counts.delivered == 10
+
+
+def test_every_reason_for_skipping_has_words():
+    assert SKIP_LABELS.keys() == set(Skip)
+
+
+def test_a_disconnected_stream_with_records_left_is_not_forgotten(services, stream):
+    services.counters.enqueued(stream, 3)
+    services.registry.disconnect(*services.registry.snapshot().connections)
+
+    (row,) = read_status(services, nothing_waits).rows
+
+    assert (row.stream, row.connection_ids, row.in_broker) == (stream, (), 3)
+
+
+def test_a_disconnected_stream_is_shown_while_its_queue_holds_something_whatever_the_books_say(
+    services, stream
+):
+    services.counters.enqueued(stream, 3)
+    # The first batch was delivered twice, and the second waits.
+    services.counters.delivered(stream, accepted=4)
+    services.registry.disconnect(*services.registry.snapshot().connections)
+
+    (row,) = read_status(services, lambda queues: nothing_waits(queues) | {stream.queue: 1}).rows
+
+    assert (row.stream, row.state, row.waiting) == (stream, StreamState.NOT_CONNECTED, 1)
+    assert not read_status(services, nothing_waits).rows
+
+
+def test_a_disconnected_stream_is_not_held_to_have_left_something_by_a_broker_that_is_away(services, stream):
+    def nobody_there(queues):
+        raise OperationalError("away")
+
+    left = stream._replace(name="left")
+    for delivered, gone in (3, stream), (2, left):
+        services.counters.enqueued(gone, 3)
+        services.counters.delivered(gone, accepted=delivered)
+    services.registry.disconnect(*services.registry.snapshot().connections)
+
+    assert [row.stream for row in read_status(services, nobody_there).rows] == [left]
+
+
+def test_a_disconnected_stream_neither_pauses_nor_fails(services, stream):
+    paused = stream._replace(name="paused")
+    services.registry.disconnect(*services.registry.snapshot().connections)
+    for disconnected in stream, paused:
+        services.counters.enqueued(disconnected, 3)
+    fail(services, stream)
+    services.circuit_breakers.pause(paused, OPERATOR)
+
+    table = read_status(services, lambda queues: dict.fromkeys(queues, 1))
+
+    assert [row.state for row in table.rows] == [StreamState.NOT_CONNECTED] * 2
+    assert [(row.waiting, row.in_broker) for row in table.rows] == [(1, 3)] * 2
+    assert (table.paused, table.failing) == (0, 0)
+
+
+def test_a_disconnected_stream_that_failed_and_left_nothing_is_forgotten(services, stream):
+    fail(services, stream)
+    services.registry.disconnect(*services.registry.snapshot().connections)
+
+    assert not read_status(services, nothing_waits).rows

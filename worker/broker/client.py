@@ -1,0 +1,95 @@
+"""What the command and the dashboard ask of the broker: Redis or RabbitMQ, through kombu."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Celery
+from kombu import Connection
+from kombu.exceptions import OperationalError
+from kombu.transport.base import StdChannel
+
+from worker.consumer.request import HIDDEN
+
+TIMEOUT = 5
+"""Seconds. Whoever asks is a person who waits for the answer."""
+CONNECT_RETRIES = 1
+SEND_RETRIES = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 1.0}
+NOT_FOUND = "404"
+"""AMQP's reply code for a queue that does not exist."""
+
+
+def queue_lengths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
+    """How many messages each of the queues holds, without those that a worker has picked up.
+
+    A queue that does not exist holds none. Raises `kombu.exceptions.OperationalError`
+    where the broker cannot be reached.
+    """
+    with connect(app) as connection, _as_operational(connection), connection.channel() as channel:
+        return {queue: _length(connection, channel, queue) for queue in queues}
+
+
+class Sender:
+    """Sends task calls over one connection. What they carry appears nowhere."""
+
+    def __init__(self, app: Celery, connection: Connection) -> None:
+        self._app = app
+        self._connection = connection
+        self._producer = app.amqp.Producer(connection)
+
+    def send(
+        self,
+        task: str,
+        kwargs: dict[str, Any],
+        *,
+        queue: str,
+        args: Sequence[Any] = (),
+        task_id: str | None = None,
+    ) -> None:
+        """Returns when the broker has the call. Raises `kombu.exceptions.OperationalError`."""
+        with _as_operational(self._connection):
+            self._app.send_task(
+                task,
+                args,
+                kwargs,
+                queue=queue,
+                task_id=task_id,
+                producer=self._producer,
+                retry=True,
+                retry_policy=SEND_RETRIES,
+                argsrepr=HIDDEN,
+                kwargsrepr=HIDDEN,
+            )
+
+
+@contextmanager
+def sender(app: Celery) -> Iterator[Sender]:
+    """A connection to the broker, to send many calls over."""
+    with connect(app) as connection:
+        yield Sender(app, connection)
+
+
+def connect(app: Celery) -> Connection:
+    """A connection to the broker, established. Raises `kombu.exceptions.OperationalError`, and soon."""
+    timeouts = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
+    connection = app.connection_for_write(transport_options=timeouts)
+    return connection.ensure_connection(max_retries=CONNECT_RETRIES, timeout=TIMEOUT)
+
+
+@contextmanager
+def _as_operational(connection: Connection) -> Iterator[None]:
+    """One error for whatever a transport raises when its broker goes away."""
+    try:
+        yield
+    except connection.connection_errors as error:
+        raise OperationalError(type(error).__name__) from error
+
+
+def _length(connection: Connection, channel: StdChannel, queue: str) -> int:
+    # RabbitMQ closes a channel on which a queue is not found; py-amqp opens it again by itself.
+    try:
+        return int(channel.queue_declare(queue=queue, passive=True).message_count)
+    except connection.channel_errors as error:
+        if str(getattr(error, "reply_code", "")) != NOT_FOUND:
+            raise
+        return 0

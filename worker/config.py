@@ -1,0 +1,181 @@
+"""The settings. The only reader of `os.environ`; every variable is listed in the README."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from schemas.identities import Catalogue
+from schemas.quotas import Quota, default_quota, stated_quota
+from worker.errors import SettingError
+from worker.firehose.regions import regions
+
+T = TypeVar("T")
+
+RETRY_BACKOFF = 1
+RETRY_BACKOFF_MAX = 600
+RETRY_MAX = 75
+"""Full jitter waits half the backoff on average: ten doubling waits (511 s) and 65 of up
+to 600 s make 5.6 hours in the mean, and with a standard deviation of 0.4 hours fewer than
+one batch in ten thousand gives up before 4 hours."""
+
+FIREHOSE_TIMEOUT = 30
+"""Seconds, and the most there may be: how long a batch is taken to be in hand depends on it."""
+
+VISIBILITY_MARGIN = 300
+"""Seconds above the longest backoff: the time that a batch takes once its wait is over."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one process. URLs may hold passwords, so `repr` hides them."""
+
+    broker_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    secret_keys: tuple[str, ...] = field(repr=False)
+    regions: frozenset[str]
+    """Those whose streams this process delivers to."""
+    rate_limits: Mapping[str, str]
+    """Region to a Celery rate (`10/s`), where it is not the quota table's."""
+    stream_quotas: Mapping[str, Quota]
+    """Region to what one of its streams may take from the whole fleet, where it is not the table's."""
+    retry_max: int
+    retry_backoff: int
+    """Seconds."""
+    retry_backoff_max: int
+    """Seconds."""
+    visibility_timeout: int
+    """Seconds."""
+    firehose_timeout: int
+    """Seconds."""
+    catalogue: Catalogue = field(repr=False, compare=False)
+
+
+def read_settings(variables: Mapping[str, str]) -> Settings:
+    """The settings that `variables` say. Raises `SettingError`, naming the variable."""
+
+    def setting(name: str, default: T, parse: Callable[[str], T]) -> T:
+        text = variables.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise SettingError(f"{name}: {error}") from None
+
+    backoff_max = setting("AUDIENCE_RETRY_BACKOFF_MAX", RETRY_BACKOFF_MAX, _whole(minimum=0))
+    visibility_timeout = setting(
+        "AUDIENCE_VISIBILITY_TIMEOUT", backoff_max + VISIBILITY_MARGIN, _whole(minimum=1)
+    )
+    if visibility_timeout <= backoff_max:
+        raise SettingError(
+            f"AUDIENCE_VISIBILITY_TIMEOUT: {visibility_timeout} must be above the longest backoff"
+            f" ({backoff_max}, AUDIENCE_RETRY_BACKOFF_MAX), or waiting batches are delivered twice"
+        )
+    return Settings(
+        broker_url=setting("CELERY_BROKER_URL", "redis://localhost:6379/0", _url),
+        redis_url=setting("AUDIENCE_REDIS_URL", "redis://localhost:6379/1", _redis_url),
+        secret_keys=setting("AUDIENCE_SECRET_KEY", (), _keys),
+        regions=setting("AUDIENCE_REGIONS", frozenset(regions()), _regions),
+        rate_limits=setting("AUDIENCE_RATE_LIMITS", {}, _rates),
+        stream_quotas=setting("AUDIENCE_STREAM_QUOTAS", {}, _quotas),
+        retry_max=setting("AUDIENCE_RETRY_MAX", RETRY_MAX, _whole(minimum=0)),
+        retry_backoff=setting("AUDIENCE_RETRY_BACKOFF", RETRY_BACKOFF, _whole(minimum=1)),
+        retry_backoff_max=backoff_max,
+        visibility_timeout=visibility_timeout,
+        firehose_timeout=setting(
+            "AUDIENCE_FIREHOSE_TIMEOUT", FIREHOSE_TIMEOUT, _whole(minimum=1, maximum=FIREHOSE_TIMEOUT)
+        ),
+        catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
+    )
+
+
+@cache
+def current_settings() -> Settings:
+    """This process's settings."""
+    return read_settings(os.environ)
+
+
+def _whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    bounds = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or not minimum <= int(text) <= (maximum or int(text)):
+            raise ValueError(f"{text!r} is not a whole number {bounds}")
+        return int(text)
+
+    return parse
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    keys = tuple(key.strip() for key in text.split(",") if key.strip())
+    for key in keys:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", key):
+            raise ValueError(
+                "not a Fernet key; make one with `audience-firehose` installed:"
+                ' python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
+            )
+    return keys
+
+
+def _url(text: str) -> str:
+    for url in text.split(";"):
+        try:
+            # Asked for, as it is parsed when first used, far from here, and shown with its neighbours.
+            _ = urlsplit(url).port
+        except ValueError:
+            problem = "not a URL; percent-encode what is special in its password"
+            raise ValueError(problem) from None
+    return text
+
+
+def _redis_url(text: str) -> str:
+    _url(text)
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must start with redis://, rediss:// or unix://")
+    return text
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for pair in text.split(","):
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"{pair!r} is not of the form name=value")
+        if name in pairs:
+            raise ValueError(f"{name} stands there twice")
+        pairs[name] = value
+    return pairs
+
+
+def _regions(text: str) -> frozenset[str]:
+    return _known_regions(name.strip() for name in text.split(","))
+
+
+def _known_regions(names: Iterable[str]) -> frozenset[str]:
+    named = frozenset(names)
+    if unknown := sorted(named - set(regions())):
+        raise ValueError(f"no such region: {', '.join(unknown)}")
+    return named
+
+
+def _by_region(text: str) -> dict[str, str]:
+    pairs = _pairs(text)
+    _known_regions(pairs)
+    return pairs
+
+
+def _rates(text: str) -> dict[str, str]:
+    rates = _by_region(text)
+    for region, rate in rates.items():
+        if not re.fullmatch(r"\d+(\.\d+)?(/[smh])?", rate) or not float(rate.partition("/")[0]):
+            raise ValueError(f"{rate!r} for {region} is not a rate such as 10/s, 600/m or 36000/h")
+    return rates
+
+
+def _quotas(text: str) -> dict[str, Quota]:
+    stated = _by_region(text).items()
+    return {region: stated_quota(default_quota(region), [quota]) for region, quota in stated}

@@ -1,0 +1,111 @@
+"""Takes messages off the queues. One that is no valid task call becomes a dead letter.
+
+Celery logs such a message with its whole content and then drops it.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import time
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from celery.worker import consumer
+from kombu.message import Message as KombuMessage
+from redis.exceptions import RedisError
+from vine import promise
+
+from worker.consumer.request import RedactingRequest
+from worker.consumer.validation import is_task_call
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.dead_lettering import Undeliverable, dead_letter
+from worker.failures.dead_letters import FOREIGN, Message
+from worker.flow.control import FlowControl, delay_message
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 1.0
+"""Seconds until a message comes back that cannot be kept as a dead letter now."""
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]
+    """Celery's consumer, with one more door to the dead letters, and one that streams wait at."""
+
+    def __init__(
+        self, on_task_request: Callable[[RedactingRequest], None], *args: Any, **options: Any
+    ) -> None:
+        self.flow_control = FlowControl(self)
+        enter = partial(self.flow_control.enter, run=on_task_request)
+        super().__init__(enter, *args, **options)
+
+    def reset_rate_limits(self) -> None:
+        super().reset_rate_limits()
+        self.flow_control.rate_limits_changed()
+
+    def create_task_handler(self, promise: Any = promise) -> Callable[[KombuMessage], None]:
+        handle = super().create_task_handler(promise)
+
+        def on_task_received(message: KombuMessage) -> None:
+            try:
+                if not is_task_call(message):
+                    self.on_unknown_message(None, message)
+                elif self.flow_control.admits(message):
+                    handle(message)
+            except self.connection_errors:
+                raise
+            except RedisError as error:
+                # Nothing is wrong with the message. It is noted, and comes back.
+                logger.warning("%s: a message stays unacknowledged for now", type(error).__name__)
+            except Exception as error:
+                self.on_decode_error(message, error)
+
+        return on_task_received
+
+    def on_decode_error(self, message: KombuMessage, exc: Exception) -> None:
+        self._dead_letter(message, type(exc).__name__, "a message that cannot be read")
+
+    def on_unknown_message(self, body: Any, message: KombuMessage) -> None:
+        self._dead_letter(message, "UnknownMessage", "a message that is no task call")
+
+    def on_unknown_task(self, body: Any, message: KombuMessage, exc: Exception) -> None:
+        self._dead_letter(message, "UnknownTask", "a call of a task that does not exist here")
+
+    def on_invalid_task(self, body: Any, message: KombuMessage, exc: Exception) -> None:
+        self._dead_letter(message, type(exc).__name__, "an invalid task call")
+
+    def _dead_letter(self, message: KombuMessage, error_code: str, what: str) -> None:
+        """Keep the message as it came, then acknowledge it. Where it cannot be kept, it goes back."""
+        body = _text(message.body)
+        headers = {name: _text(value) for name, value in (message.headers or {}).items()}
+        queue = _text((message.delivery_info or {}).get("routing_key") or "")
+        what_it_is = f"{queue}:{headers.get('task')}:{headers.get('id')}:{body}"
+        undeliverable = Undeliverable(
+            id=str(uuid5(NAMESPACE_OID, ascii(what_it_is))),
+            message=Message(FOREIGN, queue, {"headers": headers, "body": body}),
+            failure=Failure(
+                AlertType.INVALID_CHANGE,
+                error_code,
+                f"{what} arrived in {queue}; nothing of it was delivered",
+            ),
+            records=1,
+        )
+        logger.error("%s arrived in %s: %s", what, queue, error_code)
+        try:
+            dead_letter(self.app.services, undeliverable)
+        except RedisError as error:
+            logger.error("cannot keep it as a dead letter: %s; it goes back", type(error).__name__)
+            # Not at once: what kept it from being dead-lettered lasts.
+            if not delay_message(message, time() + PAUSE):
+                message.requeue()
+        else:
+            message.ack()
+
+
+def _text(content: Any) -> str:
+    """What a message holds, as text from which its bytes can be told."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content).decode(errors="backslashreplace")
+    try:
+        return str(content)
+    except RecursionError:
+        return f"({type(content).__name__}, nested too deeply to be kept)"

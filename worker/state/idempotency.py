@@ -1,0 +1,91 @@
+"""Which attempts are done with, so that a message which comes back is not delivered again.
+
+Celery acknowledges a message after its task. A worker that dies in between, or a
+visibility timeout that runs out, brings it back although its records are delivered,
+or handed over to a retry. A message may also be in two hands at once: it came back
+while its task still ran, or was sent twice. The one who begins first claims it.
+"""
+
+from enum import Enum
+
+from redis import Redis
+
+from worker.store.atomic import in_one_step
+
+COMPLETED = "audience:receipts"
+RECEIVED = "audience:received"
+LEASES = "audience:claims"
+LOST = "audience:lost"
+
+RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+    redis.call('DEL', KEYS[1])
+end
+"""
+
+
+class IdempotencyState(Enum):
+    """What is known of an attempt that is about to be made."""
+
+    ACQUIRED = "nobody has made it, and nobody else makes it now"
+    IN_PROGRESS = "somebody makes it now, or has died over it a moment ago"
+    COMPLETED = "it has been made"
+
+
+class IdempotencyRecords:
+    """Expiring keys of an attempt: a message and how often it was retried before."""
+
+    def __init__(self, redis: Redis, keep_seconds: int, lease_seconds: int) -> None:
+        self._redis = redis
+        self._keep_seconds = keep_seconds
+        self._lease_seconds = lease_seconds
+        self._release = redis.register_script(RELEASE)
+
+    def acquire(self, task_id: str, retries: int, owner_token: str) -> IdempotencyState:
+        """Claim the attempt, unless it is done with or somebody else has it in hand.
+
+        Where this fails, the lease may be made all the same: `owner_token` can release it.
+        """
+        lease, receipt = self._key(task_id, retries, LEASES), self._key(task_id, retries)
+        acquired, completed = in_one_step(
+            self._redis,
+            lambda pipe: pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).exists(receipt),
+        )
+        if completed:
+            if acquired:
+                self._redis.delete(lease)
+            return IdempotencyState.COMPLETED
+        return IdempotencyState.ACQUIRED if acquired else IdempotencyState.IN_PROGRESS
+
+    def release(self, task_id: str, retries: int, owner_token: str) -> None:
+        """The attempt is not made by whoever acquired it, if it was this one."""
+        self._release(keys=[self._key(task_id, retries, LEASES)], args=[owner_token])
+
+    def complete(self, task_id: str, retries: int, pipe: Redis) -> None:
+        """The attempt is done with: delivered, handed over to a retry, or a dead letter."""
+        pipe.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
+        pipe.delete(self._key(task_id, retries, LEASES))
+
+    def is_completed(self, task_id: str, retries: int) -> bool:
+        """Whether the attempt was done with before."""
+        return bool(self._redis.exists(self._key(task_id, retries)))
+
+    def received_at(self, task_id: str, now: int) -> int:
+        """When a message was first received (Unix seconds): the first `now` that is said of it."""
+        key = f"{RECEIVED}:{task_id}"
+        _, first = in_one_step(
+            self._redis, lambda pipe: pipe.set(key, now, nx=True, ex=self._keep_seconds).get(key)
+        )
+        return int(first)
+
+    def record_lost_worker(self, task_id: str, retries: int) -> int:
+        """A pool process died over this attempt; over how many of the message's by now."""
+        key = f"{LOST}:{task_id}"
+        lease = self._key(task_id, retries, LEASES)
+        deaths, *_ = in_one_step(
+            self._redis, lambda pipe: pipe.incr(key).expire(key, self._keep_seconds).delete(lease)
+        )
+        return int(deaths)
+
+    def _key(self, task_id: str, retries: int, kind: str = COMPLETED) -> str:
+        return f"{kind}:{task_id}:{retries}"

@@ -1,0 +1,146 @@
+"""Every stream at one moment, and the records that reached none: what `status` and the Streams page show."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kombu.exceptions import OperationalError
+
+from worker.flow.circuit_breakers import CircuitBreaker
+from worker.queues import CHANGES_QUEUE, Stream, stream_of
+from worker.services import Services
+from worker.state.counters import Counts
+
+
+class StreamState(StrEnum):
+    """Whether a stream flows, and whether that is somebody's to change."""
+
+    FLOWING = "flowing"
+    FAILING = "failing"
+    """Left alone until a time, and then tried with one batch: it flows again by itself."""
+    PAUSED = "paused"
+    """Until somebody resumes it."""
+    NOT_CONNECTED = "not connected"
+    """Nobody delivers what it has left, until it is connected again."""
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """A stream and how it fares."""
+
+    stream: Stream
+    connection_ids: Sequence[str]
+    """None where it was disconnected and left something behind."""
+    breaker: CircuitBreaker | None
+    being_tried: bool
+    """Whether a batch tries the closed stream now, or the next one will."""
+    waiting: int | None
+    """Batches in its queue; None where the broker does not answer."""
+    dead: int
+    """Records."""
+    counts: Counts
+
+    @property
+    def state(self) -> StreamState:
+        """Whether it flows. One that is not connected does not, whatever its breaker."""
+        if not self.connection_ids:
+            return StreamState.NOT_CONNECTED
+        if self.breaker is None:
+            return StreamState.FLOWING
+        return StreamState.PAUSED if self.breaker.until is None else StreamState.FAILING
+
+    @property
+    def in_broker(self) -> int:
+        """Records that wait in the stream's queue, or are with a worker: what the other numbers leave."""
+        return max(self.counts.in_hand - self.dead, 0)
+
+
+@dataclass(frozen=True)
+class Status:
+    """All streams, and what is outside them."""
+
+    problem: OperationalError | None
+    """Why the lengths of queues are not known."""
+
+    rows: Sequence[StreamStatus]
+    incoming: int | None
+    """Messages of changes that no worker has picked up; None where the broker does not answer."""
+    counts: Counts
+    """Of records that were for no stream."""
+    dead: int
+    """Records in dead letters of no stream, invalid changes above all."""
+
+    @property
+    def broker_answers(self) -> bool:
+        """Whether the lengths of queues are known."""
+        return self.problem is None
+
+    @property
+    def paused(self) -> int:
+        """How many streams wait for somebody to resume them."""
+        return sum(row.state is StreamState.PAUSED for row in self.rows)
+
+    @property
+    def failing(self) -> int:
+        """How many streams are left alone for a while, or are being tried."""
+        return sum(row.state is StreamState.FAILING for row in self.rows)
+
+    @property
+    def waiting(self) -> int | None:
+        """Batches in all queues."""
+        return sum(row.waiting or 0 for row in self.rows) if self.broker_answers else None
+
+    @property
+    def all_dead(self) -> int:
+        """Records in dead letters, of a stream or not."""
+        return self.dead + sum(row.dead for row in self.rows)
+
+
+QueueLengths = Callable[[Iterable[str]], Mapping[str, int]]
+
+
+def read_status(services: Services, queue_lengths: QueueLengths) -> Status:
+    """Everything as it is now. Raises `RedisError`; a broker that is away only leaves its part unknown."""
+    breakers, now = services.circuit_breakers.all(), services.clock()
+    tried = {queue for queue, breaker in breakers.items() if breaker.is_being_probed(now)}
+    connections = services.registry.snapshot().connections_by_stream
+    dead = services.dead_letters.records_by_stream()
+    # Not those that only failed: nothing tries them any more, so that would never end.
+    unregistered = {stream_of(queue) for queue, breaker in breakers.items() if breaker.until is None}
+    unregistered |= {stream for stream in dead if stream}
+    counted = services.counters.streams()
+    asked = connections.keys() | unregistered | counted
+    lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in asked)])
+    # The books alone would not do: what was delivered twice hides as much that is left.
+    unregistered |= {
+        stream for stream in counted if lengths.get(stream.queue) or services.counters.of(stream).in_hand
+    }
+    streams = sorted(connections.keys() | unregistered)
+    rows = [
+        StreamStatus(
+            stream=stream,
+            connection_ids=connections.get(stream, ()),
+            breaker=breakers.get(stream.queue),
+            being_tried=stream.queue in tried,
+            waiting=lengths.get(stream.queue),
+            dead=dead[stream],
+            counts=services.counters.of(stream),
+        )
+        for stream in streams
+    ]
+    return Status(
+        problem=problem,
+        rows=rows,
+        incoming=lengths.get(CHANGES_QUEUE),
+        counts=services.counters.of(None),
+        dead=dead[None],
+    )
+
+
+def _known(
+    queue_lengths: QueueLengths, queues: Iterable[str]
+) -> tuple[Mapping[str, int], OperationalError | None]:
+    try:
+        return queue_lengths(queues), None
+    except OperationalError as error:
+        return {}, error
