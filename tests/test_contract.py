@@ -15,13 +15,14 @@ from worker.failures.alert_types import AlertType, Failure, severity
 from worker.firehose.regions import regions
 from worker.queues import CHANGES_QUEUE, Stream
 
-WARNINGS = ["500 - Internal Server Error", "Invalid Change", "Record Too Large"]
+WARNINGS = ["500 - Internal Server Error", "Invalid Change", "Record Too Large", "Worker Trouble"]
 FATAL = [
     "Retry Limit Exceeded",
     "Invalid Credentials",
     "Access Denied",
     "Stream Not Found",
     "Invalid Request",
+    "No Workers",
 ]
 
 

@@ -15,6 +15,8 @@ class AlertType(StrEnum):
     INVALID_REQUEST = "Invalid Request"
     INVALID_CHANGE = "Invalid Change"
     RECORD_TOO_LARGE = "Record Too Large"
+    WORKER_TROUBLE = "Worker Trouble"
+    NO_WORKERS = "No Workers"
 
 
 class Severity(StrEnum):
@@ -24,7 +26,12 @@ class Severity(StrEnum):
     FATAL = "fatal"
 
 
-WARNINGS = {AlertType.INTERNAL_SERVER_ERROR, AlertType.INVALID_CHANGE, AlertType.RECORD_TOO_LARGE}
+WARNINGS = {
+    AlertType.INTERNAL_SERVER_ERROR,
+    AlertType.INVALID_CHANGE,
+    AlertType.RECORD_TOO_LARGE,
+    AlertType.WORKER_TROUBLE,
+}
 
 
 def severity(alert_type: AlertType) -> Severity:

@@ -1,0 +1,30 @@
+"""Lua scripts, a file each beside the module that runs them, and the one way to run them.
+
+A script's file begins with a comment that says what it does, names KEYS and ARGV one by one, and
+says what it returns. Every key that a script touches is passed in KEYS.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from redis import Redis
+
+
+class Script:
+    """A script of this project. Running it sends its digest, and its text only to a server that lacks it."""
+
+    def __init__(self, package: str, name: str) -> None:
+        """Load `<name>.lua` from a package (its dotted name)."""
+        self.name = name
+        self.text = files(package).joinpath(f"{name}.lua").read_text("utf-8")
+
+    def __call__(self, redis: Redis, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
+        """Run it atomically and return its answer. Raises `RedisError`.
+
+        `redis` is a client or a pipeline; of a pipeline, the answer comes when it is executed.
+        """
+        return redis.register_script(self.text)(keys=keys, args=args, client=redis)
+
+    def __repr__(self) -> str:
+        return f"<Script {self.name}>"
