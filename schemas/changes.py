@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from marshmallow import Schema, ValidationError, validates_schema
 
 from schemas.checking import sentences
-from schemas.fields import Identities, StrictInteger, Text, one_of
+from schemas.fields import Identities, StrictInteger, Text, UnixSeconds, one_of
 from schemas.identities import Catalogue
 
 
@@ -75,7 +75,7 @@ class ChangeSchema(Schema):
     audience_id = StrictInteger(required=True)
     audience_external_name = Text(allow_none=True)
     audience_internal_name = Text(allow_none=True)
-    timestamp = StrictInteger()
+    timestamp = UnixSeconds()
     user_identities = Identities()
     previous_user_identities = Identities()
 

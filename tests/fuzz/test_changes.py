@@ -10,6 +10,7 @@ from marshmallow import ValidationError
 
 from schemas.changes import Change, ChangeSchema, Invalid, check_changes
 from schemas.checking import sentences
+from schemas.fields import MAX_UNIX_SECONDS
 from schemas.identities import Catalogue
 from schemas.records import Projection, render
 
@@ -58,7 +59,7 @@ NEARLY = st.fixed_dictionaries(
     },
     optional={
         "audience_internal_name": TEXT,
-        "timestamp": st.integers(-(2**63), 2**63 - 1),
+        "timestamp": st.integers(0, MAX_UNIX_SECONDS),
         "previous_user_identities": USER,
     },
 )

@@ -22,6 +22,18 @@ ADDED = {
 CHANGED = ADDED | {"type": "identity_changed", "previous_user_identities": {"Email": "secretive"}}
 DELETED = {"type": "audience_deleted", "audience_id": 1, "audience_internal_name": "Internal"}
 RECEIVED_AT = 1_700_000_000
+LAST_SECOND = 253_402_300_799
+"""9999-12-31T23:59:59Z."""
+
+NO_SECONDS = {
+    "before 1970": (-1, "before 1970"),
+    "the least integer": (-(2**63), "before 1970"),
+    "after 9999": (LAST_SECOND + 1, "milliseconds?"),
+    "milliseconds": (1_700_000_000_000, "milliseconds?"),
+    "microseconds": (1_700_000_000_000_000, "microseconds?"),
+    "nanoseconds": (1_700_000_000_000_000_000, "nanoseconds?"),
+    "the greatest integer": (2**63 - 1, "nanoseconds?"),
+}
 
 INVALID = {
     "no object": (7, ["invalid input type"]),
@@ -35,6 +47,7 @@ INVALID = {
     "a fraction as ID": (ADDED | {"audience_id": 1.0}, ["audience_id: not an integer"]),
     "an ID above 64 bits": (ADDED | {"audience_id": 2**63}, ["audience_id: does not fit in 64 bits"]),
     "an ID below 64 bits": (ADDED | {"audience_id": -(2**63) - 1}, ["audience_id: does not fit in 64 bits"]),
+    "a time above 64 bits": (ADDED | {"timestamp": 2**63}, ["timestamp: does not fit in 64 bits"]),
     "a boolean as time": (ADDED | {"timestamp": False}, ["timestamp: not an integer"]),
     "a fraction as time": (ADDED | {"timestamp": 7.5}, ["timestamp: not an integer"]),
     "no time where there is the key": (ADDED | {"timestamp": None}, ["timestamp: field may not be null"]),
@@ -177,10 +190,21 @@ def test_the_time_zero_is_a_timestamp():
     assert accepted(ADDED | {"timestamp": 0}).timestamp == 0
 
 
+@pytest.mark.parametrize("seconds", [0, 1_700_000_000, LAST_SECOND])
+def test_a_timestamp_lies_between_1970_and_9999(seconds):
+    assert accepted(ADDED | {"timestamp": seconds}).timestamp == seconds
+
+
+@pytest.mark.parametrize(("timestamp", "hint"), NO_SECONDS.values(), ids=NO_SECONDS)
+def test_a_timestamp_that_cannot_be_seconds_is_refused_with_a_hint_and_without_its_value(timestamp, hint):
+    changes, (invalid,) = check(ADDED | {"timestamp": timestamp})
+    assert not changes
+    assert invalid.problems == [f"timestamp: not Unix seconds: {hint}"]
+
+
 @pytest.mark.parametrize("number", [2**63 - 1, -(2**63), 0])
-def test_integers_reach_to_64_bits(number):
-    change = accepted(ADDED | {"audience_id": number, "timestamp": number})
-    assert (change.audience_id, change.timestamp) == (number, number)
+def test_an_audience_id_has_64_bits(number):
+    assert accepted(ADDED | {"audience_id": number}).audience_id == number
 
 
 def test_a_deleted_audience_needs_no_user():
@@ -221,7 +245,7 @@ ITEM = WRONG | st.fixed_dictionaries(
         "audience_id": st.sampled_from([0, 1]) | WRONG,
         "audience_external_name": st.just("Name") | WRONG,
         "audience_internal_name": st.just("Name") | WRONG,
-        "timestamp": st.just(1) | WRONG,
+        "timestamp": st.sampled_from([1, -1, LAST_SECOND + 1]) | WRONG,
         "user_identities": USER | WRONG,
         "previous_user_identities": USER | WRONG,
         "unknown": WRONG,
