@@ -1,4 +1,4 @@
-"""No moment at which a message is in neither its queue nor the list of what is in hand."""
+"""At each moment a message is in its queue or recorded as unacknowledged."""
 
 import time
 
@@ -8,8 +8,9 @@ from kombu.asynchronous import Hub, set_event_loop
 from redis import Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
-from worker.broker.redis import transport as redis_transport
-from worker.broker.redis.transport import Poll, Transport
+from worker.broker.redis import poll
+from worker.broker.redis.poll import Poll
+from worker.broker.redis.transport import Transport
 
 QUEUE = "queue"
 FAR_FUTURE = 2**40
@@ -48,24 +49,24 @@ def send(connection, text, **options):
     connection.Producer().publish(text, routing_key=QUEUE, declare=[CONSUMED], **options)
 
 
-def test_a_message_is_noted_as_it_is_taken(connection, server):
+def test_one_script_reserves_a_message(connection, server):
     send(connection, "hello")
     before = server.info("commandstats")
     message = consume(connection)
     after = server.info("commandstats")
     assert message.payload == "hello"
     assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 1, 1)
-    # Noted by the script alone: kombu's own note would be a second `hset`.
+    # kombu's own record would be a second `hset`.
     assert after["cmdstat_hset"]["calls"] - before.get("cmdstat_hset", {"calls": 0})["calls"] == 1
 
 
-def test_an_acknowledged_message_is_gone(connection, server):
+def test_an_acknowledged_message_is_in_no_key_of_the_broker(connection, server):
     send(connection, "hello")
     consume(connection).ack()
     assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 0, 0)
 
 
-def test_a_message_that_is_given_back_is_in_its_queue_once(connection, server):
+def test_a_message_that_is_requeued_twice_is_in_its_queue_once(connection, server):
     send(connection, "hello")
     message = consume(connection)
     message.requeue()
@@ -74,13 +75,13 @@ def test_a_message_that_is_given_back_is_in_its_queue_once(connection, server):
     assert consume(connection).headers["redelivered"]
 
 
-def test_what_needs_no_acknowledgement_is_not_noted(connection, server):
+def test_a_message_consumed_without_acknowledgement_is_not_recorded(connection, server):
     send(connection, "hello")
     assert consume(connection, no_ack=True).payload == "hello"
     assert server.hlen("unacked") == 0
 
 
-def test_a_full_redis_is_emptied_and_takes_back_what_it_gave(connection, server):
+def test_in_a_full_redis_messages_are_reserved_requeued_and_acknowledged(connection, server):
     send(connection, "hello")
     server.config_set("maxmemory", 1)
     message = consume(connection)
@@ -91,8 +92,8 @@ def test_a_full_redis_is_emptied_and_takes_back_what_it_gave(connection, server)
     assert server.hlen("unacked") == 0
 
 
-@pytest.mark.parametrize(("until", "in_queue"), [(FAR_FUTURE, 0), (time.time(), 1)], ids=["waiting", "due"])
-def test_in_a_full_redis_a_message_is_parked_and_comes_back(connection, server, until, in_queue):
+@pytest.mark.parametrize(("until", "in_queue"), [(FAR_FUTURE, 0), (time.time(), 1)], ids=["delayed", "due"])
+def test_in_a_full_redis_a_message_is_delayed_and_requeued_when_due(connection, server, until, in_queue):
     send(connection, "hello")
     server.config_set("maxmemory", 1)
     message = consume(connection)
@@ -101,7 +102,7 @@ def test_in_a_full_redis_a_message_is_parked_and_comes_back(connection, server, 
     assert (server.llen(QUEUE), server.hlen("unacked")) == (in_queue, 1 - in_queue)
 
 
-def test_a_full_redis_takes_retries_and_nothing_else(connection, server):
+def test_a_full_redis_accepts_retries_and_no_new_message(connection, server):
     server.config_set("maxmemory", 1)
     with pytest.raises(OutOfMemoryError):
         send(connection, "new")
@@ -109,7 +110,7 @@ def test_a_full_redis_takes_retries_and_nothing_else(connection, server):
     assert consume(connection).payload == "rest"
 
 
-def test_a_full_redis_tells_of_its_queues_and_forgets_them(connection, server):
+def test_queues_of_a_full_redis_can_be_declared_purged_and_deleted(connection, server):
     send(connection, "hello")
     server.config_set("maxmemory", 1)
     channel = connection.channel()
@@ -119,7 +120,7 @@ def test_a_full_redis_tells_of_its_queues_and_forgets_them(connection, server):
     assert not server.exists(QUEUE)
 
 
-def test_what_was_taken_again_meanwhile_is_not_given_back(connection, server):
+def test_a_message_that_was_reserved_again_is_not_requeued(connection, server):
     send(connection, "hello")
     message = consume(connection)
     message.channel.qos.restore_by_tag(message.delivery_tag, reserved_by=time.time() - 60)
@@ -128,20 +129,20 @@ def test_what_was_taken_again_meanwhile_is_not_given_back(connection, server):
     assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
 
 
-def test_who_comes_too_late_to_give_a_message_back_leaves_the_next_ones_note_alone(connection, server):
+def test_a_late_requeue_leaves_the_record_of_the_next_reservation_alone(connection, server):
     send(connection, "hello")
     message = consume(connection)
 
     class Late(Redis):
         def hget(self, *args):
-            """As it was before the message was taken again."""
+            """As before the message was reserved again."""
 
     with Late(connection_pool=server.connection_pool) as late:
         message.channel.qos.restore_by_tag(message.delivery_tag, late)
     assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 1, 1)
 
 
-def test_what_is_no_message_becomes_the_body_of_one(connection, server):
+def test_a_malformed_message_becomes_the_body_of_a_message(connection, server):
     server.lpush(QUEUE, b"\xff{secretive")
     message = consume(connection)
     assert message.body == "\xff{secretive".encode()
@@ -150,19 +151,19 @@ def test_what_is_no_message_becomes_the_body_of_one(connection, server):
     assert server.hlen("unacked") == 0
 
 
-WAY = b'"properties": {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": "queue"}}'
-ODD = {
-    "a line break in a text, which Lua reads": b'{"body": "a\nb", "headers": {}, ' + WAY + b"}",
-    "a number as Lua reads it": b'{"body": 0x10, "headers": {}, ' + WAY + b"}",
-    "no UTF-8": b'{"body": "\xff", "headers": {}, ' + WAY + b"}",
-    "headers that are none": b'{"body": "", "headers": [1], ' + WAY + b"}",
-    "no headers": b'{"body": "", "headers": null, ' + WAY + b"}",
-    "an encoding that is none": b'{"body": "x", "headers": {}, ' + WAY[:-1] + b', "body_encoding": "x"}}',
+PROPERTIES = b'"properties": {"delivery_tag": "t", "delivery_info": {"exchange": "", "routing_key": "queue"}}'
+MALFORMED = {
+    "a line break in a text, which Lua reads": b'{"body": "a\nb", "headers": {}, ' + PROPERTIES + b"}",
+    "a number as Lua reads it": b'{"body": 0x10, "headers": {}, ' + PROPERTIES + b"}",
+    "no UTF-8": b'{"body": "\xff", "headers": {}, ' + PROPERTIES + b"}",
+    "headers that are none": b'{"body": "", "headers": [1], ' + PROPERTIES + b"}",
+    "no headers": b'{"body": "", "headers": null, ' + PROPERTIES + b"}",
+    "an unknown encoding": b'{"body": "x", "headers": {}, ' + PROPERTIES[:-1] + b', "body_encoding": "x"}}',
 }
 
 
-@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
-def test_what_is_hardly_a_message_can_be_taken_given_back_and_restored(connection, server, text):
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_message_can_be_reserved_requeued_and_acknowledged(connection, server, text):
     server.lpush(QUEUE, text)
     consume(connection).requeue()
     assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
@@ -174,7 +175,7 @@ def test_what_is_hardly_a_message_can_be_taken_given_back_and_restored(connectio
     assert (server.llen(QUEUE), server.hlen("unacked")) == (0, 0)
 
 
-def test_a_message_goes_back_to_where_it_came_from_whatever_exchange_it_was_sent_to(
+def test_a_message_is_requeued_to_the_queue_it_came_from_whatever_exchange_it_was_sent_to(
     connection, server, real_redis_url
 ):
     events = Exchange("events", type="topic")
@@ -186,7 +187,7 @@ def test_a_message_goes_back_to_where_it_came_from_whatever_exchange_it_was_sent
     assert (server.llen(QUEUE), server.hlen("unacked")) == (1, 0)
 
 
-def test_a_broken_channel_says_that_its_connection_is_gone(connection, server):
+def test_acknowledging_over_a_closed_connection_raises_a_connection_error(connection, server):
     send(connection, "hello")
     message = consume(connection)
     connection.collect()
@@ -196,7 +197,7 @@ def test_a_broken_channel_says_that_its_connection_is_gone(connection, server):
         message.ack()
 
 
-def test_a_parked_message_is_in_nobodys_hands_and_comes_back_at_its_time(connection, server):
+def test_a_delayed_message_takes_no_prefetch_and_is_requeued_at_its_time(connection, server):
     send(connection, "hello")
     message = consume(connection)
     qos, tag = message.channel.qos, message.delivery_tag
@@ -212,7 +213,7 @@ def test_a_parked_message_is_in_nobodys_hands_and_comes_back_at_its_time(connect
     assert consume(connection).payload == "hello"
 
 
-def test_queues_are_served_in_cursor(connection):
+def test_queues_are_served_in_turn(connection):
     queues = [Queue(name, routing_key=name) for name in ("a", "b", "c")]
     producer = connection.Producer()
     for queue in queues:
@@ -225,40 +226,40 @@ def test_queues_are_served_in_cursor(connection):
     assert got == ["a", "b", "c"] * 2
 
 
-def test_a_loop_that_was_closed_with_the_broker_rests_again(connection, loop):
+def test_a_loop_that_was_closed_with_the_broker_runs_the_poll_timer_again(connection, loop):
     loop.reset()
     with connection.Consumer(CONSUMED) as consumer:
         connection.register_with_event_loop(loop)
-        consumer.channel._take_rest()
-        assert consumer.channel._rest in [scheduled.entry for scheduled in loop.timer.queue]
+        consumer.channel._await_poll_interval()
+        assert consumer.channel._poll_timer in [scheduled.entry for scheduled in loop.timer.queue]
 
 
-def test_a_queue_that_is_added_is_looked_at_at_once(connection, loop, monkeypatch):
-    monkeypatch.setattr(redis_transport, "WAIT", FAR_FUTURE)
+def test_a_queue_that_is_added_is_polled_at_once(connection, loop, monkeypatch):
+    monkeypatch.setattr(poll, "POLL_INTERVAL_SECONDS", FAR_FUTURE)
     send(connection, "hello")
     got = []
     with connection.Consumer(Queue("empty"), callbacks=[lambda body, _: got.append(body)]) as consumer:
         connection.register_with_event_loop(loop)
-        while consumer.channel._rest is None:
+        while consumer.channel._poll_timer is None:
             loop.run_once()
         consumer.add_queue(CONSUMED)
         consumer.consume()
-        loop.call_later(10, pytest.fail, "the worker rests although there is a message")
+        loop.call_later(10, pytest.fail, "the worker does not poll although there is a message")
         while not got:
             loop.run_once()
     assert got == ["hello"]
 
 
-def test_a_streams_queue_is_one_key_and_anothers_is_one_a_priority(connection):
+def test_a_streams_queue_is_one_list_and_another_queue_is_a_list_per_priority(connection):
     stream = Queue("firehose.main.us-east-1.travel")
     with connection.Consumer([stream, CONSUMED]) as consumer:
-        (command,) = consumer.channel._ask_for().packed(0)
+        (command,) = consumer.channel._current_poll().command(0)
     assert command.count(stream.name.encode()) == 1
     assert command.count(f"\r\n{QUEUE}".encode()) == len(consumer.channel.priority_steps)
 
 
-def test_a_turn_is_that_of_the_queue_behind_the_one_served():
-    poll = Poll(["a", "b"], [["a", "a3"], ["b", "b3"]], ("index", "hash"))
-    assert [poll.place(key) for key in range(4)] == [("a", 1), ("a", 1), ("b", 2), ("b", 2)]
-    assert poll.packed(2)[0].endswith(b"$1\r\n0\r\n")
-    assert poll.packed(1)[0].endswith(b"$1\r\n2\r\n")
+def test_the_round_robin_cursor_moves_to_the_queue_behind_the_one_served():
+    of_two = Poll(["a", "b"], [["a", "a3"], ["b", "b3"]], ("index", "hash"))
+    assert [of_two.locate(key) for key in range(4)] == [("a", 1), ("a", 1), ("b", 2), ("b", 2)]
+    assert of_two.command(2)[0].endswith(b"$1\r\n0\r\n")
+    assert of_two.command(1)[0].endswith(b"$1\r\n2\r\n")

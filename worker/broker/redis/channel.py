@@ -1,0 +1,210 @@
+"""kombu's channel for Redis, which polls with a script instead of BRPOP.
+
+BRPOP pops a message, and kombu records it as unacknowledged in a second command. A worker that dies in
+between loses the message. `reserve.lua` does both atomically, but a script cannot block until there is a
+message: a worker that found none polls again after the poll interval.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Any
+
+from kombu.asynchronous import get_event_loop
+from kombu.transport import redis, virtual
+from kombu.utils.json import dumps, loads
+from redis.client import Pipeline, Redis
+from redis.exceptions import ConnectionError, OutOfMemoryError, ResponseError
+
+from worker.broker.redis.message import Message, decode, parse, wrap_malformed
+from worker.broker.redis.poll import Poll
+from worker.broker.redis.qos import QoS
+from worker.queues import is_stream_queue
+from worker.store.scripts import Script
+
+PUSH = Script(__package__, "push")
+
+
+@contextmanager
+def ignore_out_of_memory() -> Iterator[None]:
+    """Go on where a full Redis refuses to store a binding, because none is needed.
+
+    A task's messages go to their queue by its name, and broadcasts go to whoever is subscribed.
+    """
+    try:
+        yield
+    except ResponseError as error:
+        # Before Redis 7, OOM inside kombu's script is reported as any error of a script.
+        if not (isinstance(error, OutOfMemoryError) or "OOM" in str(error)):
+            raise
+
+
+class Client(Redis):  # type: ignore[misc]
+    """A client whose pipelines are plain by default: kombu's are transactions, which a full Redis refuses,
+    and none of them needs to be one."""
+
+    def pipeline(self, transaction: bool = False, shard_hint: str | None = None) -> Pipeline:
+        """A pipeline, which is a transaction only on request."""
+        return super().pipeline(transaction, shard_hint)
+
+
+class Channel(redis.Channel):  # type: ignore[misc]
+    """Reserves messages of queues that need acknowledgement; leaves the others to kombu's BRPOP."""
+
+    QoS = QoS
+    Message = Message
+    is_delivering_reserved = False
+    """Whether the message now being delivered is recorded as unacknowledged already."""
+    _poll_timer: Any = None
+    """The timer of the next poll, during the poll interval."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._acknowledged_queues: set[str] = set()
+        """Queues that are consumed with acknowledgement."""
+        self._poll: Poll | None = None
+        self._cursor = 0
+        self._sent_poll: Poll | None = None
+        """The poll whose reply is outstanding."""
+        super().__init__(*args, **kwargs)
+
+    @property
+    def active_queues(self) -> list[str]:
+        """The queues that are consumed from. kombu computes the list at each poll."""
+        return self._current_poll().queues
+
+    def _update_queue_cycle(self) -> None:
+        self._poll = None
+
+    def _current_poll(self) -> Poll:
+        if self._poll is None:
+            queues: list[str] = super().active_queues
+            keys = [[self._q_for_pri(queue, step) for step in self._priorities(queue)] for queue in queues]
+            self._poll = Poll(queues, keys, (self.unacked_index_key, self.unacked_key))
+        return self._poll
+
+    def _priorities(self, queue: str) -> list[int]:
+        # Only producer tasks send to a stream's queue, and they set no priority.
+        steps: list[int] = self.priority_steps
+        return steps[:1] if is_stream_queue(queue) else steps
+
+    def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
+        if not no_ack:
+            self._acknowledged_queues.add(queue)
+        self._cancel_poll_timer()
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def delay(self, message: virtual.Message, until: float) -> bool:
+        """Delay a message of this channel until a time (Unix seconds). Always True: the broker has it.
+
+        `worker.broker.rabbitmq.Channel.delay` may return False.
+        """
+        self.qos.delay(message.delivery_tag, until)
+        return True
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        """Send a message. A full Redis accepts only retries, whose records it already holds."""
+        try:
+            super()._put(queue, message, **kwargs)
+        except OutOfMemoryError:
+            if not message.get("headers", {}).get("retries"):
+                raise
+            key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+            with self.conn_or_acquire() as client:
+                PUSH(client, keys=[key], args=[dumps(message)])
+
+    def _get_client(self) -> type[Client]:
+        return Client
+
+    def _connparams(self, *args: Any, **kwargs: Any) -> Any:
+        # Requests that were running when the connection broke acknowledge over it, and kombu's
+        # AttributeError would end the worker. The message comes back, and its idempotency record says that
+        # it is completed.
+        if getattr(self.connection, "client", None) is None:
+            raise ConnectionError("the channel's connection is closed")
+        return super()._connparams(*args, **kwargs)
+
+    def _queue_bind(self, *args: Any) -> None:
+        with ignore_out_of_memory():
+            super()._queue_bind(*args)
+
+    def _refresh_bindings(self, *args: Any) -> None:
+        with ignore_out_of_memory():
+            super()._refresh_bindings(*args)
+
+    def requeue_target(self, record: str, tag: str) -> tuple[list[str], str]:
+        """The list that a recorded message belongs in, and the message as it will be there."""
+        text, _, routing_key = record[1:-1].rsplit(",", 2)
+        queue = loads(routing_key)
+        message = parse(text, tag, queue)
+        try:
+            message.setdefault("headers", {})["redelivered"] = True
+            message["properties"]["delivery_info"]["redelivered"] = True
+            priority = self._get_message_priority(message, reverse=False)
+        except Exception:
+            return [queue], dumps(wrap_malformed(text, tag, queue))
+        return [self._q_for_pri(queue, priority)], dumps(message)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        # Replies to `inspect` and the like are consumed without acknowledgement and must not be recorded.
+        poll = self._current_poll()
+        if not self._acknowledged_queues.issuperset(poll.queues):
+            self._sent_poll = None
+            self._queue_cycle.update(poll.queues)
+            super()._brpop_start(timeout)
+        elif poll.queues and self._poll_timer is None:
+            self._sent_poll = poll
+            connection = self._in_poll = self.client.connection
+            self._brpop_sent_at = monotonic()
+            connection.send_packed_command(poll.command(self._cursor))
+
+    def _brpop_read(self, **options: Any) -> bool:
+        if self._sent_poll is None:
+            return bool(super()._brpop_read(**options))
+        try:
+            reserved = self._read_reply()
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not reserved:
+            self._await_poll_interval()
+            raise redis.Empty
+        key, message, tag = reserved
+        queue, self._cursor = self._sent_poll.locate(key)
+        self._deliver_reserved(parse(decode(message), decode(tag), queue), queue)
+        return True
+
+    def _await_poll_interval(self) -> None:
+        """Poll again after the interval: by a timer, or by sleeping where no event loop runs."""
+        hub = get_event_loop()
+        if hub is None:
+            sleep(self._current_poll().interval)
+        else:
+            self._poll_timer = hub.call_later(self._current_poll().interval, self._poll_again)
+
+    def _cancel_poll_timer(self) -> None:
+        """Poll at once: kombu does before its loop waits for anything again."""
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+            self._poll_timer = None
+
+    def _poll_again(self) -> None:
+        self._poll_timer = None
+        # kombu polls whenever its loop runs, and nothing else may have it run.
+        if not (self.closed or self._in_poll) and self.qos.can_consume():
+            self._brpop_start()
+
+    def _read_reply(self) -> Any:
+        connection = self.client.connection
+        try:
+            return self.client.parse_response(connection, "EVAL")
+        except Exception:
+            # The next poll must not read the reply to this one.
+            connection.disconnect()
+            raise
+
+    def _deliver_reserved(self, message: Any, queue: str) -> None:
+        self.is_delivering_reserved = True
+        try:
+            self.connection._deliver(message, queue)
+        finally:
+            self.is_delivering_reserved = False

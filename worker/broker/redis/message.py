@@ -1,0 +1,47 @@
+"""Messages as they lie in Redis, malformed ones included.
+
+Anybody can push bytes into a queue. A malformed message is wrapped into a message whose body holds those
+bytes, so that it can be reserved, requeued and acknowledged like any other until the consumer stores it as
+a dead letter.
+"""
+
+from typing import Any
+
+from kombu.transport import virtual
+from kombu.utils.json import dumps, loads
+
+
+def decode(content: bytes | str) -> str:
+    """The text of what Redis returned; bytes that are no UTF-8 as `\\xNN`."""
+    return content if isinstance(content, str) else content.decode(errors="backslashreplace")
+
+
+def wrap_malformed(text: str, tag: str, queue: str) -> dict[str, Any]:
+    """A message, as kombu sends it, whose body is the text of a malformed one."""
+    delivery_info = {"exchange": "", "routing_key": queue}
+    return {
+        "body": text,
+        "headers": {},
+        "properties": {"delivery_tag": tag, "delivery_info": delivery_info},
+    }
+
+
+def parse(text: str, tag: str, queue: str) -> dict[str, Any]:
+    """The message that was reserved. Lua's parser accepts some texts that Python's does not."""
+    try:
+        payload: dict[str, Any] = loads(text)
+    except ValueError:
+        return wrap_malformed(text, tag, queue)
+    return payload
+
+
+class Message(virtual.Message):  # type: ignore[misc]
+    """A message of kombu's, or the wrapping of a payload that kombu cannot make one of."""
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
+        try:
+            super().__init__(payload, channel=channel, **options)
+        except Exception:
+            properties = payload["properties"]
+            tag, queue = properties["delivery_tag"], properties["delivery_info"]["routing_key"]
+            super().__init__(wrap_malformed(dumps(payload), tag, queue), channel=channel, **options)

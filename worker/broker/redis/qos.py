@@ -1,0 +1,79 @@
+"""Unacknowledged messages: acknowledged, requeued or delayed, each atomically and in a full Redis, too."""
+
+from math import inf
+from time import time
+from typing import Any
+
+from kombu.transport import redis, virtual
+from redis.exceptions import OutOfMemoryError
+
+from worker.broker.redis.message import decode
+from worker.store.scripts import Script
+
+ACKNOWLEDGE = Script(__package__, "acknowledge")
+REQUEUE = Script(__package__, "requeue")
+DELAY = Script(__package__, "delay")
+
+
+class QoS(redis.QoS):  # type: ignore[misc]
+    """kombu's record of unacknowledged messages, kept by scripts."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        if self.channel.is_delivering_reserved:
+            # reserve.lua has recorded it already.
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        with self.channel.conn_or_acquire() as client:
+            ACKNOWLEDGE(client, keys=self._record_keys, args=[delivery_tag])
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if requeue:
+            super().reject(delivery_tag, requeue=True)
+        else:
+            self.ack(delivery_tag)
+
+    def restore_by_tag(
+        self, tag: str | bytes, client: Any = None, leftmost: bool = False, reserved_by: float = inf
+    ) -> None:
+        """Requeue a message: last in line where `leftmost`, next in line otherwise.
+
+        A message that was reserved again after `reserved_by` (Unix seconds) stays reserved.
+        """
+        with self.channel.conn_or_acquire(client) as connected:
+            record = connected.hget(self.unacked_key, tag)
+            if record:
+                lists, text = self.channel.requeue_target(decode(record), decode(tag))
+            else:
+                # Another worker has requeued it; who reserved it since needs the new record.
+                lists, text, reserved_by = [], "", time() - self.visibility_timeout
+            push = "LPUSH" if leftmost else "RPUSH"
+            REQUEUE(connected, keys=[*self._record_keys, *lists], args=[tag, reserved_by, push, text])
+
+    def delay(self, delivery_tag: str, until: float) -> None:
+        """Hand a reserved message back to the broker, which requeues it at a time (Unix seconds)."""
+        with self.channel.conn_or_acquire() as client:
+            reserved_at = until - self.visibility_timeout
+            DELAY(client, keys=[self.unacked_index_key], args=[reserved_at, delivery_tag])
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Requeue the messages whose visibility timeout is over: delayed ones, and those of dead workers.
+
+        A full Redis refuses the lock by which kombu has one worker do that; then every worker does.
+        """
+        try:
+            super().restore_visible(start, num, interval)
+        except OutOfMemoryError:
+            due = time() - self.visibility_timeout
+            with self.channel.conn_or_acquire() as client:
+                for tag in client.zrangebyscore(self.unacked_index_key, 0, due, start=0, num=num):
+                    self.restore_by_tag(tag, client, reserved_by=due)
+
+    @property
+    def _record_keys(self) -> list[str]:
+        """The index and the hash of the unacknowledged messages."""
+        return [self.unacked_index_key, self.unacked_key]

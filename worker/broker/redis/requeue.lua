@@ -1,0 +1,20 @@
+-- Requeue a reserved message: remove its record and push the message into its lists, atomically.
+-- Nothing happens to a message that was acknowledged, or requeued and reserved again, in the meantime.
+-- The first write is ZREM, which a full Redis allows; kombu uses a transaction, which a full Redis refuses.
+--
+-- KEYS[1]  sorted set: delivery tag -> time of the reservation
+-- KEYS[2]  hash: delivery tag -> recorded message
+-- KEYS[3…] lists that take the message
+-- ARGV[1]  delivery tag
+-- ARGV[2]  Unix seconds: a message reserved later than this stays reserved
+-- ARGV[3]  LPUSH (last in line) or RPUSH (next in line)
+-- ARGV[4]  the message as it will be in the lists
+-- Returns  nil
+
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) > tonumber(ARGV[2]) then return end
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 then
+    for i = 3, #KEYS do
+        redis.call(ARGV[3], KEYS[i], ARGV[4])
+    end
+end

@@ -1,0 +1,62 @@
+-- Reserve one message: pop it from the first non-empty list and record it as unacknowledged, atomically.
+-- Redis never interrupts a script, so the message is at each moment in its list or in KEYS[2]. The first
+-- write is RPOP, which a full Redis allows; a script that has written may go on.
+--
+-- KEYS[1]  sorted set: delivery tag -> time of the reservation (kombu's `unacked_index`)
+-- KEYS[2]  hash: delivery tag -> JSON list of message, exchange and routing key (kombu's `unacked`)
+-- KEYS[3…] lists of messages, in round-robin order
+-- ARGV[1]  now, in Unix seconds
+-- ARGV[2]  zero-based position, among the lists, of the one to look at first
+-- Returns  {zero-based position of the list, message, delivery tag}; nil where every list is empty
+--
+-- kombu records the exchange and routing key a message was sent with, and looks up the queue when it
+-- requeues. Here the record names the queue itself: a message is requeued to where it came from.
+
+local FIRST_LIST = 3
+local SEPARATOR = '\6' -- kombu's, between the name of a queue and a priority
+
+-- A JSON text whose characters are the bytes of a string (Latin-1).
+local function quoted(bytes)
+    local escaped = bytes:gsub('.', function(byte) return ('\\u%04x'):format(byte:byte()) end)
+    return '"' .. escaped .. '"'
+end
+
+local function is_text(value)
+    return type(value) == 'string'
+end
+
+-- The delivery tag of one of kombu's messages; nil for a malformed message.
+local function delivery_tag(message)
+    local is_json, envelope = pcall(cjson.decode, message)
+    local properties = is_json and type(envelope) == 'table' and envelope['properties']
+    local delivery_info = type(properties) == 'table' and properties['delivery_info']
+    if type(delivery_info) ~= 'table' then return nil end
+    local tag = properties['delivery_tag']
+    if is_text(tag) and is_text(delivery_info['exchange']) and is_text(delivery_info['routing_key']) then
+        return tag
+    end
+end
+
+-- A message of kombu's whose body is the malformed one.
+local function wrapped(bytes, tag, queue)
+    return '{"body":' .. quoted(bytes) .. ',"headers":{},"properties":{"delivery_tag":' .. quoted(tag)
+        .. ',"delivery_info":{"exchange":"","routing_key":' .. queue .. '}}}'
+end
+
+local lists = #KEYS - FIRST_LIST + 1
+for step = 0, lists - 1 do
+    local position = (ARGV[2] + step) % lists
+    local key = KEYS[FIRST_LIST + position]
+    local message = redis.call('RPOP', key)
+    if message then
+        local tag, queue = delivery_tag(message), quoted(key:match('^[^' .. SEPARATOR .. ']*'))
+        if not tag then
+            tag = 'foreign-' .. redis.sha1hex(message)
+            message = wrapped(message, tag, queue)
+        end
+        redis.call('ZADD', KEYS[1], ARGV[1], tag)
+        redis.call('HSET', KEYS[2], tag, '[' .. message .. ',"",' .. queue .. ']')
+        return {position, message, tag}
+    end
+end
+return false
