@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 ANONYMOUS_NAME = "MPID"
-"""The identity that every user has: one left with nothing else is anonymous."""
+"""Every user of mParticle has this identity. A user left with nothing else is anonymous."""
 
 
 class Identity(NamedTuple):
     """A row of `identities.json`."""
 
     identity: str
-    """What people call it: `Customer ID`."""
+    """Its name in documents: `Customer ID`."""
     name: str
-    """What callers send and streams receive: `CustomerId`."""
+    """Its name in changes and in records: `CustomerId`."""
     kind: Literal["user", "device"]
     basis: str
-    """Where the name comes from: documented, by pattern, or seen elsewhere."""
+    """The source of the name: documented, by pattern, or seen elsewhere."""
     mparticle: str
     """Its type in mParticle's Firehose SDK."""
 
@@ -31,45 +31,50 @@ ROWS: tuple[Identity, ...] = tuple(
 
 
 class Catalogue:
-    """The identities by the names in force.
+    """The identities under their configured names.
 
-    An operator whose consumers spell a name otherwise gives `spellings`, from the
-    standard name to theirs. The spelled name then counts everywhere: in changes, in
-    exclusions and in records. Settings are stored under the standard names, so that
-    a new spelling does not touch them.
+    An operator whose consumers spell a name otherwise gives `aliases`, from the standard name to
+    theirs. The alias then counts everywhere: in changes, in exclusions and in records. Settings are
+    stored under the standard names, so that a new alias does not touch them.
     """
 
-    def __init__(self, spellings: Mapping[str, str] | None = None) -> None:
-        spellings = spellings or {}
+    def __init__(self, aliases: Mapping[str, str] | None = None) -> None:
+        """Raise `ValueError` for an alias of no identity, and for a name that two identities have."""
+        aliases = aliases or {}
         standard = {row.name for row in ROWS}
-        if unknown := sorted(spellings.keys() - standard):
+        if unknown := sorted(aliases.keys() - standard):
             raise ValueError(
                 f"not an identity name: {', '.join(unknown)}; the names are {', '.join(sorted(standard))}"
             )
-        self._configured = {name: spellings.get(name, name) for name in (row.name for row in ROWS)}
+        self._configured = {name: aliases.get(name, name) for name in (row.name for row in ROWS)}
         if len(set(self._configured.values())) < len(self._configured):
             raise ValueError("two identities may not have the same name")
-        self._standard = {spelled: name for name, spelled in self._configured.items()}
+        self._standard = {configured: name for name, configured in self._configured.items()}
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The names in force."""
+        """The configured names."""
         return frozenset(self._standard)
 
     @cached_property
+    def device_names(self) -> frozenset[str]:
+        """The configured names of the identities that a device has, of which a user may have several."""
+        return frozenset(self.configured_name(row.name) for row in ROWS if row.kind == "device")
+
+    @cached_property
     def anonymous(self) -> str:
-        """The name in force of the mParticle ID."""
+        """The configured name of the mParticle ID."""
         return self.configured_name(ANONYMOUS_NAME)
 
     def configured_name(self, standard_name: str) -> str:
-        """The name in force of an identity, from its standard name."""
+        """The configured name of an identity, from its standard name."""
         return self._configured[standard_name]
 
     def standard(self, configured_name: str) -> str:
-        """The standard name of an identity, from its name in force."""
+        """The standard name of an identity, from its configured name."""
         return self._standard[configured_name]
 
     @cached_property
     def by_mparticle_type(self) -> dict[str, str]:
-        """Names in force by the SDK's identity types."""
+        """The configured names by the SDK's identity types."""
         return {row.mparticle: self.configured_name(row.name) for row in ROWS}

@@ -26,6 +26,10 @@ class Skip(StrEnum):
     """mParticle told of user attributes, which is no membership change."""
     UNNAMED_IDENTITY = "unnamed_identity"
     """mParticle sent an identity of a type that has no name in a record."""
+    FURTHER_VALUE = "further_value"
+    """mParticle sent a second value of an identity of which a record holds one."""
+    SUBSCRIPTION = "subscription"
+    """mParticle told of a new or changed subscription, which is no membership change."""
 
 
 class Projection(NamedTuple):

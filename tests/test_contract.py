@@ -67,6 +67,7 @@ def test_identities():
         "MPID",
         "Other",
         *(f"Other{number}" for number in range(2, 11)),
+        *("MobileNumber", "PhoneNumber2", "PhoneNumber3"),
         "TwitterId",
         "YahooId",
         "AndroidId",

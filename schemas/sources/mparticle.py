@@ -1,7 +1,7 @@
-"""What mParticle's Firehose SDK sends: an `AudienceMembershipChangeRequest`, as changes.
+"""The requests of mParticle's Firehose SDK that tell of audiences, as changes.
 
-The request is taken as it stands, so keys we do not need are not looked at. The
-shape is that of the SDK's published sample and JSON schema.
+A request is taken as it stands, so keys that are not needed are not looked at. The shapes are those
+of the SDK's classes, JSON schemas and published samples (mparticle-firehose-java-sdk 3.2.0).
 """
 
 from collections import Counter
@@ -11,18 +11,21 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from schemas.changes import Change, ChangeType, Invalid
 from schemas.checking import check, sentences
-from schemas.fields import StrictInteger, Text
+from schemas.fields import StrictInteger, Text, UnixMilliseconds
 from schemas.identities import Catalogue
 from schemas.records import Skip
+from schemas.sources.mparticle_users import IdentitySchema, users_of
 
-MPID_TYPE = "mpid"
-"""The SDK gives the mParticle ID a key of its own; the catalogue lists it under this type."""
+MEMBERSHIP_REQUEST = "audience_membership_change_request"
+SUBSCRIPTION_REQUEST = "audience_subscription_request"
 
-MEMBERSHIP = {"add": ChangeType.MEMBER_ADDED, "delete": ChangeType.MEMBER_REMOVED}
+MEMBERSHIP_ACTIONS = {"add": ChangeType.MEMBER_ADDED, "delete": ChangeType.MEMBER_REMOVED}
 ATTRIBUTE_UPDATE = "attribute_update"
+SUBSCRIPTION_REMOVED = "remove"
+SUBSCRIPTION_ACTIONS = ("add", "update", SUBSCRIPTION_REMOVED)
 
 ANYTHING = fields.Raw(allow_none=True)
-"""An entry that is looked at later, by itself. A null among them is wrong alone, and not the whole list."""
+"""An entry that is checked later, by itself, so that a wrong one does not make its whole list wrong."""
 
 
 class Translated(NamedTuple):
@@ -30,7 +33,7 @@ class Translated(NamedTuple):
 
     changes: list[Change]
     invalid: list[Invalid]
-    """Profiles that are wrong, or a profile with just those of its audiences that are."""
+    """Profiles that are wrong, each with only those of its audiences that are; or the whole request."""
     skipped: Counter[Skip]
 
 
@@ -39,19 +42,14 @@ class _Excluding(Schema):
         unknown = EXCLUDE
 
 
-class IdentitySchema(_Excluding):
-    """One identity of a user or a device; hashed values are forwarded as they are."""
-
-    type = Text(required=True)
-    value = Text(required=True, allow_none=True)
-
-
 class AudienceSchema(_Excluding):
-    """What happened to the user in one audience."""
+    """An action on a user in one audience."""
 
     audience_id = StrictInteger(required=True)
     audience_name = Text(required=True, validate=validate.Length(min=1, error="empty"))
-    action = Text(required=True, validate=validate.OneOf([*MEMBERSHIP, ATTRIBUTE_UPDATE], error="unknown"))
+    action = Text(
+        required=True, validate=validate.OneOf([*MEMBERSHIP_ACTIONS, ATTRIBUTE_UPDATE], error="unknown")
+    )
 
 
 class ProfileSchema(_Excluding):
@@ -64,33 +62,75 @@ class ProfileSchema(_Excluding):
     audiences = fields.List(ANYTHING, allow_none=True)
 
 
-class RequestSchema(_Excluding):
-    """The envelope. Its profiles are checked one by one, after it."""
+class MembershipRequestSchema(_Excluding):
+    """The envelope of profiles. They are checked one by one, after it."""
 
-    timestamp_ms = StrictInteger(required=True)
+    type = Text(allow_none=True, validate=validate.Equal(MEMBERSHIP_REQUEST, error="unknown"))
+    timestamp_ms = UnixMilliseconds(required=True)
     user_profiles = fields.List(ANYTHING, required=True)
 
 
-REQUEST, PROFILE, AUDIENCE = RequestSchema(), ProfileSchema(), AudienceSchema()
+class SubscriptionRequestSchema(_Excluding):
+    """An audience begins, changes or ends to be sent to this output."""
+
+    timestamp_ms = UnixMilliseconds(required=True)
+    audience_id = StrictInteger(required=True)
+    audience_name = Text(required=True, validate=validate.Length(min=1, error="empty"))
+    action = Text(required=True, validate=validate.OneOf(SUBSCRIPTION_ACTIONS, error="unknown"))
+
+
+SUBSCRIPTION, MEMBERSHIP = SubscriptionRequestSchema(), MembershipRequestSchema()
+PROFILE, AUDIENCE = ProfileSchema(), AudienceSchema()
 
 
 def translate(request: Any, catalogue: Catalogue) -> Translated:
-    """The `add` and `delete` actions of a request as changes, in their order."""
+    """The membership changes and the deletions that a request tells of, in its order."""
+    if _is_verification(request):
+        return _nothing()
+    schema = SUBSCRIPTION if _is_of_type(request, SUBSCRIPTION_REQUEST) else MEMBERSHIP
     try:
-        envelope = REQUEST.load(request)
+        loaded = schema.load(request)
     except ValidationError as error:
-        return Translated([], [Invalid(0, sentences(REQUEST, error), request)], Counter())
-    timestamp = envelope["timestamp_ms"] // 1000
-    profiles = envelope["user_profiles"]
+        return _nothing()._replace(invalid=[Invalid(0, sentences(schema, error), request)])
+    return _subscription(loaded) if schema is SUBSCRIPTION else _memberships(loaded, catalogue)
+
+
+def _nothing() -> Translated:
+    return Translated([], [], Counter())
+
+
+def _is_of_type(request: Any, kind: str) -> bool:
+    return isinstance(request, dict) and request.get("type") == kind
+
+
+def _is_verification(request: Any) -> bool:
+    """Whether mParticle only checks that it is answered, which it does periodically."""
+    return _is_of_type(request, MEMBERSHIP_REQUEST) and request.get("user_profiles") is None
+
+
+def _subscription(request: dict[str, Any]) -> Translated:
+    """A removed subscription: the audience is deleted as far as its streams are concerned."""
+    translated = _nothing()
+    if request["action"] == SUBSCRIPTION_REMOVED:
+        translated.changes.append(_change(ChangeType.AUDIENCE_DELETED, request, request["timestamp_ms"], {}))
+    else:
+        translated.skipped[Skip.SUBSCRIPTION] += 1
+    return translated
+
+
+def _memberships(request: dict[str, Any], catalogue: Catalogue) -> Translated:
+    """The actions of a request's profiles; a wrong profile or audience does not hold up the others."""
+    profiles = request["user_profiles"]
     valid, problems = check(PROFILE, profiles)
-    translated = Translated([], [Invalid(i, problems[i], profiles[i]) for i in problems], Counter())
+    translated = _nothing()
+    translated.invalid.extend(Invalid(i, problems[i], profiles[i]) for i in problems)
     for position, profile in valid:
-        user, unnamed = _user(profile, catalogue)
-        translated.skipped[Skip.UNNAMED_IDENTITY] += unnamed
+        users, skipped = users_of(profile, catalogue)
+        translated.skipped.update(skipped)
         audiences = profile.get("audiences") or []
         translatable, wrong = check(AUDIENCE, audiences)
         for _, audience in translatable:
-            _add(audience, timestamp, user, translated)
+            _add(audience, request["timestamp_ms"], users, translated)
         if wrong:
             alone = {**profiles[position], "audiences": [audiences[i] for i in wrong]}
             what = sorted({f"audiences: {problem}" for found in wrong.values() for problem in found})
@@ -98,32 +138,16 @@ def translate(request: Any, catalogue: Catalogue) -> Translated:
     return translated
 
 
-def _add(audience: dict[str, Any], timestamp: int, user: dict[str, str], to: Translated) -> None:
-    """What one audience's entry of a profile says."""
-    kind = MEMBERSHIP.get(audience["action"])
+def _add(
+    audience: dict[str, Any], timestamp_ms: int, users: list[dict[str, str]], translated: Translated
+) -> None:
+    """Add the changes that an audience's entry of a profile tells of, one for each user."""
+    kind = MEMBERSHIP_ACTIONS.get(audience["action"])
     if kind is None:
-        to.skipped[Skip.ATTRIBUTE_UPDATE] += 1
+        translated.skipped[Skip.ATTRIBUTE_UPDATE] += 1
     else:
-        to.changes.append(
-            Change(kind, audience["audience_id"], audience["audience_name"], timestamp, user, {})
-        )
+        translated.changes.extend(_change(kind, audience, timestamp_ms, user) for user in users)
 
 
-def _user(profile: dict[str, Any], catalogue: Catalogue) -> tuple[dict[str, str], int]:
-    """A profile's identities by the names in force, and how many have no name.
-
-    Where a type comes twice, the first one counts: a record can hold but one. A partner's
-    own identities have no names in a record.
-    """
-    user: dict[str, str] = {}
-    unnamed = len(profile.get("partner_identities") or [])
-    given = [*(profile.get("user_identities") or []), *(profile.get("device_identities") or [])]
-    if profile.get("mpid"):
-        given.append({"type": MPID_TYPE, "value": profile["mpid"]})
-    for identity in given:
-        name = catalogue.by_mparticle_type.get(identity["type"])
-        if name is None or name in user:
-            unnamed += 1
-        elif identity["value"] is not None:
-            user[name] = identity["value"]
-    return user, unnamed
+def _change(kind: ChangeType, audience: dict[str, Any], timestamp_ms: int, user: dict[str, str]) -> Change:
+    return Change(kind, audience["audience_id"], audience["audience_name"], timestamp_ms // 1000, user, {})

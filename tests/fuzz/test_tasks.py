@@ -26,7 +26,7 @@ ADDED = {
 }
 CHANGED = ADDED | {"type": "identity_changed", "previous_user_identities": {"Email": PERSONAL}}
 REQUEST = {
-    "timestamp_ms": 7000,
+    "timestamp_ms": 1_700_000_000_000,
     "user_profiles": [
         {
             "user_identities": [{"type": "email", "value": PERSONAL}],

@@ -9,6 +9,7 @@ BY_PATTERN = {"TwitterId", "GoogleId", "MicrosoftId", "YahooId", "AndroidId"} | 
     "AppleAdvertisingIdentifier",
     "AppleVendorIdentifier",
     *(f"Other{number}" for number in (2, 4, 5, 6, 7, 8, 9, 10)),
+    *("MobileNumber", "PhoneNumber2", "PhoneNumber3"),
 }
 SEEN = {
     "MPID": "seen in third-party payloads",
@@ -36,6 +37,7 @@ USERS = {
     "mParticle ID",
     "Other",
     *(f"Other {number}" for number in range(2, 11)),
+    *("Mobile Number", "Phone Number 2", "Phone Number 3"),
     "Twitter ID",
     "Yahoo ID",
 }
@@ -48,7 +50,7 @@ def named(basis):
 def test_the_documented_identities_are_all_there():
     assert {row.identity for row in ROWS if row.kind == "device"} == DEVICES
     assert {row.identity for row in ROWS if row.kind == "user"} == USERS
-    assert len(ROWS) == 8 + 18
+    assert len(ROWS) == 8 + 21
 
 
 def test_each_name_says_where_it_comes_from():

@@ -321,7 +321,7 @@ def mparticle(*audiences, **keys):
     ]
     identities = [{"type": "customer", "value": "secretive"}, {"type": "smart_tv", "value": "x"}]
     profile = {"user_identities": identities, "audiences": entries} | keys
-    return {"timestamp_ms": 7_000, "user_profiles": [profile]}
+    return {"timestamp_ms": 1_700_000_000_000, "user_profiles": [profile]}
 
 
 def test_an_mparticle_request(worker, connect, services):
@@ -332,6 +332,31 @@ def test_an_mparticle_request(worker, connect, services):
     (call,) = worker.calls(stream.queue)
     assert [json.loads(line)["IsMember"] for line in call["records"]] == [True, False]
     assert services.counters.of(None).skipped == {Skip.ATTRIBUTE_UPDATE: 1, Skip.UNNAMED_IDENTITY: 1}
+
+
+def test_a_removed_mparticle_subscription_is_the_deletion_of_its_audience(worker, connect, services):
+    stream = connect()
+    request = {
+        "type": "audience_subscription_request",
+        "timestamp_ms": 1_700_000_000_000,
+        "audience_id": 1,
+        "audience_name": "Name",
+        "action": "remove",
+    }
+    worker.send("audience.forward_mparticle", {"request": request})
+    worker.run(CHANGES_QUEUE)
+    (call,) = worker.calls(stream.queue)
+    assert [json.loads(line)["IsDeleted"] for line in call["records"]] == [True]
+
+
+def test_an_mparticle_verification_is_no_error_and_is_not_counted(worker, connect, services):
+    stream = connect()
+    request = {"type": "audience_membership_change_request", "timestamp_ms": 1_700_000_000_000}
+    worker.send("audience.forward_mparticle", {"request": request})
+    worker.run(CHANGES_QUEUE)
+    assert worker.calls(stream.queue) == []
+    assert services.counters.of(None).skipped == {}
+    assert services.alerts.all() == services.dead_letters.all() == []
 
 
 def test_an_invalid_part_of_an_mparticle_request_is_kept_as_a_request(worker, connect, services):

@@ -9,6 +9,8 @@ SKIP_LABELS = {
     Skip.NO_IDENTITIES: "no identities left",
     Skip.ATTRIBUTE_UPDATE: "attribute updates",
     Skip.UNNAMED_IDENTITY: "unnamed identities",
+    Skip.FURTHER_VALUE: "further values of an identity",
+    Skip.SUBSCRIPTION: "subscriptions",
 }
 
 

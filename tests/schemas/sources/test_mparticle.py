@@ -1,8 +1,8 @@
-"""What mParticle's Firehose SDK sends, as changes."""
+"""Requests of mParticle's Firehose SDK, as changes."""
 
 import pytest
 
-from schemas.identities import Catalogue
+from schemas.identities import ROWS, Catalogue
 from schemas.records import Skip
 from schemas.sources.mparticle import translate
 
@@ -74,12 +74,13 @@ SAMPLE_USER = {
     "AndroidId": "a0504a8cfa15ce2c",
     "MPID": "12345",
 }
+TIMESTAMP_MS = 1_700_000_000_000
 ADD = {"audience_id": 1, "audience_name": "Name", "action": "add"}
 EMAIL = {"type": "email", "value": "secretive"}
 
 
 def request(*profiles, **keys):
-    return {"timestamp_ms": 1_000, "user_profiles": list(profiles)} | keys
+    return {"timestamp_ms": TIMESTAMP_MS, "user_profiles": list(profiles)} | keys
 
 
 def profile(*audiences, **keys):
@@ -91,8 +92,16 @@ def translated(given, catalogue=None):
 
 
 def user_of(**keys):
-    (change,) = translated(request(profile(**keys))).changes
-    return change.user_identities
+    (user,) = users_of(**keys)
+    return user
+
+
+def users_of(**keys):
+    return [change.user_identities for change in translated(request(profile(**keys))).changes]
+
+
+def identity(kind, value, encoding="raw"):
+    return {"type": kind, "encoding": encoding, "value": value}
 
 
 def test_the_published_sample():
@@ -121,13 +130,148 @@ def test_identities_without_a_name_are_left_out_and_counted():
     assert found.skipped[Skip.UNNAMED_IDENTITY] == 2
 
 
-def test_of_two_identities_of_one_type_the_first_counts():
-    second = {"type": "email", "value": "second"}
-    assert user_of(user_identities=[EMAIL, second]) == {"Email": "secretive"}
+SDK_USER_TYPES = {
+    *("customer", "email", "facebook", "google", "microsoft", "twitter", "yahoo"),
+    *("other", "other2", "other3", "other4", "other5", "other6", "other7", "other8", "other9", "other10"),
+    *("mobile_number", "phone_number_2", "phone_number_3"),
+}
+"""`UserIdentity.Type` of the SDK."""
 
 
-def test_null_identities_are_dropped():
-    assert user_of(user_identities=[{"type": "customer", "value": None}, EMAIL]) == {"Email": "secretive"}
+def test_every_user_identity_of_the_sdk_is_in_the_catalogue():
+    assert SDK_USER_TYPES | {"mpid"} == {row.mparticle for row in ROWS if row.kind == "user"}
+
+
+@pytest.mark.parametrize("absent", [{}, {"value": None}], ids=["missing", "null"])
+def test_an_identity_without_a_value_is_left_out(absent):
+    assert user_of(user_identities=[{"type": "customer", "encoding": "raw"} | absent, EMAIL]) == {
+        "Email": "secretive"
+    }
+
+
+RAW, HASHED = identity("email", "a@example.com"), identity("email", "0cc175b9", "md5")
+EMPTY = identity("email", "")
+NEITHER = {"type": "email", "value": "unencoded"}
+BEST = {
+    "raw before hashed": ([HASHED, RAW], "a@example.com"),
+    "raw before hashed, listed first": ([RAW, HASHED], "a@example.com"),
+    "non-empty before empty": ([EMPTY, RAW], "a@example.com"),
+    "a hashed value before an empty one": ([EMPTY, HASHED], "0cc175b9"),
+    "the first of two raw ones": ([identity("email", "first"), RAW], "first"),
+    "a value without an encoding is raw": ([HASHED, NEITHER], "unencoded"),
+}
+
+
+@pytest.mark.parametrize(("identities", "best"), BEST.values(), ids=BEST)
+def test_of_several_values_of_a_user_identity_one_is_forwarded_and_the_others_are_counted(identities, best):
+    changes, _, skipped = translated(request(profile(user_identities=identities)))
+    assert [change.user_identities for change in changes] == [{"Email": best}]
+    assert skipped == {Skip.FURTHER_VALUE: 1}
+
+
+def test_an_identity_listed_twice_with_the_same_value_is_one():
+    changes, _, skipped = translated(request(profile(user_identities=[EMAIL, EMAIL])))
+    assert [change.user_identities for change in changes] == [{"Email": "secretive"}]
+    assert not skipped
+
+
+def test_an_empty_value_is_forwarded_where_there_is_no_other():
+    assert user_of(user_identities=[EMPTY]) == {"Email": ""}
+
+
+def test_each_further_value_of_a_device_id_makes_a_further_record_of_the_user():
+    devices = [
+        identity("ios_advertising_id", "hashed", "sha256"),
+        identity("ios_advertising_id", "one"),
+        identity("android_id", "three"),
+        identity("ios_advertising_id", "two"),
+    ]
+    common = {"Email": "secretive", "AndroidId": "three", "MPID": "1"}
+    assert users_of(device_identities=devices, mpid="1") == [
+        common | {"AppleAdvertisingIdentifier": value} for value in ("one", "two", "hashed")
+    ]
+
+
+def test_an_empty_device_id_makes_no_further_record():
+    devices = [identity("android_id", ""), identity("android_id", "one")]
+    changes, _, skipped = translated(request(profile(device_identities=devices)))
+    assert [change.user_identities["AndroidId"] for change in changes] == ["one"]
+    assert skipped == {Skip.FURTHER_VALUE: 1}
+
+
+def test_the_records_of_a_user_with_two_devices_are_adjacent_in_each_audience():
+    devices = [identity("android_id", "one"), identity("android_id", "two")]
+    other = ADD | {"audience_id": 2, "action": "delete"}
+    changes = translated(request(profile(ADD, other, device_identities=devices))).changes
+    assert [(change.audience_id, change.user_identities["AndroidId"]) for change in changes] == [
+        (1, "one"),
+        (1, "two"),
+        (2, "one"),
+        (2, "two"),
+    ]
+
+
+MEMBERSHIP = "audience_membership_change_request"
+SUBSCRIPTION = {
+    "type": "audience_subscription_request",
+    "timestamp_ms": TIMESTAMP_MS,
+    "audience_id": 1,
+    "audience_name": "Name",
+    "action": "remove",
+}
+
+
+@pytest.mark.parametrize("profiles", [{}, {"user_profiles": None}, {"user_profiles": []}])
+def test_a_verification_request_is_no_error_and_counts_nothing(profiles):
+    assert translated({"type": MEMBERSHIP, "timestamp_ms": TIMESTAMP_MS} | profiles) == ([], [], {})
+
+
+def test_a_removed_subscription_is_the_deletion_of_its_audience():
+    (change,), invalid, skipped = translated(SUBSCRIPTION)
+    assert (change.type, change.audience_id, change.audience_name, change.timestamp) == (
+        "audience_deleted",
+        1,
+        "Name",
+        TIMESTAMP_MS // 1000,
+    )
+    assert not (invalid or skipped or change.user_identities)
+
+
+@pytest.mark.parametrize("action", ["add", "update"])
+def test_a_new_or_changed_subscription_is_skipped_and_counted(action):
+    assert translated(SUBSCRIPTION | {"action": action}) == ([], [], {Skip.SUBSCRIPTION: 1})
+
+
+WRONG_SUBSCRIPTIONS = {
+    "an unknown action": ({"action": "secretive"}, ["action: unknown"]),
+    "no name": ({"audience_name": ""}, ["audience_name: empty"]),
+    "an ID that is a text": ({"audience_id": "secretive"}, ["audience_id: not an integer"]),
+    "a time in seconds": ({"timestamp_ms": 7}, ["timestamp_ms: not Unix milliseconds: seconds?"]),
+}
+
+
+@pytest.mark.parametrize(("wrong", "problems"), WRONG_SUBSCRIPTIONS.values(), ids=WRONG_SUBSCRIPTIONS)
+def test_a_wrong_subscription_request_is_invalid(wrong, problems):
+    changes, (invalid,), _ = translated(SUBSCRIPTION | wrong)
+    assert not changes
+    assert (invalid.problems, invalid.item) == (problems, SUBSCRIPTION | wrong)
+    assert "secretive" not in repr(invalid)
+
+
+NO_MILLISECONDS = {
+    "seconds": (1_700_000_000, "seconds?"),
+    "zero": (0, "seconds?"),
+    "before 1970": (-1, "before 1970"),
+    "microseconds": (1_700_000_000_000_000, "microseconds?"),
+    "nanoseconds": (1_700_000_000_000_000_000, "nanoseconds?"),
+}
+
+
+@pytest.mark.parametrize(("timestamp_ms", "hint"), NO_MILLISECONDS.values(), ids=NO_MILLISECONDS)
+def test_a_time_that_cannot_be_milliseconds_is_refused_with_a_hint(timestamp_ms, hint):
+    changes, (invalid,), _ = translated(request(profile(), timestamp_ms=timestamp_ms))
+    assert not changes
+    assert invalid.problems == [f"timestamp_ms: not Unix milliseconds: {hint}"]
 
 
 @pytest.mark.parametrize("mpid", [None, ""])
@@ -141,7 +285,7 @@ def test_a_profile_without_identities_is_no_mistake():
 
 
 def test_a_profile_without_audiences_changes_nothing():
-    assert translated(request({"user_identities": [EMAIL]})) == ([], [], {Skip.UNNAMED_IDENTITY: 0})
+    assert translated(request({"user_identities": [EMAIL]})) == ([], [], {})
 
 
 def test_spelled_names_count():
@@ -152,9 +296,17 @@ def test_spelled_names_count():
 
 WRONG_ENVELOPES = {
     "no object": ([], ["invalid input type"]),
+    "another request of the SDK": (
+        request(type="event_processing_request"),
+        ["type: unknown"],
+    ),
+    "another request without profiles": (
+        {"type": "event_processing_request", "timestamp_ms": TIMESTAMP_MS},
+        ["type: unknown", "user_profiles: missing data for required field"],
+    ),
     "no time": ({"user_profiles": []}, ["timestamp_ms: missing data for required field"]),
     "a time as text": (request(timestamp_ms="1"), ["timestamp_ms: not an integer"]),
-    "no profiles": ({"timestamp_ms": 1}, ["user_profiles: missing data for required field"]),
+    "no profiles": ({"timestamp_ms": TIMESTAMP_MS}, ["user_profiles: missing data for required field"]),
     "profiles that are an object": (request(user_profiles={}), ["user_profiles: not a valid list"]),
 }
 
