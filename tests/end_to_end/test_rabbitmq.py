@@ -14,7 +14,7 @@ from waiting import eventually
 
 from devstack import processes
 from devstack.firehose import FakeFirehose, refuse_once
-from worker.broker.rabbitmq import Transport, copy_of
+from worker.broker.rabbitmq import Transport, copy_message
 from worker.queues import delay_queue
 
 on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
@@ -189,7 +189,7 @@ def patient(url):
 
 def content(message):
     """What a message's sender has sent."""
-    copy = copy_of(message)
+    copy = copy_message(message)
     return copy.body, copy.properties
 
 

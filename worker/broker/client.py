@@ -1,4 +1,4 @@
-"""What the command and the dashboard ask of the broker: Redis or RabbitMQ, through kombu."""
+"""The broker as the command and the dashboard use it: queue lengths and task calls, through kombu."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ from kombu.transport.base import StdChannel
 
 from worker.consumer.request import HIDDEN
 
-TIMEOUT = 5
-"""Seconds. Whoever asks is a person who waits for the answer."""
+TIMEOUT_SECONDS = 5
+"""To connect, and for each answer: a person is waiting."""
 CONNECT_RETRIES = 1
 SEND_RETRIES = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 1.0}
 NOT_FOUND = "404"
@@ -20,9 +20,9 @@ NOT_FOUND = "404"
 
 
 def queue_lengths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
-    """How many messages each of the queues holds, without those that a worker has picked up.
+    """Messages that wait in each queue; those that workers have reserved are not counted.
 
-    A queue that does not exist holds none. Raises `kombu.exceptions.OperationalError`
+    The length of a queue that does not exist is 0. Raises `kombu.exceptions.OperationalError`
     where the broker cannot be reached.
     """
     with connect(app) as connection, _as_operational(connection), connection.channel() as channel:
@@ -30,7 +30,7 @@ def queue_lengths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
 
 
 class Sender:
-    """Sends task calls over one connection. What they carry appears nowhere."""
+    """Sends task calls over one connection. Their arguments appear in no header or log."""
 
     def __init__(self, app: Celery, connection: Connection) -> None:
         self._app = app
@@ -46,7 +46,7 @@ class Sender:
         args: Sequence[Any] = (),
         task_id: str | None = None,
     ) -> None:
-        """Returns when the broker has the call. Raises `kombu.exceptions.OperationalError`."""
+        """Send a call; the broker holds it on return. Raises `kombu.exceptions.OperationalError`."""
         with _as_operational(self._connection):
             self._app.send_task(
                 task,
@@ -70,15 +70,15 @@ def sender(app: Celery) -> Iterator[Sender]:
 
 
 def connect(app: Celery) -> Connection:
-    """A connection to the broker, established. Raises `kombu.exceptions.OperationalError`, and soon."""
-    timeouts = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
+    """Connect to the broker. Raises `kombu.exceptions.OperationalError` within seconds."""
+    timeouts = {"socket_connect_timeout": TIMEOUT_SECONDS, "socket_timeout": TIMEOUT_SECONDS}
     connection = app.connection_for_write(transport_options=timeouts)
-    return connection.ensure_connection(max_retries=CONNECT_RETRIES, timeout=TIMEOUT)
+    return connection.ensure_connection(max_retries=CONNECT_RETRIES, timeout=TIMEOUT_SECONDS)
 
 
 @contextmanager
 def _as_operational(connection: Connection) -> Iterator[None]:
-    """One error for whatever a transport raises when its broker goes away."""
+    """Raise one error for all those by which transports report that the broker is gone."""
     try:
         yield
     except connection.connection_errors as error:

@@ -1,16 +1,15 @@
-"""RabbitMQ as a broker in which a message waits for its time, and that no call is lost on the way to.
+"""RabbitMQ as a broker that delays messages, and loses no call on its way to a queue.
 
-Celery keeps a message whose time has not come in the worker, unacknowledged, and takes
-one more in its place. Here it goes into a waiting queue, and is acknowledged when RabbitMQ
-has confirmed that it has the copy: at each moment it is in one of the two, or in both.
+Celery keeps a message whose time has not come in the worker, unacknowledged, and fetches one more in its
+place. Here the worker publishes a copy into a delay queue and acknowledges the message once RabbitMQ has
+confirmed the copy: at each moment the message is in one of the two queues, or in both.
 
-There is one waiting queue for each power of two in seconds, and none for each stream. A message
-is sent to it through a fanout exchange, with the name of the queue it came from as its routing
-key; when its seconds are over, RabbitMQ sends it on to just that queue. If that was too early,
-it waits again for what is left.
+There is a delay queue for each power of two in seconds, whatever the number of streams. A message reaches it
+through a fanout exchange, with the name of its own queue as the routing key; when its seconds are over,
+RabbitMQ dead-letters it to just that queue. If its time has not come yet, it is delayed again.
 
-A waiting queue is a quorum queue, because only those hand on a message at least once: a
-classic queue forgets it before the queue that it goes to has it.
+Delay queues are quorum queues, because only those dead-letter at least once: a classic queue removes a
+message before the next queue has it.
 """
 
 import logging
@@ -28,75 +27,80 @@ from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
 from worker.queues import delay_queue
 
-LONGEST = 4096
-"""Seconds for which a message waits at a time."""
-TIMEOUT = 5.0
-"""Seconds until RabbitMQ must have answered. The worker does nothing else meanwhile."""
-ATTEMPTS = 2
-"""The first one may meet a connection that RabbitMQ has closed since it was last used."""
-REST = 60.0
-"""Seconds for which RabbitMQ is not asked again after both have failed: it may be short of memory, and
-takes nothing then but gives away what it has."""
-NOTES = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
-"""How the headers begin that RabbitMQ adds to a message; of a new message they would not be true."""
+MAX_DELAY_SECONDS = 4096
+"""The longest of one delay queue."""
+ANSWER_TIMEOUT_SECONDS = 5.0
+"""Until RabbitMQ must have confirmed a copy. The worker's main process does nothing else meanwhile."""
+PUBLISH_ATTEMPTS = 2
+"""The first may meet a connection that RabbitMQ has closed since it was last used."""
+COOLDOWN_SECONDS = 60.0
+"""Without another copy, after all attempts have failed: RabbitMQ may be short of memory, and then confirms
+nothing but goes on delivering."""
+BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+"""Prefixes of the headers that RabbitMQ adds to a message; they would be wrong in a copy."""
 NO_ROUTE = 312
 """RabbitMQ's reply code for a message that reaches no queue."""
 
 logger = logging.getLogger(__name__)
 
 
-def seconds_to_wait(left: float) -> int:
-    """The longest wait that is over when the time has come, or less than a second later."""
-    whole = max(1, math.ceil(left))
-    return min(LONGEST, 1 << (whole.bit_length() - 1))
+def delay_seconds(remaining: float) -> int:
+    """The seconds of the longest delay queue whose delay ends within a second after the time has come."""
+    whole = max(1, math.ceil(remaining))
+    return min(MAX_DELAY_SECONDS, 1 << (whole.bit_length() - 1))
 
 
-def copy_of(message: Message) -> amqp.Message:
-    """The message as its sender has sent it."""
-    headers = {name: value for name, value in message.headers.items() if not name.startswith(NOTES)}
+def copy_message(message: Message) -> amqp.Message:
+    """The message as its sender published it."""
+    headers = {name: value for name, value in message.headers.items() if not name.startswith(BROKER_HEADERS)}
     compression = headers.get("compression")
     body = compress(message.body, compression)[0] if compression else message.body
     return amqp.Message(body, **{**message.properties, "application_headers": headers})
 
 
 class DelayQueues:
-    """The waiting queues, over a connection of its own.
+    """The delay queues, over a connection of its own.
 
-    An answer is waited for. Over the consumer's connection, messages could come first, each of
-    which might be to wait, too.
+    Publishing waits for the confirmation. On the consumer's connection, messages could arrive before it,
+    and each of those might have to be delayed, too.
     """
 
     def __init__(self, client: Client, monotonic: Callable[[], float] = time.monotonic) -> None:
-        # Nobody would send the heartbeats between two messages.
+        # Nothing would send heartbeats between two messages.
         self._client = client.clone(heartbeat=0)
         self._monotonic = monotonic
         self._channel: Any = None
         self._declared: set[int] = set()
-        self._rests_until = -math.inf
+        self._cooldown_until = -math.inf
 
-    def takes(self, copy: amqp.Message, queue: str, seconds: int) -> bool:
-        """Whether the message is safe here, from where it goes to `queue` after so many seconds.
+    def publish(self, copy: amqp.Message, queue: str, seconds: int) -> bool:
+        """Publish a message that RabbitMQ is to move to `queue` after so many seconds.
 
-        If not it may be here all the same, and RabbitMQ is left alone for a while.
+        Returns True where RabbitMQ has confirmed it. On False it may hold the copy all the same, and nothing
+        is published to it during the cooldown.
         """
-        if self._monotonic() < self._rests_until:
+        if self._monotonic() < self._cooldown_until:
             return False
-        for _ in range(ATTEMPTS):
+        for _ in range(PUBLISH_ATTEMPTS):
             try:
                 self._publish(copy, queue, seconds)
             except Exception as error:
-                # Whatever it is, the worker still has the message. An answer that is late must find nobody:
-                # it would be taken for that to the next message.
-                self.leave()
+                # Whatever it is, the worker still holds the message. A late confirmation must not be read
+                # as that of the next message, so the connection is closed.
+                self.close()
                 failure = type(error).__name__
             else:
                 return True
-        logger.warning("%s: what is to wait waits in the worker for the next %d s", failure, REST)
-        self._rests_until = self._monotonic() + REST
+        logger.warning(
+            "%s: RabbitMQ does not confirm delayed messages; workers hold them for the next %d s",
+            failure,
+            COOLDOWN_SECONDS,
+        )
+        self._cooldown_until = self._monotonic() + COOLDOWN_SECONDS
         return False
 
-    def leave(self) -> None:
-        """Let go of the connection. The next message opens another one."""
+    def close(self) -> None:
+        """Close the connection. The next message opens another one."""
         channel, self._channel = self._channel, None
         self._declared.clear()
         if channel is not None and channel.connection is not None:
@@ -105,10 +109,10 @@ class DelayQueues:
     def _publish(self, copy: amqp.Message, queue: str, seconds: int) -> None:
         if self._channel is None:
             self._channel = self._client.transport.establish_connection().channel()
-        with self._channel.connection.transport.having_timeout(TIMEOUT):
+        with self._channel.connection.transport.having_timeout(ANSWER_TIMEOUT_SECONDS):
             if seconds not in self._declared:
                 self._declare(seconds)
-            # Mandatory: where somebody has deleted the waiting queue, this fails.
+            # Mandatory: where somebody has deleted the delay queue, this fails.
             self._channel.basic_publish_confirm(copy, delay_queue(seconds), queue, mandatory=True)
 
     def _declare(self, seconds: int) -> None:
@@ -128,15 +132,15 @@ class DelayQueues:
 
 
 class Channel(pyamqp.Channel):  # type: ignore[misc]
-    """Lets messages wait in the broker, and loses none on its way there."""
+    """Delays messages in the broker, and loses none on its way to a queue."""
 
     def basic_publish_confirm(
         self, message: amqp.Message, *args: Any, mandatory: bool = False, **kwargs: Any
     ) -> Any:
-        """Send a message. Raises `RecoverableConnectionError` where a task's call would reach no queue.
+        """Publish a message. Raises `RecoverableConnectionError` where a task's call would reach no queue.
 
-        RabbitMQ confirms such a message, too, and drops it. Somebody has deleted the queue since it was
-        declared, which is done once a connection; so kombu connects again, declares it and sends again.
+        RabbitMQ confirms such a message and drops it. Queues are declared once a connection, so somebody has
+        deleted this one since; on the error kombu reconnects, declares it and publishes again.
         """
         is_call = "task" in (message.headers or {})
         try:
@@ -144,21 +148,20 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         except amqp.ChannelError as error:
             if error.reply_code != NO_ROUTE:
                 raise
-            raise amqp.RecoverableConnectionError("no queue takes the message") from None
+            raise amqp.RecoverableConnectionError("no queue accepts the message") from None
 
     def delay(self, message: Message, until: float) -> bool:
-        """Whether a message of this channel now waits in the broker until a time (Unix seconds).
+        """Delay a message of this channel until a time (Unix seconds).
 
-        If not, it is unacknowledged as before.
+        Returns True where the broker now holds it. On False it is unacknowledged as before.
         """
         if message.delivery_info["exchange"]:
             # Its routing key need not be the name of the queue that it came from.
             return False
         if self.connection is None:
             raise amqp.RecoverableConnectionError("the channel's connection is closed")
-        queue = message.delivery_info["routing_key"]
-        room = self.connection.delay_queues
-        if not room.takes(copy_of(message), queue, seconds_to_wait(until - time.time())):
+        queue, seconds = message.delivery_info["routing_key"], delay_seconds(until - time.time())
+        if not self.connection.delay_queues.publish(copy_message(message), queue, seconds):
             return False
         message.ack()
         return True
@@ -171,13 +174,13 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 
     @cached_property
     def delay_queues(self) -> DelayQueues:
-        """The waiting queues of the same virtual host."""
+        """The delay queues of the same virtual host."""
         return DelayQueues(self.client)
 
     def collect(self) -> None:
         super().collect()
         if "delay_queues" in self.__dict__:
-            self.delay_queues.leave()
+            self.delay_queues.close()
 
 
 class Transport(pyamqp.Transport):  # type: ignore[misc]

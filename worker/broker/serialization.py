@@ -1,8 +1,8 @@
-"""JSON for messages, by orjson: a third of the cost of kombu's own.
+"""JSON for messages, by orjson, which costs a third of kombu's own.
 
-What orjson is too strict for (half a surrogate pair, which must spoil its own change
-and not the whole message) Python's JSON reads; what it does not know (the types that
-Celery's own control messages use) kombu's JSON writes.
+Python's JSON reads the texts that orjson refuses: half a surrogate pair must make its own change invalid and
+not the whole message. kombu's JSON writes the types that orjson does not know, which Celery's control
+messages contain.
 """
 
 import json
@@ -16,9 +16,9 @@ from kombu.utils import json as kombu_json
 
 CONTENT_TYPE = "application/json"
 MAX_DEPTH = 1024
-"""Levels of nesting that orjson reads. What is deeper cannot be read."""
+"""Levels of nesting that orjson reads. A text with more is refused."""
 RECURSION_LIMIT = 4 * MAX_DEPTH
-"""Whatever was read can be written again, as a dead letter above all. Python's own limit is 1,000."""
+"""Python's own limit is 1,000, too low to write again (as a dead letter) what orjson has read."""
 
 
 def register_orjson() -> None:
@@ -37,14 +37,14 @@ def dumps(content: Any) -> str:
 
 
 def loads(text: str | bytes) -> Any:
-    """What JSON text says, integers of more than 64 bits as floats. Raises `ValueError` where it is none."""
+    """The content of JSON text, integers of more than 64 bits as floats. Raises `ValueError`."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _leniently(text if isinstance(text, str) else bytes(text).decode())
+        return _parse_leniently(text if isinstance(text, str) else bytes(text).decode())
 
 
-def _leniently(text: str) -> Any:
+def _parse_leniently(text: str) -> Any:
     try:
         content = json.loads(text)
     except RecursionError:
@@ -55,14 +55,14 @@ def _leniently(text: str) -> Any:
 
 
 def _depth(content: Any) -> int:
-    """How many levels of nesting there are."""
+    """The number of levels of nesting."""
     depth, level = 0, [content]
-    while level := [inner for outer in level for inner in _inside(outer)]:
+    while level := [inner for outer in level for inner in _children(outer)]:
         depth += 1
     return depth
 
 
-def _inside(content: Any) -> Iterable[Any]:
+def _children(content: Any) -> Iterable[Any]:
     if isinstance(content, dict):
         return content.values()
     return content if isinstance(content, list) else ()

@@ -1,4 +1,4 @@
-"""How a message is made to wait in RabbitMQ. That it does is told in `tests/end_to_end/test_rabbitmq.py`."""
+"""Delayed delivery on RabbitMQ. `tests/end_to_end/test_rabbitmq.py` shows it on a real server."""
 
 import time
 from contextlib import nullcontext
@@ -11,15 +11,15 @@ from kombu.transport import resolve_transport
 from kombu.transport.pyamqp import Message
 
 from worker.broker.rabbitmq import (
-    ATTEMPTS,
-    LONGEST,
-    REST,
+    COOLDOWN_SECONDS,
+    MAX_DELAY_SECONDS,
+    PUBLISH_ATTEMPTS,
     Channel,
     Connection,
     DelayQueues,
-    copy_of,
+    copy_message,
+    delay_seconds,
     register_rabbitmq_transport,
-    seconds_to_wait,
 )
 from worker.queues import delay_queue, is_stream_queue
 
@@ -28,7 +28,7 @@ QUEUE = "firehose.main.us-east-1.travel"
 
 
 class Broker:
-    """Takes what is published over the connections to it, until the next of its faults."""
+    """Stores what is published over its connections; raises each of its faults first."""
 
     def __init__(self):
         self.published = []
@@ -78,7 +78,7 @@ def broker():
 
 
 @pytest.fixture
-def room(broker, clock):
+def delay_queues(broker, clock):
     return DelayQueues(broker, monotonic=clock)
 
 
@@ -101,29 +101,29 @@ def received(body, **properties):
         (3.01, 4),
         (4, 4),
         (600, 512),
-        (LONGEST, LONGEST),
-        (10**9, LONGEST),
+        (MAX_DELAY_SECONDS, MAX_DELAY_SECONDS),
+        (10**9, MAX_DELAY_SECONDS),
     ],
 )
-def test_a_wait_is_the_longest_that_is_less_than_a_second_too_long(left, seconds):
-    assert seconds_to_wait(left) == seconds
+def test_a_delay_is_the_longest_that_ends_less_than_a_second_late(left, seconds):
+    assert delay_seconds(left) == seconds
 
 
 @pytest.mark.parametrize("left", [0.02, 1.5, 7.3, 100.1, 599.999, 5000])
-def test_waits_end_within_a_second_of_the_time(left):
-    waits = 0
+def test_a_long_delay_is_a_dozen_short_ones_at_most_and_ends_within_a_second_of_its_time(left):
+    delays = 0
     while left > 0:
-        left -= seconds_to_wait(left)
-        waits += 1
+        left -= delay_seconds(left)
+        delays += 1
     assert left > -1
-    assert waits <= 12
+    assert delays <= 12
 
 
-def test_a_waiting_queue_is_no_streams():
-    assert not is_stream_queue(delay_queue(LONGEST))
+def test_a_delay_queue_is_not_a_streams_queue():
+    assert not is_stream_queue(delay_queue(MAX_DELAY_SECONDS))
 
 
-def test_a_copy_is_what_its_sender_has_sent():
+def test_a_copy_has_the_body_and_properties_its_sender_published_and_no_header_of_rabbitmq():
     body, compression = compress(b'["secretive"]', "zstd")
     headers = {"id": "an-id", "eta": "2030-01-01T00:00:00+00:00", "compression": compression, "x-own": 1}
     properties = {
@@ -134,27 +134,31 @@ def test_a_copy_is_what_its_sender_has_sent():
         "priority": 3,
         "reply_to": "somebody",
     }
-    notes = {"x-death": [{"count": 1}], "x-first-death-queue": "audience.waiting.1", "x-delivery-count": 2}
-    copy = copy_of(received(body, application_headers=headers | notes, **properties))
+    added = {
+        "x-death": [{"count": 1}],
+        "x-first-death-queue": "audience.waiting.1",
+        "x-delivery-count": 2,
+    }
+    copy = copy_message(received(body, application_headers=headers | added, **properties))
     assert copy.properties == properties | {"application_headers": headers}
     assert copy.body == body
 
 
-def test_a_message_that_is_not_compressed_stays_so():
-    assert copy_of(received(b"[]", content_type="application/json")).body == b"[]"
+def test_a_copy_of_an_uncompressed_message_is_not_compressed():
+    assert copy_message(received(b"[]", content_type="application/json")).body == b"[]"
 
 
-def test_waiting_queues_are_declared_once_a_connection(room, broker):
-    assert all(room.takes(COPY, QUEUE, seconds) for seconds in (1, 2, 1))
+def test_delay_queues_are_declared_once_a_connection(delay_queues, broker):
+    assert all(delay_queues.publish(COPY, QUEUE, seconds) for seconds in (1, 2, 1))
     assert broker.published == [(COPY, delay_queue(seconds), QUEUE) for seconds in (1, 2, 1)]
     assert broker.declared == [delay_queue(1), delay_queue(2)]
     assert broker.connections == 1
 
 
-def test_a_connection_that_has_gone_is_replaced(room, broker):
-    assert room.takes(COPY, QUEUE, 1)
+def test_a_closed_connection_is_replaced(delay_queues, broker):
+    assert delay_queues.publish(COPY, QUEUE, 1)
     broker.faults = [ConnectionResetError()]
-    assert room.takes(COPY, QUEUE, 1)
+    assert delay_queues.publish(COPY, QUEUE, 1)
     assert (broker.connections, broker.open) == (2, 1)
     assert broker.declared == [delay_queue(1)] * 2
 
@@ -162,18 +166,18 @@ def test_a_connection_that_has_gone_is_replaced(room, broker):
 @pytest.mark.parametrize(
     "fault", [TimeoutError(), amqp.exceptions.MessageNacked(), amqp.NotFound(), OSError()]
 )
-def test_a_broker_that_refuses_is_left_alone_for_a_while(room, broker, clock, fault):
-    broker.faults = [fault] * ATTEMPTS
-    assert not room.takes(COPY, QUEUE, 1)
-    assert (broker.connections, broker.open) == (ATTEMPTS, 0)
-    assert not room.takes(COPY, QUEUE, 1)
-    assert broker.connections == ATTEMPTS
-    clock.advance(REST)
-    assert room.takes(COPY, QUEUE, 1)
+def test_after_failed_attempts_nothing_is_published_during_the_cooldown(delay_queues, broker, clock, fault):
+    broker.faults = [fault] * PUBLISH_ATTEMPTS
+    assert not delay_queues.publish(COPY, QUEUE, 1)
+    assert (broker.connections, broker.open) == (PUBLISH_ATTEMPTS, 0)
+    assert not delay_queues.publish(COPY, QUEUE, 1)
+    assert broker.connections == PUBLISH_ATTEMPTS
+    clock.advance(COOLDOWN_SECONDS)
+    assert delay_queues.publish(COPY, QUEUE, 1)
 
 
-class TakenMessage:
-    """A message off a channel, and whether it is acknowledged."""
+class ReceivedMessage:
+    """A message that a channel delivered, and whether it is acknowledged."""
 
     def __init__(self, exchange=""):
         self.delivery_info = {"exchange": exchange, "routing_key": QUEUE}
@@ -185,47 +189,47 @@ class TakenMessage:
 
 
 @pytest.fixture
-def channel(room):
+def channel(delay_queues):
     channel = Channel.__new__(Channel)
-    channel.connection = SimpleNamespace(delay_queues=room)
+    channel.connection = SimpleNamespace(delay_queues=delay_queues)
     return channel
 
 
-def test_what_waits_in_the_broker_is_acknowledged(channel, broker):
-    message = TakenMessage()
+def test_a_message_is_acknowledged_once_its_copy_is_confirmed(channel, broker):
+    message = ReceivedMessage()
     assert channel.delay(message, until=time.time() + 1)
     assert message.acknowledged
     assert len(broker.published) == 1
 
 
-def test_what_the_broker_has_not_confirmed_is_not(channel, broker):
-    broker.faults = [TimeoutError()] * ATTEMPTS
-    message = TakenMessage()
+def test_a_message_whose_copy_is_not_confirmed_stays_unacknowledged(channel, broker):
+    broker.faults = [TimeoutError()] * PUBLISH_ATTEMPTS
+    message = ReceivedMessage()
     assert not channel.delay(message, until=time.time() + 1)
     assert not message.acknowledged
 
 
-def test_a_message_whose_queue_is_not_known_stays_in_the_worker(channel, broker):
-    message = TakenMessage(exchange="somebodys")
+def test_a_message_from_an_exchange_is_not_delayed_in_the_broker(channel, broker):
+    message = ReceivedMessage(exchange="another")
     assert not channel.delay(message, until=time.time() + 1)
     assert not (message.acknowledged or broker.published)
 
 
-def test_a_channel_that_is_closed_says_so(channel):
+def test_delaying_over_a_closed_channel_raises_a_connection_error(channel):
     channel.connection = None
     with pytest.raises(Connection.connection_errors):
-        channel.delay(TakenMessage(), until=time.time() + 1)
+        channel.delay(ReceivedMessage(), until=time.time() + 1)
 
 
-def test_a_connection_takes_its_waiting_room_with_it(room, broker):
-    assert room.takes(COPY, QUEUE, 1)
+def test_a_closed_connection_closes_that_of_its_delay_queues(delay_queues, broker):
+    assert delay_queues.publish(COPY, QUEUE, 1)
     connection = Connection()
-    connection.delay_queues = room
+    connection.delay_queues = delay_queues
     connection.collect()
     assert broker.open == 0
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])
-def test_it_is_the_transport_for_rabbitmq(scheme):
+def test_it_is_registered_as_the_transport_for_rabbitmq(scheme):
     register_rabbitmq_transport()
     assert resolve_transport(scheme).Connection is Connection
