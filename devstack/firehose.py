@@ -21,7 +21,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +31,9 @@ MAX_RECORDS = 500
 MAX_RECORD_BYTES = 1_024_000
 MAX_BATCH_BYTES = 4 * 2**20
 """Counted as base64: the stricter reading of what AWS says."""
+JSON = "application/x-amz-json-1.1"
+REQUEST_ID = "d0b0a1c2-0000-4000-8000-000000000001"
+NO_HEADERS: Mapping[str, str] = {}
 STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/")
 NAME_IN_BODY = re.compile(rb'"DeliveryStreamName": ?"([^"]*)"')
@@ -69,6 +72,10 @@ class Answer:
     """Answer only once this is set: a request that hangs."""
     after: bool = False
     """Take the records, then answer so: a failure whose write happened."""
+    raw: bytes | None = None
+    """The bytes of the answer, in place of `body` as JSON."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the answer; they go before the usual ones."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +229,9 @@ class FakeFirehose:
                 return error("UnrecognizedClientException", 400, "The security token is invalid.")
             for fault in self.faults:
                 if (given := fault(call)) is not None:
-                    if (given.status == HTTPStatus.OK and given.body is None) or given.after:
+                    if (
+                        given.status == HTTPStatus.OK and given.body is None and given.raw is None
+                    ) or given.after:
                         self._carry_out(call, given)
                     return given
             return self._carry_out(call, Answer())
@@ -316,7 +325,8 @@ def _handler(firehose: FakeFirehose) -> type[BaseHTTPRequestHandler]:
             answer = firehose.answer(self._call(json.loads(body)))
             if answer.wait is not None:
                 answer.wait.wait()
-            self._reply(answer.status, json.dumps(answer.body).encode())
+            body = json.dumps(answer.body).encode() if answer.raw is None else answer.raw
+            self._reply(answer.status, body, answer.headers)
 
         def _call(self, asked: dict[str, Any]) -> Call:
             found = CREDENTIAL.search(self.headers.get("Authorization", ""))
@@ -363,10 +373,11 @@ def _handler(firehose: FakeFirehose) -> type[BaseHTTPRequestHandler]:
             firehose.conducts = {name: Conduct(**conduct) for name, conduct in asked.items()}
             self._reply(200, b"{}")
 
-        def _reply(self, status: int, body: bytes) -> None:
+        def _reply(self, status: int, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/x-amz-json-1.1")
-            self.send_header("Content-Length", str(len(body)))
+            usual = {"Content-Type": JSON, "x-amzn-RequestId": REQUEST_ID, "Content-Length": str(len(body))}
+            for name, value in (usual | dict(headers)).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 

@@ -1,0 +1,33 @@
+"""Reads Firehose's answer to PutRecordBatch entry by entry. Pure, and tested by a table.
+
+FailedPutCount is not read: answers were seen whose count contradicts their entries, and only an
+entry says what became of its record.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+MALFORMED_RESPONSE = "MalformedResponse"
+"""A code of our own: an answer, or an entry of one, that does not say what became of the record."""
+
+
+def refusal_codes(answer: object, records: int) -> list[str]:
+    """For each record the error code that it was refused with, or an empty string if it was accepted.
+
+    `answer` is what botocore made of the response to a call with so many records. Where its entries
+    cannot be assigned to the records, each record counts as refused with `MALFORMED_RESPONSE`.
+    """
+    entries = answer.get("RequestResponses") if isinstance(answer, Mapping) else None
+    if not isinstance(entries, list) or len(entries) != records:
+        return [MALFORMED_RESPONSE] * records
+    return [_refusal_code(entry) for entry in entries]
+
+
+def _refusal_code(entry: Any) -> str:
+    if not isinstance(entry, Mapping):
+        return MALFORMED_RESPONSE
+    if code := entry.get("ErrorCode"):
+        return str(code)
+    if entry.get("ErrorMessage") or not entry.get("RecordId"):
+        return MALFORMED_RESPONSE
+    return ""
