@@ -178,7 +178,7 @@ def probe(services, stream, clock):
             services.circuit_breakers.record_failure(stream, "500", first=1, longest=1)
             clock.advance(1)
         quota = services.registry.snapshot().quota(stream)
-        return services.admission.ask(stream, Cost(1, 1), quota, message_id=task_id).is_probe
+        return services.admission.acquire(stream, Cost(1, 1), quota, message_id=task_id).is_probe
 
     return begin
 

@@ -55,8 +55,8 @@ def test_a_failing_stream_is_left_alone(fill, services, stream):
     ask = (stream, Cost(records=1, bytes=1), Quota(1000, 1000, 1000))
     for failures in 1, 2:
         assert services.circuit_breakers.record_failure(stream, "Service Unavailable", 0, 0) == failures
-        assert services.admission.ask(*ask).is_probe
-    assert not services.admission.ask(*ask).admitted
+        assert services.admission.acquire(*ask).is_probe
+    assert not services.admission.acquire(*ask).admitted
     services.circuit_breakers.release_probe(stream)
     assert services.circuit_breakers.get(stream).is_being_probed(services.clock())
 

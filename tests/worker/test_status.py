@@ -96,7 +96,7 @@ def test_a_stream_flows_no_earlier_than_it_has_taken_something(services, stream,
         return row.state, row.being_tried
 
     assert shown() == (StreamState.FAILING, True), "the next batch will try it"
-    services.admission.ask(stream, Cost(1, 1), services.registry.snapshot().quota(stream))
+    services.admission.acquire(stream, Cost(1, 1), services.registry.snapshot().quota(stream))
     assert shown() == (StreamState.FAILING, True), "a batch is trying it"
     fail(services, stream)
     assert shown() == (StreamState.FAILING, False), "left alone for longer"

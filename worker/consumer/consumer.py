@@ -5,7 +5,6 @@ Celery logs such a message with its whole content and then drops it.
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from time import time
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
@@ -15,12 +14,14 @@ from kombu.message import Message as KombuMessage
 from redis.exceptions import RedisError
 from vine import promise
 
+from worker.broker.messages import queue_of, read_task_call
+from worker.consumer.flow_control import make_flow_control
 from worker.consumer.request import RedactingRequest
-from worker.consumer.validation import is_task_call
+from worker.consumer.validation import is_valid
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable, dead_letter
 from worker.failures.dead_letters import FOREIGN, Message
-from worker.flow.control import FlowControl, delay_message
+from worker.flow.delays import delay_message
 
 logger = logging.getLogger(__name__)
 
@@ -34,22 +35,26 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def __init__(
         self, on_task_request: Callable[[RedactingRequest], None], *args: Any, **options: Any
     ) -> None:
-        self.flow_control = FlowControl(self)
-        enter = partial(self.flow_control.enter, run=on_task_request)
-        super().__init__(enter, *args, **options)
+        self._run_in_pool = on_task_request
+        super().__init__(self._run, *args, **options)
+        self.flow_control = make_flow_control(self, self.app.services)
+        self.flow_control.rate_limits_changed()
 
     def reset_rate_limits(self) -> None:
         super().reset_rate_limits()
-        self.flow_control.rate_limits_changed()
+        # Celery also calls this before the parts of a consumer exist.
+        if hasattr(self, "flow_control"):
+            self.flow_control.rate_limits_changed()
 
     def create_task_handler(self, promise: Any = promise) -> Callable[[KombuMessage], None]:
         handle = super().create_task_handler(promise)
 
         def on_task_received(message: KombuMessage) -> None:
             try:
-                if not is_task_call(message):
+                call = read_task_call(message)
+                if call is None or not is_valid(call):
                     self.on_unknown_message(None, message)
-                elif self.flow_control.admits(message):
+                elif self.flow_control.admit(message, call):
                     handle(message)
             except self.connection_errors:
                 raise
@@ -60,6 +65,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self.on_decode_error(message, error)
 
         return on_task_received
+
+    def _run(self, request: RedactingRequest) -> None:
+        self.flow_control.message_enters(request)
+        self._run_in_pool(request)
 
     def on_decode_error(self, message: KombuMessage, exc: Exception) -> None:
         self._dead_letter(message, type(exc).__name__, "a message that cannot be read")
@@ -77,7 +86,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """Keep the message as it came, then acknowledge it. Where it cannot be kept, it goes back."""
         body = _text(message.body)
         headers = {name: _text(value) for name, value in (message.headers or {}).items()}
-        queue = _text((message.delivery_info or {}).get("routing_key") or "")
+        queue = _text(queue_of(message))
         what_it_is = f"{queue}:{headers.get('task')}:{headers.get('id')}:{body}"
         undeliverable = Undeliverable(
             id=str(uuid5(NAMESPACE_OID, ascii(what_it_is))),

@@ -15,6 +15,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer import Consumer
+from celery.worker.state import requests
 from kombu import Queue
 from redis.exceptions import RedisError
 
@@ -42,7 +43,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         self._only = None if selected is None else frozenset(selected)
         self._wanted = {queue for queue in selected or () if is_stream_queue(queue)}
         self._consumed = set(self._wanted)
-        self._held: set[str] = set()
+        self._paused: set[str] = set()
         self._declared: dict[str, Queue] = {}
         self._refused_until: dict[str, float] = {}
         """In the clock's seconds."""
@@ -53,8 +54,8 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, consumer: Consumer) -> None:
         """Reconcile now and from now on. Also called after the broker was lost and found."""
         self._declared.clear()
-        self._held.clear()
-        consumer.flow_control.reconnected()
+        self._paused.clear()
+        consumer.flow_control.reconnected(requests.keys())
         self._reconcile(partial(self._add, at_once=False))
         again = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, (self._add,))
         self._timers.append(again)
@@ -67,14 +68,14 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
 
     shutdown = stop
 
-    def hold(self, queue: str) -> None:
-        """Do not consume the queue until it is released."""
-        self._held.add(queue)
+    def pause(self, queue: str) -> None:
+        """Stop consuming the queue until it is resumed."""
+        self._paused.add(queue)
         self._cancel(queue)
 
-    def release(self, queue: str) -> None:
+    def resume(self, queue: str) -> None:
         """Consume the queue again, if its stream still is to flow."""
-        self._held.discard(queue)
+        self._paused.discard(queue)
         if self._timers and queue in self._wanted:
             self._add(queue)
 
@@ -88,7 +89,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
             )
             return
         self._forget_unwanted()
-        for queue in sorted(self._wanted - self._consumed - self._held - self._refused_until.keys()):
+        for queue in sorted(self._wanted - self._consumed - self._paused - self._refused_until.keys()):
             logger.info("consuming %s", queue)
             add(queue)
         for queue in sorted(self._consumed - self._wanted):
@@ -134,7 +135,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         declared.no_declare = True
         self._declared[name] = declared
         # RabbitMQ's answer may come behind messages over which somebody holds the queue.
-        if name in self._held:
+        if name in self._paused:
             return
         # What Celery consumes by itself after it has lost the broker.
         queues.select_add(queues[name])

@@ -1,17 +1,15 @@
-"""What a message must look like for Celery to make a task call of it.
+"""Checks that Celery can run a task call.
 
-Celery trusts what stands around a call's arguments: its ID, its retries, its times. What is
-wrong there fails later, in a place where the message is dropped, waits for ever, or takes
-the worker with it. So it is looked at first.
+Celery trusts the fields that describe a call: its ID, retries and times. A wrong one fails later, in a
+place where Celery drops the message, keeps it for ever, or ends the worker. So each call is checked first.
 """
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from kombu.message import Message
-
 from schemas.fields import is_utf8
+from worker.broker.messages import TaskCall
 
 MAX_ID_LENGTH = 255
 """Characters. Celery's own IDs have 36; an ID becomes part of keys in Redis."""
@@ -20,26 +18,16 @@ NAMES = ("task", "id")
 OPTIONAL_NAMES = ("shadow", "root_id", "parent_id", "group", "origin", "lang")
 
 
-def is_task_call(message: Message) -> bool:
-    """Whether a message is a call as Celery writes it. Raises where its body cannot be read."""
-    headers, payload = message.headers or {}, message.payload
-    match payload:
-        case [list(), dict(), dict() | None as embed] if "task" in headers:
-            return _is_sound({**headers, **(embed or {})})
-        case {"args": list(), "kwargs": dict()}:
-            # Celery's older protocol, where all is in the body.
-            return _is_sound({**payload, **headers})
-    return False
-
-
-def _is_sound(call: Mapping[str, Any]) -> bool:
+def is_valid(call: TaskCall) -> bool:
+    """Whether Celery can run the call."""
+    fields = call.fields
     return (
-        all(_is_name(call.get(name)) for name in NAMES)
-        and all(call.get(name) is None or _is_name(call[name]) for name in OPTIONAL_NAMES)
-        and _is_retries(call.get("retries"))
-        and _is_stamped(call.get("stamped_headers"), call.get("stamps"))
-        and all(_is_time(call.get(name)) for name in ("eta", "expires"))
-        and all(map(_is_further_call, _further_calls(call)))
+        all(_is_name(fields.get(name)) for name in NAMES)
+        and all(fields.get(name) is None or _is_name(fields[name]) for name in OPTIONAL_NAMES)
+        and _is_retries(fields.get("retries"))
+        and _is_stamped(fields.get("stamped_headers"), fields.get("stamps"))
+        and all(_is_time(fields.get(name)) for name in ("eta", "expires"))
+        and all(map(_is_further_call, _further_calls(fields)))
     )
 
 
@@ -47,13 +35,13 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and is_utf8(value)
 
 
-def _further_calls(call: Mapping[str, Any]) -> Iterator[Any]:
-    """What is to be called after this one."""
+def _further_calls(fields: Mapping[str, Any]) -> Iterator[Any]:
+    """The calls that follow this one."""
     for name in ("callbacks", "errbacks", "chain"):
-        found = call.get(name) or ()
+        found = fields.get(name) or ()
         yield from found if isinstance(found, list | tuple) else (found,)
-    if call.get("chord"):
-        yield call["chord"]
+    if fields.get("chord"):
+        yield fields["chord"]
 
 
 def _is_further_call(call: Any) -> bool:

@@ -82,8 +82,8 @@ class Cost(NamedTuple):
     bytes: int
 
 
-class Answer(NamedTuple):
-    """What is said to a batch."""
+class Decision(NamedTuple):
+    """Whether a batch is admitted."""
 
     admitted: bool
     wait: float
@@ -100,14 +100,14 @@ class Admission:
         self._clock = clock
         self._ask = redis.register_script(ASK)
 
-    def ask(
+    def acquire(
         self, stream: Stream, cost: Cost, quota: Quota, may_probe: bool = True, message_id: str = ""
-    ) -> Answer:
-        """May a message's batch of this size go now? Where yes, it counts as sent."""
+    ) -> Decision:
+        """Admit a message's batch of this size, or say how long to wait. An admitted one counts as sent."""
         limits = (PROBE_SECONDS, BURST_SECONDS, FURTHEST, CLOCKS_DIFFER)
         shares = (1, quota.requests, cost.records, quota.records, cost.bytes, quota.bytes)
         admitted, wait = self._ask(
             keys=[PAUSED, OPEN, f"{USED}:{stream.queue}"],
             args=[stream.queue, message_id, int(may_probe), self._clock(), *limits, *shares],
         )
-        return Answer(bool(admitted), float(wait), is_probe=admitted == PROBE)
+        return Decision(bool(admitted), float(wait), is_probe=admitted == PROBE)

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import inf
 from typing import NamedTuple
 
 from redis import Redis
@@ -161,6 +162,13 @@ class CircuitBreakers:
         with self._redis.pipeline(transaction=False) as pipe:
             found = pipe.hget(PAUSED, stream.queue).hget(OPEN, stream.queue).execute()
         return next((_read(text) for text in found if text is not None), None)
+
+    def seconds_failing(self, stream: Stream) -> float:
+        """Seconds since the failure that opened the breaker; infinite where it is CLOSED or PAUSED."""
+        breaker = self.get(stream)
+        if breaker is None or breaker.until is None:
+            return inf
+        return self._clock() - datetime.fromisoformat(breaker.since).timestamp()
 
     def all(self) -> dict[str, CircuitBreaker]:
         """All breakers, by queue: of closed streams, and of those that are or may be probed."""

@@ -90,7 +90,7 @@ class Worker:
         self.app.services = services
         self.timer = Timer()
         self.task_consumer = Broker()
-        self.flow_control = SimpleNamespace(reconnected=lambda: None)
+        self.flow_control = SimpleNamespace(reconnected=lambda message_ids: None)
         self.connections = 0
         self.step = StreamQueues(self)
         self.connect()
@@ -135,21 +135,21 @@ def connect(services, worker):
 def test_a_held_queue_is_declared_once(worker, connect):
     queue = connect("travel").queue
     for _ in range(3):
-        worker.step.hold(queue)
+        worker.step.pause(queue)
         assert queue not in worker.broker.consumed
-        worker.step.release(queue)
+        worker.step.resume(queue)
         assert queue in worker.broker.consumed
     assert worker.broker.declarations.count(queue) == 1
 
 
 def test_a_queue_that_is_held_before_the_broker_answers_is_consumed_once_released(worker, connect):
     queue = connect("travel").queue
-    worker.step.hold(queue)
-    worker.broker.before_answer = lambda: worker.step.hold(queue)
-    worker.step.release(queue)
+    worker.step.pause(queue)
+    worker.broker.before_answer = lambda: worker.step.pause(queue)
+    worker.step.resume(queue)
     worker.broker.before_answer = lambda: None
     assert queue not in worker.broker.consumed
-    worker.step.release(queue)
+    worker.step.resume(queue)
     assert queue in worker.broker.consumed
 
 
@@ -175,9 +175,9 @@ def test_a_stream_that_goes_leaves_nothing_behind(services, worker, connect):
 
 def test_a_held_queue_that_was_deleted_is_declared_again_on_a_new_connection(worker, connect):
     queue, other = connect("travel").queue, connect("other").queue
-    worker.step.hold(queue)
+    worker.step.pause(queue)
     worker.broker.queues.remove(queue)
-    worker.step.release(queue)
+    worker.step.resume(queue)
     assert not worker.broker.consumed
     worker.go_round()
     assert {queue, other} <= worker.broker.consumed

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from worker.consumer.validation import is_task_call
+from worker.broker.messages import read_task_call
+from worker.consumer.validation import is_valid
 
 HEADERS = {"id": "one", "task": "audience.forward", "retries": 0, "eta": None, "timelimit": [None, None]}
 BODY = [[], {"changes": []}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
@@ -12,7 +13,8 @@ OLDER = {"id": "one", "task": "audience.forward", "args": [], "kwargs": {}}
 
 
 def is_call(payload, headers):
-    return is_task_call(SimpleNamespace(payload=payload, headers=headers))
+    call = read_task_call(SimpleNamespace(payload=payload, headers=headers))
+    return call is not None and is_valid(call)
 
 
 @pytest.mark.parametrize("embed", [None, {}, BODY[2], {"callbacks": [{"task": "reports.daily"}]}])

@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from schemas.quotas import Quota
-from worker.flow.admission import BURST_SECONDS, PROBE_SECONDS, Admission, Answer, Cost
+from worker.flow.admission import BURST_SECONDS, PROBE_SECONDS, Admission, Cost, Decision
 from worker.flow.circuit_breakers import OPEN, PAUSED, CircuitBreakers
 from worker.queues import Stream
 
@@ -25,7 +25,7 @@ def breakers(redis, clock):
 @pytest.fixture
 def ask(services, stream):
     def ask(cost=SMALL, quota=AMPLE, of=stream, may_probe=True):
-        return services.admission.ask(of, cost, quota, may_probe)
+        return services.admission.acquire(of, cost, quota, may_probe)
 
     return ask
 
@@ -37,7 +37,7 @@ def test_a_stream_without_a_gate_flows(ask):
 def test_a_stream_that_is_closed_until_resumed_has_nothing_to_wait_for(ask, breakers, stream, clock):
     breakers.pause(stream, "operator")
     clock.advance(10**6)
-    assert ask() == Answer(admitted=False, wait=inf)
+    assert ask() == Decision(admitted=False, wait=inf)
     breakers.resume(stream)
     assert ask().admitted
 
@@ -54,7 +54,7 @@ def test_an_operator_s_gate_goes_before_a_timed_one(ask, breakers, stream, clock
     breakers.record_failure(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
     breakers.pause(stream, "operator")
     clock.advance(CLOSED_FOR)
-    assert ask() == Answer(admitted=False, wait=inf)
+    assert ask() == Decision(admitted=False, wait=inf)
 
 
 def test_one_batch_probes_and_no_other_until_it_must_be_lost(ask, breakers, stream, clock):
@@ -75,7 +75,7 @@ def test_one_batch_probes_and_no_other_until_it_must_be_lost(ask, breakers, stre
 def test_who_may_not_probe_waits_for_somebody_else_to(ask, breakers, stream, clock):
     breakers.record_failure(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
     clock.advance(CLOSED_FOR)
-    assert ask(may_probe=False) == Answer(admitted=False, wait=inf)
+    assert ask(may_probe=False) == Decision(admitted=False, wait=inf)
     assert ask().is_probe
 
 
@@ -102,7 +102,7 @@ def test_a_probe_takes_its_share_of_the_quota_and_waits_for_it(ask, breakers, st
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"reason": "operator"}', '{"until": null}'])
 def test_a_spoilt_gate_is_closed(ask, redis, stream, where, text):
     redis.hset(where, stream.queue, text)
-    assert ask() == Answer(admitted=False, wait=inf)
+    assert ask() == Decision(admitted=False, wait=inf)
 
 
 QUOTAS = {
@@ -123,7 +123,7 @@ def test_two_askers_together_take_the_quota_and_hardly_more(redis, stream, clock
     while clock.now < beginning + 2 * WINDOW:
         for i, asker in enumerate(askers):
             if clock.now >= ask_again[i]:
-                answer = asker.ask(stream, cost, quota)
+                answer = asker.acquire(stream, cost, quota)
                 ask_again[i] = clock.now + answer.wait
                 if answer.admitted:
                     admitted.append(clock.now)

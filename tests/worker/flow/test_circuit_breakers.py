@@ -78,7 +78,7 @@ def fail(breakers, stream, message_id="a message"):
 def begin_probe(services, stream):
     """Have a message probe the stream, if it may."""
     return lambda message_id="a probe": (
-        services.admission.ask(stream, Cost(1, 1), QUOTA, message_id=message_id).is_probe
+        services.admission.acquire(stream, Cost(1, 1), QUOTA, message_id=message_id).is_probe
     )
 
 

@@ -1,8 +1,7 @@
-"""The door of the pool: who may pass, who goes back, and which queue is held for how long."""
+"""Flow control of one worker: which messages it admits, and which queues it pauses and for how long."""
 
-import time
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from types import SimpleNamespace
 
@@ -10,30 +9,32 @@ import pytest
 from kombu.utils import limits
 from kombu.utils.limits import TokenBucket
 
-from worker.flow import control as flow_control
+from worker.broker.messages import read_task_call
+from worker.consumer.flow_control import make_flow_control
 from worker.flow.admission import PROBE_SECONDS
-from worker.flow.control import CLOSED, NEWLY, REMEMBERED, FlowControl
+from worker.flow.concurrency import LIMIT_KEPT_SECONDS
+from worker.flow.shared_limits import LONGEST_PAUSE_SECONDS, NEWLY_FAILING_SECONDS
 
 POOL = 8
-SHARE = POOL * 3 // 4
-AT_FIRST = POOL // 4
+HIGHEST_LIMIT = POOL * 3 // 4
+START = POOL // 4
 
 
 class StreamQueues:
-    """Says which queues are held."""
+    """Remembers which queues are paused."""
 
     def __init__(self):
-        self.held = set()
+        self.paused = set()
 
-    def hold(self, queue):
-        self.held.add(queue)
+    def pause(self, queue):
+        self.paused.add(queue)
 
-    def release(self, queue):
-        self.held.discard(queue)
+    def resume(self, queue):
+        self.paused.discard(queue)
 
 
 class Timer:
-    """Notes what is to be called, and when."""
+    """Calls what it is given when a test says that the time has come."""
 
     def __init__(self):
         self.calls = []
@@ -41,8 +42,8 @@ class Timer:
     def call_after(self, seconds, function, arguments):
         self.calls.append((seconds, function, arguments))
 
-    def pass_by(self):
-        """All waits are over."""
+    def fire(self):
+        """Make all calls now."""
         calls, self.calls = self.calls, []
         for _, function, arguments in calls:
             function(*arguments)
@@ -53,20 +54,20 @@ class Timer:
 
 
 class Channel:
-    """Where messages can wait for their time, while there is room."""
+    """A channel of a broker that can delay messages, while it has room."""
 
     def __init__(self):
-        self.parked = {}
+        self.delayed = {}
         self.has_room = True
 
     def delay(self, message, until):
         if self.has_room:
-            self.parked[message.delivery_tag] = until
+            self.delayed[message.delivery_tag] = until
         return self.has_room
 
 
 class Message:
-    """A taken message."""
+    """A reserved message."""
 
     def __init__(self, queue, records=("a",), eta=None, task="audience.deliver.us-east-1", number=0):
         self.delivery_info = {"routing_key": queue}
@@ -74,16 +75,15 @@ class Message:
         self.payload = [[], {"records": records}, {}]
         self.channel = Channel()
         self.delivery_tag = "tag"
-        self.went_back = False
+        self.is_requeued = False
 
     def requeue(self):
-        self.went_back = True
+        self.is_requeued = True
 
 
 @pytest.fixture
-def consumer(services):
+def consumer():
     return SimpleNamespace(
-        app=SimpleNamespace(services=services),
         pool=SimpleNamespace(num_processes=POOL),
         controller=SimpleNamespace(autoscaler=None),
         timer=Timer(),
@@ -94,204 +94,233 @@ def consumer(services):
 
 
 @pytest.fixture
-def door(consumer, clock):
-    return FlowControl(consumer, clock)
+def control(consumer, services, clock):
+    return make_flow_control(consumer, services, clock=clock, monotonic=clock)
+
+
+@pytest.fixture
+def admit(control):
+    return lambda message: control.admit(message, read_task_call(message))
 
 
 def request(queue, number):
     return SimpleNamespace(delivery_info={"routing_key": queue}, id=str(number), on_end=None)
 
 
-def test_an_open_streams_message_passes(door, consumer, stream):
+def test_a_message_of_a_stream_that_flows_is_admitted(admit, consumer, stream):
     message = Message(stream.queue)
-    assert door.admits(message)
-    assert not message.went_back
-    assert not consumer.stream_queues.held
+    assert admit(message)
+    assert not message.is_requeued
+    assert not consumer.stream_queues.paused
 
 
-def test_a_closed_streams_message_goes_back_and_its_queue_is_held(door, consumer, services, stream):
+def test_a_message_of_a_paused_stream_is_requeued_and_its_queue_is_paused(admit, consumer, services, stream):
     services.circuit_breakers.pause(stream, "operator")
     message = Message(stream.queue)
-    assert not door.admits(message)
-    assert message.went_back
-    assert consumer.stream_queues.held == {stream.queue}
-    assert consumer.timer.waits == [CLOSED]
+    assert not admit(message)
+    assert message.is_requeued
+    assert consumer.stream_queues.paused == {stream.queue}
+    assert consumer.timer.waits == [LONGEST_PAUSE_SECONDS]
 
 
-def test_a_wait_ends_even_if_the_broker_is_lost_as_it_begins(door, consumer, services, stream, monkeypatch):
-    def hold(queue):
+def test_a_pause_ends_even_if_the_broker_is_lost_as_it_begins(admit, consumer, services, stream, monkeypatch):
+    def pause(queue):
         raise ConnectionError("the broker is lost")
 
-    monkeypatch.setattr(consumer.stream_queues, "hold", hold)
+    monkeypatch.setattr(consumer.stream_queues, "pause", pause)
     services.circuit_breakers.pause(stream, "operator")
     with pytest.raises(ConnectionError, match="lost"):
-        door.admits(Message(stream.queue))
-    assert consumer.timer.waits == [CLOSED]
+        admit(Message(stream.queue))
+    assert consumer.timer.waits == [LONGEST_PAUSE_SECONDS]
 
 
-def test_one_message_probes_a_stream_whose_time_is_over(door, services, stream, clock):
+def test_one_message_probes_a_stream_whose_breaker_is_half_open(admit, services, stream, clock):
     services.circuit_breakers.record_failure(stream, "500", first=1, longest=60)
-    assert not door.admits(Message(stream.queue))
+    assert not admit(Message(stream.queue))
     clock.advance(1)
-    assert door.admits(Message(stream.queue))
-    assert not door.admits(Message(stream.queue))
+    assert admit(Message(stream.queue))
+    assert not admit(Message(stream.queue))
     clock.advance(PROBE_SECONDS)
-    assert door.admits(Message(stream.queue))
+    assert admit(Message(stream.queue))
 
 
-def test_a_stream_at_its_quota_is_held_until_it_has_some_again(door, consumer, services, stream):
+def test_a_stream_at_its_quota_is_paused_until_quota_is_left_again(admit, consumer, services, stream):
     quota = services.registry.snapshot().quota(stream)
     second = "x" * quota.bytes
-    assert door.admits(Message(stream.queue, [second]))
-    assert consumer.stream_queues.held == {stream.queue}
+    assert admit(Message(stream.queue, [second]))
+    assert consumer.stream_queues.paused == {stream.queue}
     assert consumer.timer.waits == [pytest.approx(0.9, abs=0.01)]
-    assert not door.admits(Message(stream.queue, ["a"]))
+    assert not admit(Message(stream.queue, ["a"]))
 
 
-def test_a_stream_far_over_its_quota_asks_every_second_as_that_may_be_raised(
-    door, consumer, services, stream
+def test_a_stream_far_over_its_quota_tries_again_every_second_as_the_quota_may_be_raised(
+    admit, consumer, services, stream
 ):
     quota = services.registry.snapshot().quota(stream)
-    assert door.admits(Message(stream.queue, ["x" * quota.bytes * 60]))
-    assert consumer.timer.waits == [CLOSED]
+    assert admit(Message(stream.queue, ["x" * quota.bytes * 60]))
+    assert consumer.timer.waits == [LONGEST_PAUSE_SECONDS]
 
 
-def test_other_queues_are_not_asked_about(door, services, redis_server):
+def test_a_message_of_no_stream_is_admitted_even_without_redis(admit, services, redis_server):
     redis_server.connected = False
-    assert door.admits(Message("audience.changes"))
+    assert admit(Message("audience.changes"))
 
 
 @pytest.fixture
-def fill(door, consumer):
-    """Have the pool take of a stream's messages what it may, while the stream answers; its requests."""
+def fill(control, consumer):
+    """Have a stream answer until it has so many messages in the pool; their requests."""
 
-    def fill(stream, processes=SHARE):
+    def fill(stream, processes=HIGHEST_LIMIT):
         inside, numbers = deque(), count()
         while len(inside) < processes:
-            if stream.queue in consumer.stream_queues.held:
-                leave(inside.popleft())
+            if stream.queue in consumer.stream_queues.paused:
+                end(inside.popleft())
             inside.append(request(stream.queue, next(numbers)))
-            door.enter(inside[-1], print)
+            control.message_enters(inside[-1])
         return inside
 
     return fill
 
 
-def leave(request):
+def end(request):
     request.on_end(request)
 
 
-def test_no_stream_has_the_whole_pool(door, consumer, stream, fill):
+def test_a_stream_has_three_quarters_of_the_pool_at_most(control, admit, consumer, stream, fill):
     requests = fill(stream)
-    assert consumer.stream_queues.held == {stream.queue}
+    assert consumer.stream_queues.paused == {stream.queue}
     # As after the broker was lost and found.
-    consumer.stream_queues.held.clear()
+    consumer.stream_queues.paused.clear()
     sent_ahead = Message(stream.queue)
-    assert not door.admits(sent_ahead)
-    assert sent_ahead.went_back
-    assert consumer.stream_queues.held == {stream.queue}
-    leave(requests[0])
-    assert not consumer.stream_queues.held
-    door.enter(request(stream.queue, "last"), print)
-    assert consumer.stream_queues.held == {stream.queue}
+    assert not admit(sent_ahead)
+    assert sent_ahead.is_requeued
+    assert consumer.stream_queues.paused == {stream.queue}
+    end(requests[0])
+    assert not consumer.stream_queues.paused
+    control.message_enters(request(stream.queue, "last"))
+    assert consumer.stream_queues.paused == {stream.queue}
 
 
-def test_a_stream_that_has_not_answered_yet_has_a_quarter_of_the_pool(door, consumer, stream):
-    requests = [request(stream.queue, number) for number in range(AT_FIRST + 2)]
-    for entering in requests[: AT_FIRST - 1]:
-        door.enter(entering, print)
-    assert not consumer.stream_queues.held
-    door.enter(requests[AT_FIRST - 1], print)
-    assert consumer.stream_queues.held == {stream.queue}
+def test_a_stream_starts_with_a_quarter_of_the_pool_and_gains_one_a_message(control, consumer, stream):
+    requests = [request(stream.queue, number) for number in range(START + 2)]
+    for entering in requests[: START - 1]:
+        control.message_enters(entering)
+    assert not consumer.stream_queues.paused
+    control.message_enters(requests[START - 1])
+    assert consumer.stream_queues.paused == {stream.queue}
     # One that leaves makes room for two.
-    leave(requests[0])
-    door.enter(requests[AT_FIRST], print)
-    assert not consumer.stream_queues.held
-    door.enter(requests[AT_FIRST + 1], print)
-    assert consumer.stream_queues.held == {stream.queue}
+    end(requests[0])
+    control.message_enters(requests[START])
+    assert not consumer.stream_queues.paused
+    control.message_enters(requests[START + 1])
+    assert consumer.stream_queues.paused == {stream.queue}
 
 
-def test_a_stream_that_is_long_out_of_the_pool_begins_with_a_quarter_again(consumer, stream, fill, clock):
+def test_a_stream_starts_slowly_again_after_ten_seconds_without_a_message(consumer, stream, fill, clock):
     for inside in fill(stream):
-        leave(inside)
-    clock.advance(REMEMBERED)
-    for inside in fill(stream, AT_FIRST):
-        assert not consumer.stream_queues.held
-        leave(inside)
-    clock.advance(REMEMBERED + 1)
-    fill(stream, AT_FIRST)
-    assert consumer.stream_queues.held == {stream.queue}
+        end(inside)
+    clock.advance(LIMIT_KEPT_SECONDS)
+    for inside in fill(stream, START):
+        assert not consumer.stream_queues.paused
+        end(inside)
+    clock.advance(LIMIT_KEPT_SECONDS + 1)
+    fill(stream, START)
+    assert consumer.stream_queues.paused == {stream.queue}
 
 
-def test_a_small_pool_gives_a_stream_two_processes_at_first(consumer, stream, fill):
+def test_a_stream_starts_with_two_processes_in_a_pool_of_four(consumer, stream, fill):
     consumer.pool.num_processes = 4
     fill(stream, 1)
-    assert not consumer.stream_queues.held
+    assert not consumer.stream_queues.paused
     fill(stream, 2)
-    assert consumer.stream_queues.held
+    assert consumer.stream_queues.paused
 
 
-def test_what_is_dropped_with_a_lost_broker_leaves_the_pool(door, consumer, stream, fill, monkeypatch):
+def test_messages_that_celery_drops_with_a_lost_broker_no_longer_count(control, consumer, stream, fill):
     requests = fill(stream)
-    begun = {requests[0].id: "a request that a pool process has begun"}
-    monkeypatch.setattr(flow_control, "requests", begun)
-    door.reconnected()
-    consumer.stream_queues.held.clear()
-    others = [request(stream.queue, f"other-{number}") for number in range(SHARE - 1)]
+    begun = {requests[0].id}
+    control.reconnected(begun)
+    consumer.stream_queues.paused.clear()
+    others = [request(stream.queue, f"other-{number}") for number in range(HIGHEST_LIMIT - 1)]
     for entering in others[:-1]:
-        door.enter(entering, print)
-    assert not consumer.stream_queues.held
-    door.enter(others[-1], print)
-    assert consumer.stream_queues.held == {stream.queue}
+        control.message_enters(entering)
+    assert not consumer.stream_queues.paused
+    control.message_enters(others[-1])
+    assert consumer.stream_queues.paused == {stream.queue}
 
 
 @pytest.mark.parametrize("processes", [2, 2 * POOL])
-def test_a_stream_flows_again_in_a_pool_that_has_grown_or_shrunk(consumer, stream, fill, processes):
+def test_a_stream_at_its_limit_is_consumed_again_when_the_pool_has_changed(consumer, stream, fill, processes):
     requests = fill(stream)
-    assert consumer.stream_queues.held
+    assert consumer.stream_queues.paused
     consumer.pool.num_processes = processes
-    leave(requests[0])
-    assert not consumer.stream_queues.held
-
-
-def test_a_stream_that_waits_while_the_pool_shrinks_flows_when_one_leaves(door, consumer, stream, fill):
-    requests = fill(stream)
-    leave(requests.popleft())
-    door._hold(stream.queue, 0)
-    consumer.pool.num_processes = len(requests)
-    consumer.timer.pass_by()
-    assert consumer.stream_queues.held == {stream.queue}
-    for inside in requests:
-        leave(inside)
-    assert not consumer.stream_queues.held
-
-
-def test_a_pool_that_may_grow_is_shared_as_if_it_had(consumer, stream, fill):
-    consumer.pool.num_processes = POOL // 2
-    consumer.controller.autoscaler = SimpleNamespace(max_concurrency=POOL)
-    requests = fill(stream)
-    assert consumer.stream_queues.held == {stream.queue}
-    leave(requests[0])
-    assert not consumer.stream_queues.held
-
-
-def test_celerys_own_tasks_do_not_count_as_they_do_not_tell_of_their_end(door, consumer, stream):
-    ran = []
-    for number in range(POOL):
-        door.enter(SimpleNamespace(delivery_info={"routing_key": stream.queue}, id=str(number)), ran.append)
-    assert len(ran) == POOL
-    assert not consumer.stream_queues.held
+    end(requests[0])
+    assert not consumer.stream_queues.paused
 
 
 @pytest.fixture
-def probe(door, services):
-    """Have a batch try a failing stream; its request, or None where it may not pass."""
+def have_a_pause_pass(admit, consumer, services, stream, clock):
+    """Have the stream's queue be paused for its circuit breaker, and the pause end."""
+
+    def have_a_pause_pass(meanwhile=lambda: None):
+        services.circuit_breakers.pause(stream, "operator")
+        assert not admit(Message(stream.queue))
+        services.circuit_breakers.resume(stream)
+        meanwhile()
+        clock.advance(LONGEST_PAUSE_SECONDS)
+        consumer.timer.fire()
+
+    return have_a_pause_pass
+
+
+def test_a_stream_whose_limit_falls_during_a_pause_is_consumed_when_its_messages_have_ended(
+    admit, consumer, stream, fill, have_a_pause_pass
+):
+    requests = fill(stream)
+    end(requests.popleft())
+    have_a_pause_pass(meanwhile=lambda: setattr(consumer.pool, "num_processes", len(requests)))
+    assert not consumer.stream_queues.paused
+    assert not admit(Message(stream.queue))
+    assert consumer.stream_queues.paused == {stream.queue}
+    for inside in requests:
+        end(inside)
+    assert not consumer.stream_queues.paused
+
+
+def test_with_autoscale_the_limits_count_the_processes_that_the_pool_may_have(consumer, stream, fill):
+    consumer.pool.num_processes = POOL // 2
+    consumer.controller.autoscaler = SimpleNamespace(max_concurrency=POOL)
+    requests = fill(stream)
+    assert consumer.stream_queues.paused == {stream.queue}
+    end(requests[0])
+    assert not consumer.stream_queues.paused
+
+
+def test_celerys_own_tasks_do_not_count_as_they_do_not_report_their_end(control, consumer, stream):
+    for number in range(POOL):
+        control.message_enters(SimpleNamespace(delivery_info={"routing_key": stream.queue}, id=str(number)))
+    assert not consumer.stream_queues.paused
+
+
+def test_a_stream_at_its_limit_is_consumed_again_after_its_messages_were_dropped_with_the_broker(
+    control, consumer, stream, fill, have_a_pause_pass
+):
+    fill(stream)
+    control.reconnected(set())
+    assert not consumer.stream_queues.paused
+    have_a_pause_pass()
+    assert not consumer.stream_queues.paused
+
+
+@pytest.fixture
+def probe(control, admit, services):
+    """Have a batch probe a failing stream; its request, or None where it is not admitted."""
 
     def probe(failing, number):
-        if not door.admits(Message(failing.queue, number=number)):
+        if not admit(Message(failing.queue, number=number)):
             return None
         probing = request(failing.queue, number)
-        door.enter(probing, print)
+        control.message_enters(probing)
         return probing
 
     return probe
@@ -299,7 +328,7 @@ def probe(door, services):
 
 @pytest.fixture
 def fail(services, clock):
-    """Have streams fail, as many seconds ago."""
+    """Have streams fail so many seconds ago."""
 
     def fail(*streams, seconds=1):
         for failing in streams:
@@ -312,33 +341,35 @@ def fail(services, clock):
 
 @pytest.fixture
 def silent(stream, fail):
-    """Streams that have been failing for long, and may be tried."""
-    return fail(*(stream._replace(name=f"silent-{number}") for number in range(3)), seconds=NEWLY)
+    """Streams that have been failing for long, and may be probed."""
+    return fail(
+        *(stream._replace(name=f"silent-{number}") for number in range(3)), seconds=NEWLY_FAILING_SECONDS
+    )
 
 
-def test_probes_have_a_quarter_of_the_pool(door, stream, silent, probe):
+def test_probes_have_a_quarter_of_the_pool(admit, stream, silent, probe):
     first, second, third = silent
     probing = probe(first, 1)
     assert probe(second, 2)
     assert not probe(third, 3)
-    assert door.admits(Message(stream.queue))
-    leave(probing)
+    assert admit(Message(stream.queue))
+    end(probing)
     assert probe(third, 3)
 
 
-def test_a_probe_ends_when_it_leaves_though_its_stream_is_never_out_of_the_pool(
-    door, services, silent, probe
+def test_a_probe_ends_with_its_message_although_other_messages_of_its_stream_go_on(
+    control, services, silent, probe
 ):
     first, second, third = silent
     probing = probe(first, 1)
     assert probe(second, 2)
     services.circuit_breakers.resume(first)
-    door.enter(request(first.queue, 4), print)
-    leave(probing)
+    control.message_enters(request(first.queue, 4))
+    end(probing)
     assert probe(third, 3)
 
 
-def test_a_stream_that_fails_newly_does_not_wait_for_those_that_do_not_answer(stream, fail, silent, probe):
+def test_a_newly_failing_stream_is_probed_beside_those_that_do_not_answer(stream, fail, silent, probe):
     for number, failing in enumerate(silent):
         probe(failing, number)
     first, second = fail(stream, stream._replace(name="second"))
@@ -347,149 +378,156 @@ def test_a_stream_that_fails_newly_does_not_wait_for_those_that_do_not_answer(st
     assert not probe(second, 11)
 
 
-def test_probes_have_less_than_half_of_a_small_pool(consumer, stream, fail, silent, probe):
+def test_probes_have_half_of_a_small_pool_at_most(consumer, stream, fail, silent, probe):
     consumer.pool.num_processes = 3
     assert probe(silent[0], 1)
     fail(stream)
     assert not probe(stream, 2)
 
 
-def test_a_small_pool_is_not_shared(door, consumer, stream):
+def test_a_pool_of_three_has_no_concurrency_limit(control, consumer, stream):
     consumer.pool.num_processes = 3
     for number in range(3):
-        door.enter(request(stream.queue, number), lambda _: None)
-    assert not consumer.stream_queues.held
+        control.message_enters(request(stream.queue, number))
+    assert not consumer.stream_queues.paused
 
 
-def test_who_leaves_does_not_release_a_queue_that_is_held_for_longer(door, consumer, services, stream):
+def test_a_message_that_ends_does_not_resume_a_queue_that_is_paused_for_another_reason(
+    control, admit, consumer, services, stream
+):
     services.circuit_breakers.pause(stream, "operator")
-    door.admits(Message(stream.queue))
-    requests = [request(stream.queue, number) for number in range(AT_FIRST)]
+    admit(Message(stream.queue))
+    requests = [request(stream.queue, number) for number in range(START)]
     for entering in requests:
-        door.enter(entering, print)
-    leave(requests[0])
-    assert consumer.stream_queues.held == {stream.queue}
+        control.message_enters(entering)
+    end(requests[0])
+    assert consumer.stream_queues.paused == {stream.queue}
 
 
-def test_what_is_over_the_workers_own_rate_limit_goes_back_and_waits_in_line(door, consumer, stream):
+def test_streams_over_the_rate_limit_are_requeued_and_wait_one_behind_the_other(admit, consumer, stream):
     bucket = consumer.task_buckets[stream.task] = TokenBucket(1)
     assert bucket.can_consume(1)
     queues = [stream.queue, stream._replace(name="second").queue]
     messages = [Message(queue) for queue in queues]
-    assert not any(map(door.admits, messages))
-    assert all(message.went_back for message in messages)
+    assert not any(map(admit, messages))
+    assert all(message.is_requeued for message in messages)
     assert consumer.timer.waits == [pytest.approx(1, abs=0.1), pytest.approx(2, abs=0.1)]
 
 
 @pytest.fixture
-def bucket(door, consumer, stream, clock, monkeypatch):
+def bucket(control, consumer, stream, clock, monkeypatch):
     """Where Celery counts fifty calls a second of the stream's task, by a clock that stands still."""
     monkeypatch.setattr(limits, "monotonic", clock)
     bucket = consumer.task_buckets[stream.task] = TokenBucket(50)
-    door.rate_limits_changed()
+    control.rate_limits_changed()
     return bucket
 
 
-def test_what_passes_never_waits_for_a_token_in_the_worker(door, stream, clock, bucket):
-    assert door.admits(Message(stream.queue))
+def test_an_admitted_message_never_waits_for_a_token_in_the_worker(admit, stream, clock, bucket):
+    assert admit(Message(stream.queue))
     assert bucket.can_consume(1)
     clock.advance(0.9 / bucket.fill_rate)
-    assert not door.admits(Message(stream.queue))
+    assert not admit(Message(stream.queue))
     clock.advance(0.2 / bucket.fill_rate)
-    assert door.admits(Message(stream.queue))
+    assert admit(Message(stream.queue))
     assert bucket.can_consume(1)
 
 
-def test_who_takes_the_last_token_goes_to_the_end_of_the_line(door, consumer, stream, bucket):
+def test_a_stream_that_takes_the_last_token_waits_behind_the_others(admit, consumer, stream, bucket):
     other = stream._replace(name="other")
-    assert door.admits(Message(stream.queue))
+    assert admit(Message(stream.queue))
     assert bucket.can_consume(1)
-    assert not door.admits(Message(other.queue))
-    assert consumer.stream_queues.held == {stream.queue, other.queue}
+    assert not admit(Message(other.queue))
+    assert consumer.stream_queues.paused == {stream.queue, other.queue}
     assert consumer.timer.waits == [pytest.approx(0.02), pytest.approx(0.04)]
 
 
-def test_a_message_that_was_sent_ahead_does_not_move_its_stream_back(door, consumer, stream, bucket):
+def test_a_message_that_rabbitmq_sent_ahead_does_not_move_its_stream_back(admit, consumer, stream, bucket):
     assert bucket.can_consume(1)
-    assert not door.admits(Message(stream.queue))
+    assert not admit(Message(stream.queue))
     ahead = Message(stream.queue)
-    assert not door.admits(ahead)
-    assert ahead.went_back
+    assert not admit(ahead)
+    assert ahead.is_requeued
     assert consumer.timer.waits == [pytest.approx(0.02)]
 
 
-def test_nobody_overtakes_what_celery_has_waiting_for_a_token(door, stream, clock, bucket):
+def test_no_message_overtakes_those_that_celery_keeps_waiting_for_a_token(admit, stream, clock, bucket):
     bucket.add("a call whose time has come")
-    assert not door.admits(Message(stream.queue))
+    assert not admit(Message(stream.queue))
 
 
-def test_messages_that_come_a_little_late_lose_no_tokens(door, stream, clock, bucket):
+def test_messages_that_come_a_little_late_lose_no_tokens(admit, stream, clock, bucket):
     late = 0.09
     passed = 0
     for _ in range(20):
         clock.advance(late)
-        while door.admits(Message(stream.queue)):
+        while admit(Message(stream.queue)):
             assert bucket.can_consume(1)
             passed += 1
     assert passed == pytest.approx(20 * late * bucket.fill_rate, abs=2)
 
 
-def test_nobody_waits_for_a_rate_limit_that_was_changed(door, consumer, stream):
+def test_no_stream_waits_for_a_rate_limit_that_was_changed(control, admit, consumer, stream):
     bucket = consumer.task_buckets[stream.task] = TokenBucket(1 / 3600)
     assert bucket.can_consume(1)
-    assert not door.admits(Message(stream.queue))
+    assert not admit(Message(stream.queue))
     consumer.task_buckets[stream.task] = None
-    door.rate_limits_changed()
-    assert not consumer.stream_queues.held
-    assert door.admits(Message(stream.queue))
-    ((_, end_hold, arguments),) = consumer.timer.calls
-    end_hold(*arguments)
-    assert not consumer.stream_queues.held
+    control.rate_limits_changed()
+    assert not consumer.stream_queues.paused
+    assert admit(Message(stream.queue))
+    consumer.timer.fire()
+    assert not consumer.stream_queues.paused
 
 
-def test_a_worker_without_rate_limits_has_none(door, consumer, stream):
+def test_a_worker_without_rate_limits_has_none(consumer, services, stream, clock):
     consumer.disable_rate_limits = True
+    control = make_flow_control(consumer, services, clock=clock, monotonic=clock)
     bucket = consumer.task_buckets[stream.task] = TokenBucket(1)
     assert bucket.can_consume(1)
-    assert door.admits(Message(stream.queue))
+    message = Message(stream.queue)
+    assert control.admit(message, read_task_call(message))
 
 
-def test_a_message_whose_time_has_not_come_is_parked(door, stream):
-    eta = datetime.now(UTC) + timedelta(hours=1)
-    message = Message(stream.queue, eta=eta.isoformat())
-    assert not door.admits(message)
-    assert message.channel.parked == {"tag": pytest.approx(eta.timestamp())}
-    assert not message.went_back
+def at(seconds):
+    """A time as Celery writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def test_a_message_whose_time_has_come_does_not_wait(door, stream):
-    message = Message(stream.queue, eta=datetime.fromtimestamp(time.time() - 1, UTC).isoformat())
-    assert door.admits(message)
+def test_a_message_before_its_eta_is_delayed_in_the_broker(admit, stream, clock):
+    message = Message(stream.queue, eta=at(clock.now + 3600))
+    assert not admit(message)
+    assert message.channel.delayed == {"tag": clock.now + 3600}
+    assert not message.is_requeued
+
+
+def test_a_message_after_its_eta_does_not_wait(admit, stream, clock):
+    message = Message(stream.queue, eta=at(clock.now - 1))
+    assert admit(message)
     assert message.headers["eta"] is None
 
 
-def test_where_a_broker_cannot_park_celery_waits(door, stream):
-    message = Message(stream.queue, eta=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+def test_where_a_broker_cannot_delay_messages_celery_waits(admit, stream, clock):
+    message = Message(stream.queue, eta=at(clock.now + 3600))
     message.channel = object()
-    assert door.admits(message)
+    assert admit(message)
     assert message.headers["eta"]
 
 
-def test_while_the_broker_has_no_room_celery_waits(door, stream):
-    message = Message(stream.queue, eta=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+def test_while_the_broker_has_no_room_celery_waits(admit, stream, clock):
+    message = Message(stream.queue, eta=at(clock.now + 3600))
     message.channel.has_room = False
-    assert door.admits(message)
+    assert admit(message)
     assert message.headers["eta"]
 
 
-def test_where_redis_is_away_a_message_goes_back(door, consumer, stream, redis_server):
+def test_without_redis_a_message_is_requeued(admit, consumer, stream, redis_server):
     redis_server.connected = False
     message = Message(stream.queue)
-    assert not door.admits(message)
-    assert message.went_back
-    assert consumer.timer.waits == [CLOSED]
+    assert not admit(message)
+    assert message.is_requeued
+    assert consumer.timer.waits == [LONGEST_PAUSE_SECONDS]
 
 
 @pytest.mark.parametrize("records", [None, 5, [5], [["a", 5]]])
-def test_what_is_no_delivery_passes_for_its_task_to_bury(door, stream, records):
-    assert door.admits(Message(stream.queue, records))
+def test_a_call_that_is_no_delivery_is_admitted_for_its_task_to_dead_letter(admit, stream, records):
+    assert admit(Message(stream.queue, records))

@@ -1,0 +1,71 @@
+"""A task call, read from a message of either of Celery's two protocols.
+
+In protocol 2, which Celery sends by default, the headers describe the call, and the body is
+`[args, kwargs, embed]`. In protocol 1 the body is one object that holds all of it. Nothing else in this
+project looks into headers or bodies for a call's fields. Source: "Message Protocol", Celery's documentation.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from kombu.message import Message
+
+EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
+"""Fields that protocol 2 holds in the body's third part."""
+
+
+class TaskCall(NamedTuple):
+    """A call as its sender wrote it; `worker.consumer.validation` says whether Celery can run it."""
+
+    fields: Mapping[str, Any]
+    """What describes the call, under the names that both protocols use: task, id, eta, callbacks, …"""
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return str(self.fields["task"])
+
+    @property
+    def id(self) -> str:
+        """The message's ID, which the task's retries and the message's copies share."""
+        return str(self.fields["id"])
+
+    @property
+    def retries(self) -> int:
+        """How often Celery has sent the call again."""
+        return self.fields.get("retries") or 0
+
+    @property
+    def eta(self) -> str | None:
+        """The time before which nobody may run it, ISO 8601."""
+        return self.fields.get("eta") or None
+
+    @property
+    def origin(self) -> str | None:
+        """The process that sent it, as Celery names it: `gen<pid>@<host>`."""
+        return self.fields.get("origin") or None
+
+
+def read_task_call(message: Message) -> TaskCall | None:
+    """The call in a message; None where it holds none. Raises where its body cannot be decoded."""
+    headers, body = message.headers or {}, message.payload
+    match body:
+        case [list() as args, dict() as kwargs, dict() | None as embed] if "task" in headers:
+            embedded = {name: embed.get(name) for name in EMBEDDED} if embed else {}
+            return TaskCall({**headers, **embedded}, args, kwargs)
+        case {"args": list() as args, "kwargs": dict() as kwargs}:
+            return TaskCall({**body, **headers}, args, kwargs)
+    return None
+
+
+class Delivered(Protocol):
+    """A message, or Celery's request for one."""
+
+    delivery_info: Mapping[str, Any] | None
+
+
+def queue_of(message: Delivered) -> str:
+    """The queue that a message was consumed from; empty where the broker does not say."""
+    return str((message.delivery_info or {}).get("routing_key") or "")

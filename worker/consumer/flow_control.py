@@ -1,0 +1,45 @@
+"""Composes a worker's flow control. No other module passes the consumer's parts to `worker.flow`."""
+
+import time
+from collections.abc import Callable
+
+from celery.worker.consumer import Consumer
+
+from worker.flow.concurrency import ConcurrencyLimits, Pool, ProbeLimit
+from worker.flow.control import FlowControl
+from worker.flow.queue_pauses import QueuePauses
+from worker.flow.rate_limits import RateLimits
+from worker.flow.shared_limits import SharedLimits
+from worker.services import Services
+
+
+def make_flow_control(
+    consumer: Consumer,
+    services: Services,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> FlowControl:
+    """Compose a worker's flow control from its consumer and what the workers share."""
+    pauses = QueuePauses(consumer.stream_queues, consumer.timer, monotonic)
+    pool = Pool(lambda: pool_size(consumer))
+    probes = ProbeLimit(pool)
+    return FlowControl(
+        concurrency=ConcurrencyLimits(pool, pauses, monotonic),
+        probes=probes,
+        rate_limits=RateLimits({} if consumer.disable_rate_limits else consumer.task_buckets, pauses),
+        shared_limits=SharedLimits(
+            admission=services.admission,
+            circuit_breakers=services.circuit_breakers,
+            quota=lambda stream: services.registry.snapshot().quota(stream),
+            probes=probes,
+            pauses=pauses,
+        ),
+        clock=clock,
+    )
+
+
+def pool_size(consumer: Consumer) -> int:
+    """How many processes the pool may have. With `--autoscale` it grows only once all are occupied."""
+    processes: int = consumer.pool.num_processes
+    autoscaler = consumer.controller.autoscaler
+    return max(processes, autoscaler.max_concurrency) if autoscaler else processes

@@ -1,0 +1,110 @@
+"""The limits that all workers share: a stream's circuit breaker and its quota."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from math import isinf
+
+from redis.exceptions import RedisError
+
+from schemas.quotas import Quota
+from worker.broker.messages import TaskCall
+from worker.firehose.batching import records_in
+from worker.flow.admission import Admission, Cost, Decision
+from worker.flow.circuit_breakers import CircuitBreakers
+from worker.flow.concurrency import ProbeLimit
+from worker.flow.queue_pauses import QueuePauses
+from worker.queues import Stream, stream_of
+
+CIRCUIT_BREAKER_OR_QUOTA = "circuit breaker or quota"
+"""The reason for which a queue is paused when its stream may not take a batch now."""
+LONGEST_PAUSE_SECONDS = 1.0
+"""A breaker may be closed and a quota be raised at any moment, so each is looked at this often."""
+SHORTEST_PAUSE_SECONDS = 0.01
+"""A queue is not paused for less: reserving a message takes as long."""
+JITTER_DOUBLINGS = 7
+"""Of the contention jitter; after that it is longer than the longest pause."""
+NEWLY_FAILING_SECONDS = 60.0
+"""For so long after its first failure a stream may be probed beyond the limit of probes."""
+
+logger = logging.getLogger(__name__)
+
+
+class SharedLimits:
+    """Acquires quota for a message, or pauses its queue until there is a point in trying again."""
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        circuit_breakers: CircuitBreakers,
+        quota: Callable[[Stream], Quota],
+        probes: ProbeLimit,
+        pauses: QueuePauses,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """`quota` looks up a stream's quota."""
+        self._admission = admission
+        self._circuit_breakers = circuit_breakers
+        self._quota = quota
+        self._probes = probes
+        self._pauses = pauses
+        self._jitter = jitter
+        self._denials: Counter[str] = Counter()
+        """By queue, how often in a row a message of it was not admitted."""
+
+    def try_acquire(self, queue: str, call: TaskCall) -> bool:
+        """Whether the message may be sent now. If so, its records count as sent."""
+        decision = self._acquire(queue, call)
+        if decision.admitted:
+            self._denials.pop(queue, None)
+            if decision.is_probe:
+                self._probes.add(call.id)
+            if decision.wait > SHORTEST_PAUSE_SECONDS:
+                self._pause_for(queue, decision.wait)
+        else:
+            self._pause_for(queue, decision.wait + self._contention_jitter(queue))
+        return decision.admitted
+
+    def _acquire(self, queue: str, call: TaskCall) -> Decision:
+        try:
+            return self._acquire_within_probe_limit(queue, call)
+        except RedisError as error:
+            logger.warning("%s: cannot ask Redis whether %s may flow", type(error).__name__, queue)
+            return Decision(admitted=False, wait=LONGEST_PAUSE_SECONDS)
+
+    def _acquire_within_probe_limit(self, queue: str, call: TaskCall) -> Decision:
+        stream = stream_of(queue)
+
+        def acquire(*, may_probe: bool) -> Decision:
+            return self._admission.acquire(
+                stream, cost_of(call), self._quota(stream), may_probe=may_probe, message_id=call.id
+            )
+
+        may_probe = self._probes.check()
+        decision = acquire(may_probe=may_probe)
+        may_be_newly_failing = isinf(decision.wait) and not may_probe and self._probes.check_newly_failing()
+        if may_be_newly_failing and self._circuit_breakers.seconds_failing(stream) < NEWLY_FAILING_SECONDS:
+            return acquire(may_probe=True)
+        return decision
+
+    def _contention_jitter(self, queue: str) -> float:
+        """Seconds to add to a pause. The worker that was admitted wakes as soon as quota is left again;
+        without jitter the others would wake with it, each time in vain."""
+        self._denials[queue] += 1
+        return self._jitter(0, SHORTEST_PAUSE_SECONDS * 2 ** min(self._denials[queue], JITTER_DOUBLINGS))
+
+    def _pause_for(self, queue: str, seconds: float) -> None:
+        self._pauses.pause_for(queue, CIRCUIT_BREAKER_OR_QUOTA, min(seconds, LONGEST_PAUSE_SECONDS))
+
+
+def cost_of(call: TaskCall) -> Cost:
+    """What a delivery's records take of a quota. A call that is no delivery costs one request; its task
+    dead-letters it."""
+    try:
+        groups = call.kwargs["records"]
+        texts = [group if isinstance(group, str) else "".join(group) for group in groups]
+        return Cost(records_in(groups), len("".join(texts).encode()))
+    except (KeyError, TypeError, ValueError):
+        return Cost(1, 0)
