@@ -28,6 +28,8 @@ class Skip(StrEnum):
     """mParticle sent an identity of a type that has no name in a record."""
     FURTHER_VALUE = "further_value"
     """mParticle sent a second value of an identity of which a record holds one."""
+    REPEATED = "repeated"
+    """The message came again after it was done with: the same task id with the same content."""
     SUBSCRIPTION = "subscription"
     """mParticle told of a new or changed subscription, which is no membership change."""
 

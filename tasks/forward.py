@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from redis import Redis
@@ -35,6 +35,14 @@ SHOWN_RANGES = 100
 
 CATALOGUE = current_settings().catalogue
 SCHEMA = ChangeSchema(CATALOGUE)
+
+
+class Skipped(NamedTuple):
+    """What a record that is not sent is counted under."""
+
+    stream: Stream | None
+    audience_id: int | None
+    skip: Skip
 
 
 class ProducerTask(ForwarderTask):
@@ -75,7 +83,7 @@ class ProducerTask(ForwarderTask):
                 self._dead_letter_oversize(stream, batches.oversize)
             for number, batch in enumerate(batches):
                 self._enqueue(stream, number, batch)
-        skipped.update({(None, skip): count for skip, count in skips.items()})
+        skipped.update({Skipped(None, None, skip): count for skip, count in skips.items()})
         self._enter({stream: batches.records for stream, batches in streams.items()}, skipped)
 
     def dead_letter_invalid(self, invalid: list[Invalid], total: int, kwargs: dict[str, Any]) -> None:
@@ -108,14 +116,25 @@ class ProducerTask(ForwarderTask):
             dead_letter(self.app.services, undeliverable)
         return [change for change in changes if change.audience_id not in snapshot.unreadable]
 
-    def _enter(self, accepted: dict[Stream, int], skipped: Counter[tuple[Stream | None, Skip]]) -> None:
-        """Enter what the message came to into the books, with its receipt."""
-        counters = self.app.services.counters
+    def count_repeated(self, changes: int) -> None:
+        """Count a message's changes as repeated: it was done with before."""
+        self.app.services.counters.skipped({(None, Skip.REPEATED): changes})
+
+    def _enter(self, accepted: dict[Stream, int], skipped: Counter[Skipped]) -> None:
+        """Record what the message came to, together with its idempotency record."""
+        services = self.app.services
+        by_stream: Counter[tuple[Stream | None, Skip]] = Counter()
+        by_audience: Counter[tuple[int, Skip]] = Counter()
+        for (stream, audience_id, skip), count in skipped.items():
+            by_stream[stream, skip] += count
+            if audience_id is not None:
+                by_audience[audience_id, skip] += count
 
         def entries(pipe: Redis) -> None:
             for stream, records in accepted.items():
-                counters.enqueued(stream, records, pipe)
-            counters.skipped(skipped, pipe)
+                services.counters.enqueued(stream, records, pipe)
+            services.counters.skipped(by_stream, pipe)
+            services.skipped_audiences.record(by_audience, pipe)
 
         self.enter(entries)
 
@@ -185,16 +204,14 @@ class StreamBatches(dict[Stream, Batches]):
         return batches
 
 
-def fan_out(
-    changes: Iterable[Change], snapshot: Snapshot
-) -> tuple[dict[Stream, Batches], Counter[tuple[Stream | None, Skip]]]:
+def fan_out(changes: Iterable[Change], snapshot: Snapshot) -> tuple[dict[Stream, Batches], Counter[Skipped]]:
     """The batches of each stream, and why records are missing from them."""
     streams = StreamBatches(snapshot)
-    skipped: Counter[tuple[Stream | None, Skip]] = Counter()
+    skipped: Counter[Skipped] = Counter()
     for change in changes:
         routes = snapshot.routes.get(change.audience_id)
         if not routes:
-            skipped[None, Skip.NO_CONNECTION] += 1
+            skipped[Skipped(None, change.audience_id, Skip.NO_CONNECTION)] += 1
             continue
         # Connections that see a change alike share its bytes.
         seen: dict[Projection, Rendered] = {}
@@ -205,7 +222,7 @@ def fan_out(
             if rendered.lines:
                 streams[route.stream].add(rendered.lines, route.connection_id, change.audience_id)
             for skip in rendered.skipped:
-                skipped[route.stream, skip] += 1
+                skipped[Skipped(route.stream, change.audience_id, skip)] += 1
     return streams, skipped
 
 
@@ -220,12 +237,19 @@ def _delivery(stream: Stream, batch: Batch) -> dict[str, Any]:
     }
 
 
+def _size(request: Any) -> int:
+    """How many profiles an mParticle request holds; one for a request without profiles."""
+    profiles = request.get("user_profiles") if isinstance(request, dict) else None
+    return len(profiles) if isinstance(profiles, list) else 1
+
+
 @app.task(name=FORWARD, base=ProducerTask, bind=True)
 def forward(self: ProducerTask, changes: list[Any]) -> None:
     """Forward changes of audience memberships. The contract's section 3 says how a change looks."""
     if not isinstance(changes, list):
         raise TypeError("changes must be a list")
     if not self.begin():
+        self.count_repeated(len(changes))
         return
     accepted, invalid = check_changes(SCHEMA, changes, cache(self.received_at))
     if invalid:
@@ -237,12 +261,13 @@ def forward(self: ProducerTask, changes: list[Any]) -> None:
 def forward_mparticle(self: ProducerTask, request: Any) -> None:
     """Forward the `add` and `delete` actions of an mParticle AudienceMembershipChangeRequest."""
     if not self.begin():
+        self.count_repeated(_size(request))
         return
     changes, invalid, skipped = translate(request, CATALOGUE)
     if invalid:
         alone = request
         if isinstance(request, dict) and isinstance(request.get("user_profiles"), list):
             alone = {**request, "user_profiles": [profile.item for profile in invalid]}
-        total = len(request["user_profiles"]) if alone is not request else 1
+        total = _size(request)
         self.dead_letter_invalid(invalid, total, {"request": alone})
     self.forward(changes, skipped)

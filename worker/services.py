@@ -14,6 +14,7 @@ from worker.state.counters import Counters
 from worker.state.idempotency import IdempotencyRecords
 from worker.state.registry import Registry
 from worker.state.secrets import Cipher
+from worker.state.skipped_audiences import SkippedAudiences
 
 RECORDS_KEPT = 4
 """Visibility timeouts: a message may come back, wait in a queue, and come back again."""
@@ -43,6 +44,7 @@ class Services:
         self.alerts = Alerts(redis, clock)
         self.dead_letters = DeadLetters(redis, clock)
         self.counters = Counters(redis, clock)
+        self.skipped_audiences = SkippedAudiences(redis)
         self.idempotency = IdempotencyRecords(
             redis,
             keep_seconds=RECORDS_KEPT * environment.visibility_timeout,

@@ -6,10 +6,12 @@ from enum import StrEnum
 
 from kombu.exceptions import OperationalError
 
+from schemas.records import Skip
 from worker.flow.circuit_breakers import CircuitBreaker
 from worker.queues import CHANGES_QUEUE, Stream, stream_of
 from worker.services import Services
 from worker.state.counters import Counts
+from worker.state.skipped_audiences import AudienceSkips
 
 
 class StreamState(StrEnum):
@@ -67,6 +69,8 @@ class Status:
     """Messages of changes that no worker has picked up; None where the broker does not answer."""
     counts: Counts
     """Of records that were for no stream."""
+    skipped_audiences: Mapping[Skip, AudienceSkips]
+    """By reason, the audiences that records were skipped of. Connected ones have a connection now."""
     dead: int
     """Records in dead letters of no stream, invalid changes above all."""
 
@@ -133,8 +137,16 @@ def read_status(services: Services, queue_lengths: QueueLengths) -> Status:
         rows=rows,
         incoming=lengths.get(CHANGES_QUEUE),
         counts=services.counters.of(None),
+        skipped_audiences=_skipped_audiences(services),
         dead=dead[None],
     )
+
+
+def _skipped_audiences(services: Services) -> dict[Skip, AudienceSkips]:
+    skips = services.skipped_audiences.all()
+    if unconnected := skips.get(Skip.NO_CONNECTION):
+        skips[Skip.NO_CONNECTION] = unconnected.without(services.registry.snapshot().routes)
+    return skips
 
 
 def _known(

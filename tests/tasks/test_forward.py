@@ -111,6 +111,7 @@ def test_an_audience_without_a_connection_is_counted_as_skipped(worker, connect,
     connect()
     forward(added(2), added(2))
     assert services.counters.of(None).skipped == {Skip.NO_CONNECTION: 2}
+    assert services.skipped_audiences.all() == {Skip.NO_CONNECTION: ({2: 2}, 0)}
     assert not services.alerts.all()
 
 
@@ -186,6 +187,16 @@ def test_a_message_that_comes_back_when_it_is_done_with_makes_nothing(worker, co
     forward(added(), task_id="one")
     assert len(worker.waiting(stream.queue)) == 1
     assert services.counters.of(stream).enqueued == 1
+
+
+def test_a_message_that_was_done_with_and_comes_again_is_counted_as_repeated(
+    worker, connect, forward, services
+):
+    stream = connect()
+    for _ in range(3):
+        forward(added(), added(), task_id="one")
+    assert len(worker.calls(stream.queue)) == 1
+    assert services.counters.of(None).skipped == {Skip.REPEATED: 4}
 
 
 def test_another_message_under_the_same_id_is_another_message(worker, connect, forward, services):

@@ -122,6 +122,7 @@ def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
     known = services.registry.snapshot().connections
     excluded = standard_names(exclude, current_settings().catalogue) if exclude else None
     identifier = services.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
+    services.skipped_audiences.forget(audience_id)
     click.echo(f"{'updated' if identifier in known else 'connected'} {identifier}")
     stream = stream_of_connection(services.registry.connection(identifier))
     if given["stream_quota"]:

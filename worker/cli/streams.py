@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from schemas.records import Skip
 from worker.broker.client import queue_lengths
 from worker.cli.application import application
 from worker.cli.explanations import explain
@@ -20,10 +21,14 @@ from worker.queues import CHANGES_QUEUE, Stream
 from worker.services import Services
 from worker.state.counters import Counts
 from worker.state.registry import stream_of_connection
+from worker.state.skipped_audiences import OTHERS
 from worker.status import Status, StreamState, StreamStatus, read_status
 
 ACTIONS = ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"]
 """Delivery needs the first, `test` the second, and nothing here any other."""
+
+SHOWN_AUDIENCES = 10
+"""Audiences without a connection that the table is followed by."""
 
 
 def state_of(row: Row) -> str:
@@ -141,6 +146,8 @@ def status(as_json: bool) -> None:
     found = read_status(app.services, partial(queue_lengths, app))
     rows = [_row(stream) for stream in found.rows]
     listing([*rows, _incoming_row(found)], STATUS_COLUMNS, as_json=as_json, when_empty="")
+    if not as_json:
+        _note_unconnected(found)
     if found.problem:
         # A broker that is away is no reason to withhold the rest.
         raise click.ClickException(explain(found.problem))
@@ -192,6 +199,7 @@ def _row(status: StreamStatus) -> Row:
         "in_broker": status.in_broker,
         "dead": status.dead,
         **_counted(status.counts),
+        "skipped_audiences": {},
     }
 
 
@@ -218,4 +226,28 @@ def _incoming_row(found: Status) -> Row:
         "in_broker": None,
         "dead": found.dead,
     }
-    return {**nothing, **ours, **counts}
+    return {**nothing, **ours, **counts, "skipped_audiences": _by_audience(found)}
+
+
+def _by_audience(found: Status) -> dict[str, dict[str, int]]:
+    """By reason, records by audience id; `others` is the sum of audiences whose ids are not kept."""
+    return {
+        skip: {
+            **{str(audience): number for audience, number in skips.by_audience.items()},
+            **({OTHERS: skips.others} if skips.others else {}),
+        }
+        for skip, skips in found.skipped_audiences.items()
+    }
+
+
+def _note_unconnected(found: Status) -> None:
+    """Name the audiences whose changes go nowhere, those with the most changes first."""
+    skips = found.skipped_audiences.get(Skip.NO_CONNECTION)
+    if not skips or not skips.by_audience:
+        return
+    shown = list(skips.by_audience.items())[:SHOWN_AUDIENCES]
+    named = ", ".join(f"{audience} ({count(number, 'change')})" for audience, number in shown)
+    rest = len(skips.by_audience) - len(shown)
+    more = f" and {count(rest, 'other audience')} (--json lists them)" if rest else ""
+    others = f"; {count(skips.others, 'change')} of further audiences, not listed" if skips.others else ""
+    note(f"no connection for audience {named}{more}{others}; make one: audience-firehose connect --help")

@@ -10,6 +10,7 @@ SKIP_LABELS = {
     Skip.ATTRIBUTE_UPDATE: "attribute updates",
     Skip.UNNAMED_IDENTITY: "unnamed identities",
     Skip.FURTHER_VALUE: "further values of an identity",
+    Skip.REPEATED: "repeated",
     Skip.SUBSCRIPTION: "subscriptions",
 }
 

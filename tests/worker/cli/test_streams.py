@@ -188,6 +188,7 @@ def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, services,
         "discarded": 7,
         "skipped": {"anonymous": 3},
         "last_delivery": "2027-01-15T08:00:00+00:00",
+        "skipped_audiences": {},
     }
     assert changes.keys() == stream.keys()
     assert (changes["id"], changes["state"]) == ("audience.changes", "flowing")
@@ -195,6 +196,32 @@ def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, services,
     table = operator.runs("status").stdout
     assert "paused: Access Denied, since 2027-01-15T08:00:00+00:00" in table
     assert "anonymous 3" in table
+
+
+def skip(services, *skips):
+    services.skipped_audiences.record(dict(skips))
+
+
+def test_status_names_the_audiences_that_have_no_connection(operator, services):
+    operator.connects(7)
+    skip(services, ((5, Skip.NO_CONNECTION), 2), ((6, Skip.NO_CONNECTION), 9), ((7, Skip.NO_CONNECTION), 4))
+    told = operator.runs("status").stderr
+    assert "no connection for audience 6 (9 changes), 5 (2 changes); make one: audience-firehose" in told
+    *_, changes = operator.lists("status")
+    assert changes["skipped_audiences"] == {"no_connection": {"6": 9, "5": 2}}
+
+
+def test_status_says_how_many_audiences_without_a_connection_it_does_not_name(operator, services):
+    skip(services, *(((audience, Skip.NO_CONNECTION), 1) for audience in range(1005)))
+    told = operator.runs("status").stderr
+    assert "and 990 other audiences (--json lists them); 5 changes of further audiences, not listed" in told
+
+
+def test_an_audience_that_is_connected_leaves_the_list_of_those_without_a_connection(operator, services):
+    skip(services, ((7, Skip.NO_CONNECTION), 2), ((8, Skip.NO_CONNECTION), 1))
+    operator.connects(7)
+    assert services.skipped_audiences.all()[Skip.NO_CONNECTION].by_audience == {8: 1}
+    assert "7 (" not in operator.runs("status").stderr
 
 
 @pytest.fixture
