@@ -17,9 +17,10 @@ from worker.errors import DeliveryError, PermanentError, TransientError
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
-from worker.firehose.batching import Group, records_in
 from worker.firehose.creation import reclassify_missing
+from worker.firehose.deliveries import is_delivery, records_of
 from worker.firehose.errors import FIREHOSE_ERRORS, classify
+from worker.firehose.groups import Group, records_in
 from worker.firehose.put import Outcome, put
 from worker.firehose.regions import regions
 from worker.queues import Stream, delivery_task, is_stream_queue, stream_of
@@ -113,7 +114,7 @@ class DeliveryTask(ForwarderTask):
             id=self.request.id,
             message=Message(self.name, stream.queue, kwargs),
             failure=self._final(error),
-            records=records_in(kwargs["records"]),
+            records=records_of(kwargs),
             stream=stream,
             connection_ids=kwargs["connection_ids"],
             audience_ids=kwargs["audience_ids"],
@@ -229,24 +230,6 @@ class DeliveryTask(ForwarderTask):
 
     def _stream(self, kwargs: dict[str, Any]) -> Stream:
         return Stream(kwargs["configuration"], self.region, kwargs["delivery_stream_name"])
-
-
-def is_delivery(kwargs: dict[str, Any]) -> bool:
-    """Whether these are the arguments of a delivery, as the producer makes them."""
-    match kwargs:
-        case {
-            "configuration": str(),
-            "delivery_stream_name": str(),
-            "records": list(records),
-            "connection_ids": list(connections),
-            "audience_ids": list(audiences),
-        }:
-            if not records:
-                return False
-            lines = [line for group in records for line in (group if isinstance(group, list) else [group])]
-            are_text = all(isinstance(text, str) for text in (*lines, *connections))
-            return are_text and all(isinstance(audience, int) for audience in audiences)
-    return False
 
 
 def make_delivery_task(region: str) -> DeliveryTask:

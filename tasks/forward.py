@@ -5,18 +5,18 @@ which comes back, because its worker died halfway, makes the same batches and le
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from redis import Redis
 
 from schemas.changes import Change, ChangeSchema, Invalid, check_changes
-from schemas.records import Projection, Rendered, Skip, render
+from schemas.records import Skip
 from schemas.sources.mparticle import translate
 from tasks.base import ForwarderTask
+from tasks.fan_out import Skipped, fan_out
 from worker.broker.serialization import dumps
 from worker.celery import app
 from worker.config import current_settings
@@ -24,7 +24,9 @@ from worker.consumer.request import HIDDEN
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable, dead_letter
 from worker.failures.dead_letters import Message
-from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Batches, batch_limit
+from worker.firehose.batching import MAX_RECORD_BYTES, Batch
+from worker.firehose.deliveries import make_delivery
+from worker.firehose.groups import firehose_records
 from worker.queues import CHANGES_QUEUE, FORWARD, Stream
 from worker.state.registry import Snapshot
 
@@ -35,14 +37,6 @@ SHOWN_RANGES = 100
 
 CATALOGUE = current_settings().catalogue
 SCHEMA = ChangeSchema(CATALOGUE)
-
-
-class Skipped(NamedTuple):
-    """What a record that is not sent is counted under."""
-
-    stream: Stream | None
-    audience_id: int | None
-    skip: Skip
 
 
 class ProducerTask(ForwarderTask):
@@ -146,7 +140,7 @@ class ProducerTask(ForwarderTask):
         )
         undeliverable = Undeliverable(
             id=self._derived_id(f"oversize:{stream.queue}"),
-            message=Message(stream.task, stream.queue, _delivery(stream, batch)),
+            message=Message(stream.task, stream.queue, make_delivery(stream, batch)),
             failure=failure,
             records=batch.records,
             stream=stream,
@@ -157,11 +151,11 @@ class ProducerTask(ForwarderTask):
 
     def _enqueue(self, stream: Stream, number: int, batch: Batch) -> None:
         digest = blake2b(f"{self.attempt}:{stream.queue}:{number}".encode(), digest_size=16)
-        for group in batch.groups:
-            digest.update((group if isinstance(group, str) else "".join(group)).encode())
+        for record in firehose_records(batch.groups):
+            digest.update(record.encode())
         self.app.send_task(
             stream.task,
-            kwargs=_delivery(stream, batch),
+            kwargs=make_delivery(stream, batch),
             queue=stream.queue,
             task_id=str(UUID(bytes=digest.digest())),
             argsrepr=HIDDEN,
@@ -191,50 +185,6 @@ def _ranges(positions: list[int]) -> list[str]:
         else:
             runs.append([position, position])
     return [str(first) if first == last else f"{first}-{last}" for first, last in runs]
-
-
-class StreamBatches(dict[Stream, Batches]):
-    """The batches of each stream, of a size that its quota allows; made when first asked for."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def __missing__(self, stream: Stream) -> Batches:
-        batches = self[stream] = Batches(batch_limit(self._snapshot.quota(stream)))
-        return batches
-
-
-def fan_out(changes: Iterable[Change], snapshot: Snapshot) -> tuple[dict[Stream, Batches], Counter[Skipped]]:
-    """The batches of each stream, and why records are missing from them."""
-    streams = StreamBatches(snapshot)
-    skipped: Counter[Skipped] = Counter()
-    for change in changes:
-        routes = snapshot.routes.get(change.audience_id)
-        if not routes:
-            skipped[Skipped(None, change.audience_id, Skip.NO_CONNECTION)] += 1
-            continue
-        # Connections that see a change alike share its bytes.
-        seen: dict[Projection, Rendered] = {}
-        for route in routes:
-            rendered = seen.get(route.projection)
-            if rendered is None:
-                rendered = seen[route.projection] = render(change, route.projection)
-            if rendered.lines:
-                streams[route.stream].add(rendered.lines, route.connection_id, change.audience_id)
-            for skip in rendered.skipped:
-                skipped[Skipped(route.stream, change.audience_id, skip)] += 1
-    return streams, skipped
-
-
-def _delivery(stream: Stream, batch: Batch) -> dict[str, Any]:
-    """The arguments of a delivery task."""
-    return {
-        "configuration": stream.configuration,
-        "delivery_stream_name": stream.name,
-        "records": batch.groups,
-        "connection_ids": sorted(batch.connection_ids),
-        "audience_ids": sorted(batch.audience_ids),
-    }
 
 
 def _size(request: Any) -> int:

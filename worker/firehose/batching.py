@@ -1,14 +1,11 @@
-"""Batches that fit into one PutRecordBatch call.
-
-A group is what may not be parted: a line, or a removal and the addition that follows
-it. In a message it is a string, or a list of two strings.
-"""
+"""Batches that fit into one PutRecordBatch call."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from schemas.quotas import Quota
+from worker.firehose.groups import Group, as_group
 
 MAX_RECORD_BYTES = 1_024_000
 """Before base64. Source: PutRecordBatch, AWS API reference."""
@@ -21,13 +18,6 @@ BATCHES_A_SECOND = 10
 """At least, where a stream is at its quota: a batch takes a tenth of a second's worth at most, unless
 it is a single group. What the fleet sends in any five seconds is to be its quota to within 5 %, so no
 batch may be a large part of that."""
-
-Group = str | list[str]
-
-
-def records_in(groups: Sequence[Group]) -> int:
-    """How many records these groups are."""
-    return sum(1 if isinstance(group, str) else len(group) for group in groups)
 
 
 class BatchLimit(NamedTuple):
@@ -48,7 +38,7 @@ def batch_limit(quota: Quota) -> BatchLimit:
 
 @dataclass(slots=True)
 class Batch:
-    """Units for one stream, in their order, and whose they are."""
+    """Groups for one stream, in their order, and whose they are."""
 
     groups: list[Group] = field(default_factory=list, repr=False)
     records: int = 0
@@ -81,7 +71,7 @@ class Batches:
         size = sum(map(len, lines))
         base64_bytes = sum((len(line) + 2) // 3 * 4 for line in lines)
         batch = self._batch_for(lines, size, base64_bytes)
-        batch.groups.append(lines[0].decode() if len(lines) == 1 else [line.decode() for line in lines])
+        batch.groups.append(as_group([line.decode() for line in lines]))
         batch.records += len(lines)
         batch.bytes += size
         batch.base64_bytes += base64_bytes

@@ -1,12 +1,13 @@
 """Puts a batch with one PutRecordBatch, and says which groups remain to be sent."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.failures.alert_types import Failure
 from worker.firehose.answers import refusal_codes
-from worker.firehose.batching import Group, records_in
 from worker.firehose.errors import of_code
+from worker.firehose.groups import Group, firehose_records, records_in, remaining_after
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -20,8 +21,7 @@ class Outcome(NamedTuple):
     refused: int
     """Records."""
     remaining: list[Group]
-    """Groups to send again, in their order: no record beyond the refused ones, except that a refused
-    removal takes its addition with it."""
+    """What is to be sent again, in its order: what was refused, and what stands after it in its group."""
     failure: Failure | None
     """The first refusal; None where there was none."""
 
@@ -32,8 +32,8 @@ class Outcome(NamedTuple):
 
 
 def put(client: "FirehoseClient", delivery_stream_name: str, groups: Sequence[Group]) -> Outcome:
-    """Send the groups' records, of which there are at most 500. Raises botocore's errors."""
-    data = [line.encode() for line in _lines(groups)]
+    """Send the groups, of which there are at most 500 Firehose records. Raises botocore's errors."""
+    data = [record.encode() for record in firehose_records(groups)]
     return _outcome(groups, put_record_batch(client, delivery_stream_name, data))
 
 
@@ -50,37 +50,17 @@ def put_record_batch(client: "FirehoseClient", delivery_stream_name: str, data: 
     return refusal_codes(answer, len(data))
 
 
-def _lines(groups: Sequence[Group]) -> list[str]:
-    lines: list[str] = []
-    for group in groups:
-        if isinstance(group, str):
-            lines.append(group)
-        else:
-            lines.extend(group)
-    return lines
-
-
 def _outcome(groups: Sequence[Group], codes: Sequence[str]) -> Outcome:
-    """What remains of the groups, of whose records `codes` holds the refusals."""
-    refused = [code for code in codes if code]
-    if not refused:
-        return Outcome(len(codes), 0, [], None)
-    remaining = _remaining(groups, codes)
+    """What remains of the groups. `codes` holds a refusal's code, or "", for each Firehose record."""
+    if not any(codes):
+        return Outcome(records_in(groups), 0, [], None)
+    remaining = remaining_after(groups, [bool(code) for code in codes])
     # A refused record is always worth another try: what is wrong for good refuses the whole call.
-    failure = of_code(refused[0], status=500).failure
-    # An addition that was accepted counts once it is sent again, after its refused removal.
-    return Outcome(len(codes) - records_in(remaining), len(refused), remaining, failure)
-
-
-def _remaining(groups: Sequence[Group], codes: Sequence[str]) -> list[Group]:
-    remaining: list[Group] = []
-    position = 0
-    for group in groups:
-        width = 1 if isinstance(group, str) else len(group)
-        refused = codes[position : position + width]
-        position += width
-        if refused[0]:
-            remaining.append(group)
-        elif any(refused):
-            remaining.append(group[1])
-    return remaining
+    failure = of_code(next(filter(None, codes)), status=500).failure
+    # What was accepted after a refused record of its group counts once it is sent again.
+    return Outcome(
+        accepted=records_in(groups) - records_in(remaining),
+        refused=records_in(compress(firehose_records(groups), codes)),
+        remaining=remaining,
+        failure=failure,
+    )

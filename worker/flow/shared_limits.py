@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from schemas.quotas import Quota
 from worker.broker.messages import TaskCall
-from worker.firehose.batching import records_in
+from worker.firehose.groups import size_of
 from worker.flow.admission import Admission, Cost, Decision
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.flow.concurrency import ProbeLimit
@@ -103,8 +103,6 @@ def cost_of(call: TaskCall) -> Cost:
     """What a delivery's records take of a quota. A call that is no delivery costs one request; its task
     dead-letters it."""
     try:
-        groups = call.kwargs["records"]
-        texts = [group if isinstance(group, str) else "".join(group) for group in groups]
-        return Cost(records_in(groups), len("".join(texts).encode()))
+        return Cost(*size_of(call.kwargs["records"]))
     except (KeyError, TypeError, ValueError):
         return Cost(1, 0)

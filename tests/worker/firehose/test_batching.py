@@ -1,4 +1,4 @@
-"""Batches keep Firehose's limits, and part no removal from its addition."""
+"""Batches keep Firehose's limits and their stream's quota, and part no atomic group."""
 
 from base64 import b64encode
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.quotas import Quota, default_quota
-from worker.firehose.batching import Batches, BatchLimit, batch_limit, records_in
+from worker.firehose.batching import Batches, BatchLimit, batch_limit
 
 RECORDS = 500
 BYTES = 4 * 2**20
@@ -89,23 +89,19 @@ def test_a_stream_s_records_are_counted():
 
 
 @pytest.mark.parametrize("limit", [BatchLimit(0, 0), BatchLimit(1, BYTES), BatchLimit(RECORDS, 3)])
-def test_a_unit_that_is_more_than_its_stream_s_limit_goes_alone_and_whole(limit):
+def test_a_group_that_is_more_than_its_stream_s_limit_goes_alone_and_whole(limit):
     batches = batched([b"before"], [b"removal", b"addition"], [b"after"], limit=limit)
     assert [batch.groups for batch in batches] == [["before"], [["removal", "addition"]], ["after"]]
 
 
-def test_records_are_counted_and_not_units():
-    assert records_in(["a", ["b", "c"], "d"]) == 4
-
-
 SIZE = st.integers(1, 50) | st.integers(300_000, 1_100_000)
-UNIT = st.lists(SIZE, min_size=1, max_size=2)
+GROUP = st.lists(SIZE, min_size=1, max_size=2)
 
 
 LIMIT = st.builds(BatchLimit, st.integers(0, RECORDS), st.integers(0, 2_000) | st.integers(0, BYTES))
 
 
-@given(st.lists(UNIT, max_size=20), st.integers(0, 600), LIMIT)
+@given(st.lists(GROUP, max_size=20), st.integers(0, 600), LIMIT)
 def test_whatever_is_batched(sizes, small_ones, limit):
     groups = [[b"x" * size for size in group] for group in sizes] + [[b"x"]] * small_ones
     batches = batched(*groups, limit=limit)

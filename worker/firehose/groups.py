@@ -1,0 +1,77 @@
+"""Atomic groups: Firehose records that a stream must receive in their order.
+
+In a message a group is a string (one Firehose record) or a list of strings. A group travels in one
+call. Where Firehose refuses one of its records, that one and those after it are sent again: so the
+last of a group to arrive is always its last. Nothing outside this module looks at a group's shape.
+
+A Firehose record holds one line, or several of a connection that aggregates. Counters count lines,
+which are the records of the contract; quotas and Firehose's limits count Firehose records.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+Group = str | list[str]
+
+
+class Size(NamedTuple):
+    """How much groups take of their stream's quota."""
+
+    firehose_records: int
+    bytes: int
+    """Before base64."""
+
+
+def as_group(firehose_records: list[str]) -> Group:
+    """The group of these Firehose records, of which there is at least one."""
+    return firehose_records[0] if len(firehose_records) == 1 else firehose_records
+
+
+def is_group(value: Any) -> bool:
+    """Whether a value that came with a message is a group."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(record, str) for record in value)
+    return isinstance(value, str)
+
+
+def firehose_records(groups: Iterable[Group]) -> list[str]:
+    """The Firehose records of groups, in the order in which they are sent."""
+    records: list[str] = []
+    for group in groups:
+        if isinstance(group, str):
+            records.append(group)
+        else:
+            records.extend(group)
+    return records
+
+
+def lines_in(firehose_record: str) -> int:
+    """How many lines a Firehose record holds. A line without its newline is one, too."""
+    return firehose_record.count("\n") or 1
+
+
+def records_in(groups: Iterable[Group]) -> int:
+    """How many records these groups hold, as counters count them: lines."""
+    return sum(map(lines_in, firehose_records(groups)))
+
+
+def size_of(groups: Iterable[Group]) -> Size:
+    """The size of groups. Raises `TypeError` where something among them is none."""
+    records = firehose_records(groups)
+    return Size(len(records), len("".join(records).encode()))
+
+
+def remaining_after(groups: Sequence[Group], refused: Sequence[bool]) -> list[Group]:
+    """What is to be sent again after a call, in its order.
+
+    `refused` says it of each Firehose record, in the order of `firehose_records`.
+    """
+    remaining: list[Group] = []
+    start = 0
+    for group in groups:
+        members = [group] if isinstance(group, str) else group
+        end = start + len(members)
+        if True in refused[start:end]:
+            remaining.append(as_group(members[refused.index(True, start, end) - start :]))
+        start = end
+    return remaining
