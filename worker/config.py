@@ -51,6 +51,12 @@ class Settings:
     """Seconds."""
     firehose_timeout: int
     """Seconds."""
+    viewer_auth: tuple[str, ...] = field(repr=False)
+    """`user:password` of those who may look at the dashboard and change nothing."""
+    flower_control: bool
+    """Whether Flower's API may run tasks and control workers."""
+    environment_name: str
+    """Shown on every page of the dashboard: tells staging from production."""
     catalogue: Catalogue = field(repr=False, compare=False)
 
 
@@ -89,6 +95,9 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         firehose_timeout=setting(
             "AUDIENCE_FIREHOSE_TIMEOUT", FIREHOSE_TIMEOUT, _whole(minimum=1, maximum=FIREHOSE_TIMEOUT)
         ),
+        viewer_auth=setting("AUDIENCE_VIEWER_AUTH", (), _listed),
+        flower_control=setting("AUDIENCE_FLOWER_CONTROL", False, _truth),
+        environment_name=setting("AUDIENCE_ENVIRONMENT", "", str),
         catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
     )
 
@@ -108,6 +117,17 @@ def _whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def _truth(text: str) -> bool:
+    truths = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in truths:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return truths[text.lower()]
 
 
 def _keys(text: str) -> tuple[str, ...]:

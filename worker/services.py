@@ -12,6 +12,7 @@ from worker.flow.admission import Admission
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.state.counters import Counters
 from worker.state.idempotency import IdempotencyRecords
+from worker.state.queue_heads import QueueHeads
 from worker.state.registry import Registry
 from worker.state.secrets import Cipher
 from worker.state.skipped_audiences import SkippedAudiences
@@ -45,6 +46,7 @@ class Services:
         self.dead_letters = DeadLetters(redis, clock)
         self.counters = Counters(redis, clock)
         self.skipped_audiences = SkippedAudiences(redis)
+        self.queue_heads = QueueHeads(redis)
         self.idempotency = IdempotencyRecords(
             redis,
             keep_seconds=RECORDS_KEPT * environment.visibility_timeout,

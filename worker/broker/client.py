@@ -2,21 +2,38 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from celery import Celery
 from kombu import Connection
 from kombu.exceptions import OperationalError
+from kombu.transport import redis as redis_transport
 from kombu.transport.base import StdChannel
 
 from worker.consumer.request import HIDDEN
+from worker.store.scripts import Script
 
 TIMEOUT_SECONDS = 5
 """To connect, and for each answer: a person is waiting."""
 CONNECT_RETRIES = 1
 SEND_RETRIES = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 1.0}
+QUEUES_PER_CALL = 250
+HEAD_BYTES = 256
+HEAD_DIGITS = 16
+QUEUE_HEADS = Script(__package__, "queue_heads")
 NOT_FOUND = "404"
 """AMQP's reply code for a queue that does not exist."""
+
+
+class Backlog(NamedTuple):
+    """The messages of a queue that no worker has reserved."""
+
+    messages: int
+    head: str = ""
+    """Tells the oldest message from others; empty where there is none or the broker does not tell."""
+    enqueued_at: float | None = None
+    """Unix seconds of the oldest message, where it bears them."""
 
 
 def queue_lengths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
@@ -25,8 +42,15 @@ def queue_lengths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
     The length of a queue that does not exist is 0. Raises `kombu.exceptions.OperationalError`
     where the broker cannot be reached.
     """
+    return {queue: backlog.messages for queue, backlog in backlogs(app, queues).items()}
+
+
+def backlogs(app: Celery, queues: Iterable[str]) -> dict[str, Backlog]:
+    """Read the backlog of each queue. Raises as `queue_lengths` does."""
     with connect(app) as connection, _as_operational(connection), connection.channel() as channel:
-        return {queue: _length(connection, channel, queue) for queue in queues}
+        if isinstance(channel, redis_transport.Channel):
+            return _redis_backlogs(channel, list(queues))
+        return {queue: Backlog(_length(connection, channel, queue)) for queue in queues}
 
 
 class Sender:
@@ -83,6 +107,30 @@ def _as_operational(connection: Connection) -> Iterator[None]:
         yield
     except connection.connection_errors as error:
         raise OperationalError(type(error).__name__) from error
+
+
+def _redis_backlogs(channel: StdChannel, queues: Sequence[str]) -> dict[str, Backlog]:
+    # One call for many queues; not for all, as Redis does nothing else meanwhile.
+    found: dict[str, Backlog] = {}
+    with channel.conn_or_acquire() as client:
+        for start in range(0, len(queues), QUEUES_PER_CALL):
+            part = queues[start : start + QUEUES_PER_CALL]
+            steps = channel.priority_steps
+            keys = [channel._q_for_pri(queue, step) for queue in part for step in steps]
+            answers = QUEUE_HEADS(client, keys=keys, args=[HEAD_BYTES])
+            for position, queue in enumerate(part):
+                found[queue] = _backlog(answers[position * len(steps) : (position + 1) * len(steps)])
+    return found
+
+
+def _backlog(answers: Sequence[tuple[int, bytes, bytes]]) -> Backlog:
+    """The backlog of a queue with these lists, one a priority."""
+    waiting = [answer for answer in answers if answer[0]]
+    if not waiting:
+        return Backlog(0)
+    times = [float(at) for _, _, at in waiting if at]
+    head = sha256(b"".join(tail for _, tail, _ in waiting)).hexdigest()[:HEAD_DIGITS]
+    return Backlog(sum(length for length, _, _ in waiting), head, min(times, default=None))
 
 
 def _length(connection: Connection, channel: StdChannel, queue: str) -> int:

@@ -20,8 +20,9 @@ from flower.urls import settings
 from tornado.ioloop import IOLoop
 from tornado.options import options
 
+from worker.config import Settings, current_settings
 from worker.dashboard.access import credentials, listening_address
-from worker.dashboard.application import Dashboard
+from worker.dashboard.application import Dashboard, make_access
 from worker.errors import SettingError
 from worker.services import Services
 
@@ -55,18 +56,21 @@ def dashboard(ctx: click.Context, flower_options: tuple[str, ...]) -> None:
     if not isinstance(getattr(ctx.obj.app, "services", None), Services):
         raise click.UsageError("it shows this project's application only: celery -A worker dashboard")
     warn_about_celery_args_used_in_flower_command(ctx, flower_options)
+    ours = current_settings()
     try:
-        read_options(flower_options)
+        read_options(flower_options, ours)
     except SettingError as error:
         raise click.ClickException(str(error)) from None
-    serve(ctx.obj.app, banner=not ctx.obj.quiet)
+    serve(ctx.obj.app, ours, banner=not ctx.obj.quiet)
 
 
-def read_options(flower_options: tuple[str, ...]) -> None:
+def read_options(flower_options: tuple[str, ...], ours: Settings) -> None:
     """Fill Flower's options and settings. Raises `SettingError` where they would let strangers in."""
     apply_env_options()
     apply_options(sys.argv[0], flower_options)
     options.basic_auth = credentials(options.basic_auth)
+    if credentials(ours.viewer_auth, "AUDIENCE_VIEWER_AUTH") and not options.basic_auth:
+        raise SettingError("AUDIENCE_VIEWER_AUTH: needs FLOWER_BASIC_AUTH beside it, or everybody could act")
     options.address = listening_address(options.address, is_guarded=bool(options.basic_auth or options.auth))
     extract_settings()
     setup_logging()
@@ -74,9 +78,12 @@ def read_options(flower_options: tuple[str, ...]) -> None:
     logging.getLogger("flower.api.tasks").setLevel(logging.INFO)
 
 
-def serve(app: Any, *, banner: bool) -> None:
+def serve(app: Any, ours: Settings, *, banner: bool) -> None:
     """Serve until SIGINT or SIGTERM."""
-    application = Dashboard(app, options, **settings)
+    access = make_access(options, ours.viewer_auth, allows_control=ours.flower_control)
+    # Flower's own check lets in whom ours lets in; what each may do, ours has decided before.
+    options.basic_auth = [*options.basic_auth, *ours.viewer_auth]
+    application = Dashboard(app, options, access, **settings)
     stop_on_signals(application.io_loop)
     port = application.start_http_server()
     if banner:

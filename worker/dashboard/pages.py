@@ -12,7 +12,7 @@ from tornado.ioloop import IOLoop
 
 from worker.broker.client import queue_lengths
 from worker.dashboard.alerts import RANGES, AlertPage, Query, alert_page, read_query
-from worker.dashboard.labels import SKIP_LABELS, reason_label
+from worker.dashboard.labels import SKIP_LABELS, count, reason_label
 from worker.failures.alert_types import AlertType, Severity
 from worker.failures.alerts import AlertState
 from worker.status import Status, StreamState, read_status
@@ -34,11 +34,6 @@ BADGES = {
 def utc(moment: str) -> str:
     """A time of the state (ISO 8601) as people read it, in UTC."""
     return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def count(number: int | None) -> str:
-    """A number as people read it; a dash where it is not known."""
-    return "\N{EM DASH}" if number is None else f"{number:,}"
 
 
 class StatePage(BaseHandler):  # type: ignore[misc]

@@ -1,8 +1,18 @@
 """Nobody from elsewhere opens the dashboard without a password."""
 
+from base64 import b64encode
+
 import pytest
 
-from worker.dashboard.access import credentials, listening_address
+from worker.dashboard.access import (
+    ATTEMPTS_AT_ONCE,
+    Access,
+    Request,
+    Role,
+    User,
+    credentials,
+    listening_address,
+)
 from worker.errors import SettingError
 
 
@@ -57,3 +67,93 @@ def test_a_refused_credential_is_not_repeated():
         credentials(["hunter2"])
 
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_password_that_http_cannot_carry_is_refused_at_the_start():
+    with pytest.raises(SettingError, match="ASCII"):
+        credentials(["admin:pässword"])
+
+
+def access(clock, operators=("admin:secret",), viewers=("guest:look",), **options):
+    options = {"address": "", "uses_oauth": False, "allows_control": False} | options
+    return Access(operators, viewers, monotonic=clock, **options)
+
+
+def basic(credential):
+    return f"Basic {b64encode(credential.encode()).decode()}"
+
+
+def request(path="/alerts", credential="admin:secret", method="GET", host="dashboard", address="10.0.0.1"):
+    authorization = basic(credential) if credential else ""
+    return Request(method, path, host, authorization, address)
+
+
+def status(refusal):
+    return refusal and refusal.status
+
+
+def test_an_operator_may_read_and_change(clock):
+    door = access(clock)
+
+    assert door.refusal(request()) is None
+    assert door.refusal(request(method="POST")) is None
+    assert door.user(basic("admin:secret")) == User("admin", Role.OPERATOR)
+
+
+def test_a_viewer_may_read_and_not_change(clock):
+    door = access(clock)
+
+    assert door.refusal(request(credential="guest:look")) is None
+    assert status(door.refusal(request(credential="guest:look", method="POST"))) == 403
+    assert door.user(basic("guest:look")) == User("guest", Role.VIEWER)
+
+
+@pytest.mark.parametrize("credential", ["admin:wrong", "admin:", "nobody:secret", "admin:pässword", None])
+def test_a_wrong_password_is_refused_with_401(clock, credential):
+    assert status(access(clock).refusal(request(credential=credential))) == 401
+
+
+@pytest.mark.parametrize("authorization", ["Basic", "Basic !", "Basic \xe4", "Bearer token", "Basic YQ=="])
+def test_a_malformed_authorization_is_refused_with_401(clock, authorization):
+    assert status(access(clock).refusal(request()._replace(authorization=authorization))) == 401
+
+
+def test_after_ten_wrong_passwords_an_address_has_one_attempt_a_second(clock):
+    door = access(clock)
+    for _ in range(ATTEMPTS_AT_ONCE):
+        assert status(door.refusal(request(credential="admin:wrong"))) == 401
+
+    assert status(door.refusal(request())) == 429, "even the right password is not compared"
+    assert door.refusal(request(address="10.0.0.2")) is None, "others are not slowed down"
+    clock.advance(1)
+    assert status(door.refusal(request(credential="admin:wrong"))) == 401
+    assert status(door.refusal(request())) == 429
+    clock.advance(1)
+    assert door.refusal(request()) is None
+
+
+def test_health_checks_need_no_password(clock):
+    assert access(clock).refusal(request("/healthcheck", credential=None)) is None
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/queues/length", "/static/css/flower.css"])
+def test_everything_else_needs_it(clock, path):
+    assert status(access(clock).refusal(request(path, credential=None))) == 401
+
+
+@pytest.mark.parametrize("host", ["localhost:5555", "127.0.0.1:5555", "127.0.0.1", "[::1]:5555", "[::1]"])
+def test_without_a_password_this_machine_s_names_are_served(clock, host):
+    assert access(clock, (), ()).refusal(request(host=host)) is None
+
+
+@pytest.mark.parametrize("host", ["evil.example:5555", "127.0.0.1.evil.example", "", "10.0.0.7"])
+def test_without_a_password_no_other_name_is_served(clock, host):
+    assert status(access(clock, (), ()).refusal(request(host=host))) == 403
+
+
+@pytest.mark.parametrize("path", ["/api/task/send-task/audience.forward", "/api/worker/shutdown/celery@a"])
+def test_flower_s_api_that_controls_workers_is_off_unless_asked_for(clock, path):
+    post = request(path, method="POST")
+
+    assert status(access(clock).refusal(post)) == 403
+    assert access(clock, allows_control=True).refusal(post) is None

@@ -1,0 +1,104 @@
+"""Flower's Broker page and `/api/queues/length`, with every queue of the installation.
+
+Flower lists the queues that workers said they consume when it last asked. So it shows neither those of
+paused streams nor those of stopped workers, which are the ones that hold a backlog.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from flower.api import BaseApiHandler
+from flower.views import BaseHandler
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from tornado import web
+from tornado.ioloop import IOLoop
+
+from worker.broker.client import backlogs
+from worker.dashboard.labels import age, count
+from worker.queues import CHANGES_QUEUE
+
+DEFAULT_QUEUE = "celery"
+"""Celery's own, where calls go whose sender forgot `queue=`."""
+
+
+class QueueRow(NamedTuple):
+    """A queue and its backlog."""
+
+    name: str
+    messages: int
+    consumers: int
+    oldest_seconds: float | None
+    """The age of its oldest message; None where there is none or it is not known."""
+
+
+class QueueHandler:
+    """Reads the installation's queues in a thread, so that no other request waits."""
+
+    async def read_queues(self: Any) -> list[QueueRow]:
+        """Every queue, the changes' first. Raises `RedisError` and `OperationalError`."""
+        consumers = _consumers(self.application.workers.values())
+        read = partial(_read_rows, self.capp, consumers)
+        rows: list[QueueRow] = await IOLoop.current().run_in_executor(None, read)
+        return rows
+
+
+class BrokerPage(QueueHandler, BaseHandler):  # type: ignore[misc]
+    """In the place of Flower's Broker page."""
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        return {**super().get_template_namespace(), "count": count, "age": age}
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Serve it; where the broker or Redis does not answer, it says so and lists nothing."""
+        try:
+            queues, problem = await self.read_queues(), None
+        except (RedisError, OperationalError) as error:
+            # The error's own text may hold a password.
+            queues, problem = [], type(error).__name__
+        self.render("queues.html", broker_url=self.application.broker_uri, queues=queues, problem=problem)
+
+
+class QueueLengths(QueueHandler, BaseApiHandler):  # type: ignore[misc]
+    """In the place of Flower's `/api/queues/length`, with its form and two keys more."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Serve it as JSON."""
+        try:
+            queues = await self.read_queues()
+        except (RedisError, OperationalError) as error:
+            raise web.HTTPError(503, f"{type(error).__name__}: the broker or Redis does not answer") from None
+        self.write({"active_queues": [_as_flower(row) for row in queues]})
+
+
+def _as_flower(row: QueueRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "messages": row.messages,
+        "consumers": row.consumers,
+        "oldest_message_seconds": row.oldest_seconds,
+    }
+
+
+def _consumers(workers: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """By queue, how many workers consume it, as they said when Flower last asked."""
+    return Counter(queue["name"] for info in workers for queue in info.get("active_queues") or ())
+
+
+def _read_rows(capp: Any, consumers: Counter[str]) -> list[QueueRow]:
+    services = capp.services
+    streams = {stream.queue for stream in services.registry.snapshot().streams}
+    streams |= {stream.queue for stream in services.counters.streams()}
+    others = (consumers.keys() | {DEFAULT_QUEUE}) - streams - {CHANGES_QUEUE}
+    found = backlogs(capp, [CHANGES_QUEUE, *sorted(streams), *sorted(others)])
+    now = services.clock()
+    ages = services.queue_heads.observe(found, now)
+    return [
+        QueueRow(name, backlog.messages, consumers[name], ages.get(name))
+        for name, backlog in found.items()
+        if name != DEFAULT_QUEUE or backlog.messages or consumers[name]
+    ]

@@ -1,0 +1,70 @@
+"""How long the oldest message of each queue has waited.
+
+Our own messages bear the time at which they were enqueued. Those of callers do not, so whoever reads the
+queues notes when it first saw each queue's oldest message: the age is then a lower bound.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Protocol
+
+from redis import Redis
+
+from worker.store.entries import UNREADABLE
+
+HEADS = "audience:queue-heads"
+"""By queue: its oldest message, and when it was first seen at that place (Unix seconds)."""
+
+
+class Backlog(Protocol):
+    """A queue as the broker shows it."""
+
+    @property
+    def messages(self) -> int: ...
+    @property
+    def head(self) -> str: ...
+    @property
+    def enqueued_at(self) -> float | None: ...
+
+
+class QueueHeads:
+    """The notes, shared by all who read the queues."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    def observe(self, backlogs: Mapping[str, Backlog], now: float) -> dict[str, float]:
+        """Return the age in seconds of each queue's oldest message, and note new ones.
+
+        Queues that are empty, or whose broker does not tell, are left out. `now` in Unix seconds.
+        """
+        noted = {queue: _read(text) for queue, text in self._redis.hgetall(HEADS).items()}
+        first_seen: dict[str, float] = {}
+        fresh: dict[str, str] = {}
+        for queue, backlog in backlogs.items():
+            if not backlog.head:
+                continue
+            head, since = noted.get(queue, ("", now))
+            if head != backlog.head:
+                since = now
+                fresh[queue] = json.dumps([backlog.head, now])
+            first_seen[queue] = since if backlog.enqueued_at is None else backlog.enqueued_at
+        self._write(fresh, [queue for queue in noted if queue in backlogs and not backlogs[queue].head])
+        return {queue: max(now - since, 0.0) for queue, since in first_seen.items()}
+
+    def _write(self, fresh: Mapping[str, str], gone: list[str]) -> None:
+        if fresh or gone:
+            pipe = self._redis.pipeline(transaction=False)
+            if fresh:
+                pipe.hset(HEADS, mapping=dict(fresh))
+            if gone:
+                pipe.hdel(HEADS, *gone)
+            pipe.execute()
+
+
+def _read(text: str) -> tuple[str, float]:
+    try:
+        head, since = json.loads(text)
+        return str(head), float(since)
+    except UNREADABLE:
+        return "", 0.0
