@@ -11,7 +11,7 @@ from schemas.records import DELETION, RECORD
 from schemas.settings import Configuration, Connection
 from worker.celery import app
 from worker.config import read_settings
-from worker.failures.alert_types import AlertType, Failure, severity
+from worker.failures.alert_types import AlertType, Failure
 from worker.firehose.regions import regions
 from worker.queues import CHANGES_QUEUE, Stream
 
@@ -132,12 +132,12 @@ def test_alert_types():
 
 @pytest.mark.parametrize("alert_type", WARNINGS)
 def test_a_warning(alert_type):
-    assert severity(AlertType(alert_type)) == "warning"
+    assert AlertType(alert_type).severity == "warning"
 
 
 @pytest.mark.parametrize("alert_type", FATAL)
 def test_a_fatal_alert(alert_type):
-    assert severity(AlertType(alert_type)) == "fatal"
+    assert AlertType(alert_type).severity == "fatal"
 
 
 def test_the_environment():

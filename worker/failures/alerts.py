@@ -14,7 +14,7 @@ from uuid import uuid4
 from redis import Redis
 
 from worker.errors import NotRegistered
-from worker.failures.alert_types import Failure, severity
+from worker.failures.alert_types import Failure
 from worker.queues import Stream
 from worker.store.atomic import in_one_step
 from worker.store.entries import entries
@@ -82,7 +82,7 @@ class Alerts:
         alert = Alert(
             id=uuid4().hex[:12],
             type=failure.alert_type,
-            severity=severity(failure.alert_type),
+            severity=failure.alert_type.severity,
             raised_at=datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
             connection_ids=sorted(connection_ids),
             audience_ids=sorted(audience_ids),

@@ -26,8 +26,6 @@ T = TypeVar("T")
 
 FOREIGN = ""
 """The task of a message that was no task call."""
-UNREPLAYABLE = {AlertType.RECORD_TOO_LARGE}
-"""Firehose will never take these."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,9 @@ class DeadLetter:
 
     @property
     def replayable(self) -> bool:
-        """Whether sending it again can ever succeed."""
-        return self.type not in UNREPLAYABLE
+        """Whether sending it again can ever succeed. A type that this version does not know may."""
+        alert_type = AlertType.named(self.type)
+        return alert_type is None or alert_type.replayable
 
     @property
     def stream(self) -> Stream | None:

@@ -68,24 +68,6 @@ FIREHOSE_ERRORS = (
 """All that a client, or making one, raises and `verdict` judges."""
 CREDENTIAL_ERRORS = (botocore.NoCredentialsError, botocore.PartialCredentialsError, SecretKeyError)
 
-ADVICE = {
-    AlertType.INTERNAL_SERVER_ERROR: "Firehose keeps refusing; delivery is tried again with growing pauses",
-    AlertType.INVALID_CREDENTIALS: (
-        "AWS refuses the credentials; correct them with `audience-firehose configure`,"
-        " check with `audience-firehose test`, then replay"
-    ),
-    AlertType.ACCESS_DENIED: (
-        "the credentials lack a permission; attach what `audience-firehose policy` prints,"
-        " check with `audience-firehose test`, then replay"
-    ),
-    AlertType.STREAM_NOT_FOUND: (
-        "there is no such delivery stream in this region and account; create it or correct the"
-        " connection, check with `audience-firehose test`, then replay"
-    ),
-    AlertType.INVALID_REQUEST: (
-        "Firehose refuses the request as it is; check the stream with `audience-firehose test`"
-    ),
-}
 THROTTLED = (
     "the stream is throttled: it is at its quota; delivery is tried again with growing pauses,"
     " and AWS can raise the limit (a Firehose quota increase) if this goes on"
@@ -129,11 +111,11 @@ def is_throttling(code: str) -> bool:
 
 
 def _transient(code: str) -> Classification:
-    advice = THROTTLED if is_throttling(code) else ADVICE[AlertType.INTERNAL_SERVER_ERROR]
+    advice = THROTTLED if is_throttling(code) else AlertType.INTERNAL_SERVER_ERROR.advice
     return Classification(Failure(AlertType.INTERNAL_SERVER_ERROR, code, advice), transient=True)
 
 
 def _permanent(alert_type: AlertType, code: str) -> Classification:
     # Credentials that an operator mends outside of us, in a file or a role, are looked for again.
     renew = alert_type is AlertType.INVALID_CREDENTIALS
-    return Classification(Failure(alert_type, code, ADVICE[alert_type]), transient=False, renew_client=renew)
+    return Classification(Failure(alert_type, code, alert_type.advice), transient=False, renew_client=renew)

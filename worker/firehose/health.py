@@ -8,7 +8,7 @@ from botocore import exceptions as botocore
 
 from schemas.settings import Configuration
 from worker.errors import EndpointError, SecretKeyError
-from worker.failures.alert_types import AlertType
+from worker.failures.alert_types import HealthCheck
 from worker.firehose.clients import Clients
 from worker.firehose.errors import EXPIRED_CODES, FIREHOSE_ERRORS, of_code
 from worker.queues import Stream
@@ -28,10 +28,10 @@ class Check(NamedTuple):
     """What was found; where it is not ok, what to do."""
 
 
-ENDPOINT = Check("endpoint", True, "Firehose answers")
-CREDENTIALS = Check("credentials", True, "accepted")
-PERMISSION = Check("permission", True, "firehose:DescribeDeliveryStream is allowed")
-EXISTS = Check("stream", True, "it exists")
+ENDPOINT = Check(HealthCheck.ENDPOINT, True, "Firehose answers")
+CREDENTIALS = Check(HealthCheck.CREDENTIALS, True, "accepted")
+PERMISSION = Check(HealthCheck.PERMISSION, True, "firehose:DescribeDeliveryStream is allowed")
+EXISTS = Check(HealthCheck.STREAM, True, "it exists")
 ANSWERED = (ENDPOINT, CREDENTIALS, PERMISSION, EXISTS)
 """What has held once Firehose describes a stream, in the order in which each can fail."""
 
@@ -43,27 +43,6 @@ ADVICE_BY_STATUS = {
 }
 """Source: DeliveryStreamStatus, AWS API reference."""
 
-REFUSALS = {
-    AlertType.INTERNAL_SERVER_ERROR: (
-        ENDPOINT,
-        "Firehose is throttling or in trouble; try again in a minute",
-    ),
-    AlertType.INVALID_CREDENTIALS: (
-        CREDENTIALS,
-        "AWS refuses them; correct them with `audience-firehose configure`",
-    ),
-    AlertType.ACCESS_DENIED: (
-        PERMISSION,
-        "firehose:DescribeDeliveryStream is denied, so nothing more can be checked. Delivery needs"
-        " firehose:PutRecordBatch alone and may work all the same: attach what `audience-firehose policy`"
-        " prints and test again, or `audience-firehose resume` the stream and see",
-    ),
-    AlertType.STREAM_NOT_FOUND: (
-        EXISTS,
-        "there is no such stream in this region and account; create it, or connect the audience to another",
-    ),
-    AlertType.INVALID_REQUEST: (EXISTS, "Firehose refuses to describe it; check its name and region"),
-}
 EXPIRED = "they have expired; renew them, in the configuration or in the environment"
 ROLE_REFUSED = (
     "the role cannot be assumed; its trust policy must name whose credentials it is assumed with, and its"
@@ -128,7 +107,9 @@ def of_error(error: Exception) -> list[Check]:
 def _of_refusal(error: botocore.ClientError) -> list[Check]:
     code = error.response.get("Error", {}).get("Code", "Unknown")
     found = of_code(code, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    check, advice = REFUSALS[found.failure.alert_type]
+    alert_type = found.failure.alert_type
+    failed = alert_type.failed_check or HealthCheck.ENDPOINT
+    check, advice = next(check for check in ANSWERED if check.name == failed), alert_type.test_advice
     if code in EXPIRED_CODES:
         check, advice = CREDENTIALS, EXPIRED
     elif error.operation_name == ASSUME_ROLE and not found.transient:
@@ -158,15 +139,17 @@ def _where(error: Exception) -> str:
 def _source(description: Mapping[str, Any]) -> Check:
     source = str(description.get("DeliveryStreamType", "unknown"))
     if source == DIRECT_PUT:
-        return Check("source", True, source)
+        return Check(HealthCheck.SOURCE, True, source)
     return Check(
-        "source", False, f"{source}: only a stream with the source Direct PUT can be sent to; make one"
+        HealthCheck.SOURCE,
+        False,
+        f"{source}: only a stream with the source Direct PUT can be sent to; make one",
     )
 
 
 def _status(description: Mapping[str, Any]) -> Check:
     status = str(description.get("DeliveryStreamStatus", "unknown"))
     if status == ACTIVE:
-        return Check("status", True, status)
+        return Check(HealthCheck.STATUS, True, status)
     advice = ADVICE_BY_STATUS.get(status, "the stream takes no records now; see it in AWS")
-    return Check("status", False, f"{status}: {advice}")
+    return Check(HealthCheck.STATUS, False, f"{status}: {advice}")
