@@ -1,0 +1,119 @@
+"""The documents: the paths, tests, settings and commands that they name exist."""
+
+import ast
+import re
+import shlex
+
+import click
+import pytest
+
+from devstack.processes import ROOT
+from worker.cli import ENTRIES, main
+
+DOCS = sorted(
+    {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")} - {ROOT / "CHANGELOG.md", ROOT / "docs/flow-control.md"}
+)
+TOP_LEVEL = {path.name for path in ROOT.iterdir()} - {".git", ".venv"}
+SYNOPSIS = ("[", "|", "COMMAND")
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def text(path):
+    return path.read_text("utf-8")
+
+
+def code_spans(markdown):
+    """The texts in single backticks, outside fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL))
+
+
+def fenced_lines(markdown):
+    """The lines of fenced blocks, those that end in a backslash joined with the next."""
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+    return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+
+def paths(markdown):
+    """The code spans that are paths in this repository: they begin with a name of its top directory."""
+    for span in code_spans(markdown):
+        is_path = re.fullmatch(r"[\w./-]+", span) and ("/" in span or "." in span)
+        if is_path and span.split("/")[0] in TOP_LEVEL:
+            yield span
+
+
+def links(markdown):
+    """The files that links lead to."""
+    return re.findall(r"\]\(([^)#:]+)[)#]", markdown)
+
+
+def commands(markdown):
+    """Calls of `audience-firehose`, without what a shell adds to them."""
+    for line in [*code_spans(markdown), *fenced_lines(markdown)]:
+        found = re.match(r"(?:\S+ \| )?audience-firehose (?!-)([^|<>#&]+)", line)
+        if found and not any(sign in line for sign in SYNOPSIS):
+            yield found[1].strip()
+
+
+def named_tests(markdown):
+    """`test_file.py::test_name`; a span that begins with `::` is in the file of the span before it."""
+    file = None
+    for span in code_spans(markdown):
+        if found := re.fullmatch(r"(?:(\w[\w/]*\.py))?(?:::)?(test_\w+)", span):
+            file = found[1] or file
+            yield (file if span.startswith("::") or found[1] else None), found[2]
+
+
+def functions(path):
+    return {node.name for node in ast.walk(ast.parse(text(path))) if isinstance(node, ast.FunctionDef)}
+
+
+def every(find):
+    """Each thing that `find` finds in a document, with the document."""
+    found = [(path, thing) for path in DOCS for thing in dict.fromkeys(find(text(path)))]
+    return [pytest.param(path, thing, id=f"{name(path)}-{thing}") for path, thing in found]
+
+
+@pytest.mark.parametrize(("document", "path"), every(paths))
+def test_a_path_that_is_named_exists(document, path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(("document", "link"), every(links))
+def test_a_link_leads_to_a_file(document, link):
+    assert (document.parent / link).exists()
+
+
+@pytest.mark.parametrize(("document", "test"), every(named_tests))
+def test_a_test_that_is_named_exists(document, test):
+    file, function = test
+    files = [path for path in ROOT.glob("tests/**/test_*.py") if file is None or name(path).endswith(file)]
+
+    assert any(function in functions(path) for path in files)
+
+
+@pytest.mark.parametrize(("document", "command"), every(commands))
+def test_a_command_that_is_named_is_understood(document, command, tmp_path, monkeypatch):
+    called, *arguments = shlex.split(command)
+    assert called in ENTRIES
+    if not arguments:
+        return
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "changes.jsonl").touch()
+    group = click.Context(main)
+
+    main.get_command(group, called).make_context(called, arguments, parent=group)
+
+
+def test_every_command_is_in_the_contract():
+    contract = text(ROOT / "docs" / "contract.md")
+
+    assert [command for command in ENTRIES if f"`{command}" not in contract] == []
+
+
+def test_every_setting_is_in_the_readme():
+    read = set(re.findall(r'"((?:AUDIENCE|CELERY)_[A-Z_]+)"', text(ROOT / "worker" / "config.py")))
+
+    assert [setting for setting in sorted(read) if f"`{setting}`" not in text(ROOT / "README.md")] == []
