@@ -23,9 +23,10 @@ import amqp
 from kombu import Connection as Client
 from kombu.compression import compress
 from kombu.message import Message
-from kombu.transport import TRANSPORT_ALIASES, pyamqp
+from kombu.transport import pyamqp
 
 from worker.queues import delay_queue
+from worker.upstream import register_transport
 
 MAX_DELAY_SECONDS = 4096
 """The longest of one delay queue."""
@@ -197,5 +198,5 @@ class SSLTransport(pyamqp.SSLTransport):  # type: ignore[misc]
 
 def register_rabbitmq_transport() -> None:
     """Make it this process's transport for `amqp://`, `pyamqp://` and `amqps://`."""
-    for scheme, transport in (("amqp", Transport), ("pyamqp", Transport), ("amqps", SSLTransport)):
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
+    register_transport(("amqp", "pyamqp"), f"{__name__}:{Transport.__name__}")
+    register_transport(("amqps",), f"{__name__}:{SSLTransport.__name__}")

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from billiard import pool
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
@@ -20,20 +19,19 @@ from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
 from worker.failures.dead_lettering import dead_letter
+from worker.upstream import limit_last_result_wait
 
 HIDDEN = "(not shown)"
 DEATHS_ALLOWED = 4
 """Pool processes that may die over a message before it is taken for the cause."""
 
-LAST_WORD_SECONDS = 2
-"""What a pool process that ends waits for its last result to be read. billiard's 30 are more than a
-supervisor's patience, and once the main process has stopped reading they are in vain."""
+LAST_RESULT_WAIT_SECONDS = 2
+"""For which an ending pool process waits until its last result is read. Supervisors kill sooner than after
+billiard's 30 seconds, and once the main process has stopped reading the wait is in vain."""
 
 logger = logging.getLogger(__name__)
 
-pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(
-    LAST_WORD_SECONDS / pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL
-)
+limit_last_result_wait(LAST_RESULT_WAIT_SECONDS)
 
 # At DEBUG, Celery writes down the messages that it hands to its pool.
 logging.getLogger("celery.pool").setLevel(logging.INFO)

@@ -13,6 +13,7 @@ from botocore.exceptions import NoCredentialsError
 from schemas.settings import Configuration
 from worker.config import FIREHOSE_TIMEOUT
 from worker.errors import EndpointError
+from worker.upstream import set_session_credentials
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -85,7 +86,7 @@ class Clients:
             secret = self._cipher.decrypt(configuration.secret_access_key)
             session.set_credentials(configuration.access_key_id, secret)
         if configuration.role_arn:
-            session._credentials = _role_credentials(session, configuration, region, self._config)  # type: ignore[attr-defined]
+            set_session_credentials(session, _role_credentials(session, configuration, region, self._config))
         made = boto3.Session(botocore_session=session)
         # Only now: boto3 adds to the search path of the one it finds, each time.
         session.register_component("data_loader", self._loader)

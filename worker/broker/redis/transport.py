@@ -8,9 +8,10 @@ timeout ends at its time, and is requeued like a message of a worker that died.
 from typing import Any
 
 from kombu.asynchronous import Hub, set_event_loop
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import redis
 
 from worker.broker.redis.channel import Channel
+from worker.upstream import register_transport
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
@@ -26,5 +27,4 @@ class Transport(redis.Transport):  # type: ignore[misc]
 
 def register_redis_transport() -> None:
     """Make it this process's transport for `redis://` and `rediss://`."""
-    for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+    register_transport(("redis", "rediss"), f"{__name__}:Transport")

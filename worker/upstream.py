@@ -1,0 +1,54 @@
+"""The insides of Celery, kombu, billiard and botocore that this project changes or reads by a private name.
+
+Each function here stands for an interface that upstream does not have. Methods that our subclasses
+override, and attributes that only those subclasses read, cannot be called through here; they are listed,
+with the names below, in `docs/upstream.md`. `tests/project/test_upstream.py` asserts that each exists with
+the signature that we rely on.
+"""
+
+from collections.abc import Iterable
+
+from billiard import pool
+from botocore.credentials import Credentials
+from botocore.session import Session
+from celery import Celery
+from celery.worker.state import requests
+from kombu.transport import TRANSPORT_ALIASES
+
+
+def register_transport(schemes: Iterable[str], path: str) -> None:
+    """Make a class (`package.module:Class`) this process's transport for URL schemes.
+
+    kombu looks up a scheme in this table, and Celery gives no other way to replace a built-in transport.
+    """
+    for scheme in schemes:
+        TRANSPORT_ALIASES[scheme] = path
+
+
+def selected_queues(app: Celery) -> frozenset[str] | None:
+    """The queues that the worker was started with (`-Q`); None for a worker without the option.
+
+    The public `consume_from` is all of `task_queues` in that case.
+    """
+    selected = app.amqp.queues._consume_from
+    return None if selected is None else frozenset(selected)
+
+
+def known_request_ids() -> frozenset[str]:
+    """IDs of the messages this worker has reserved and not ended: in its pool, or on their way to it."""
+    return frozenset(requests)
+
+
+def limit_last_result_wait(seconds: float) -> None:
+    """Bound how long an ending pool process waits for the main process to read its last result.
+
+    billiard's 30 seconds are no setting.
+    """
+    pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = round(
+        seconds / pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL
+    )
+
+
+def set_session_credentials(session: Session, credentials: Credentials) -> None:
+    """Have a session use credentials that refresh themselves; its public method takes fixed keys only."""
+    session._credentials = credentials  # type: ignore[attr-defined]
