@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos install up check bench lock clean
+.PHONY: help demo test chaos install up check upstream bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(INSTALLED) ## lint, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+upstream: $(INSTALLED) ## after an upgrade: what moved of the insides of Celery and others that we use
+	@$(BIN)/python -m pytest -q tests/project/test_upstream.py
 
 bench: $(INSTALLED) ## measure throughput beside plain Celery and bare boto3 (ARGS=--json)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -15,12 +15,12 @@ from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer import Consumer
-from celery.worker.state import requests
 from kombu import Queue
 from redis.exceptions import RedisError
 
 from worker.config import current_settings
 from worker.queues import is_stream_queue
+from worker.upstream import known_request_ids, selected_queues
 
 RECONCILE_EVERY = 1.0
 """Seconds. A new connection must be consumed within five, a resumed one within two."""
@@ -38,10 +38,8 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, consumer: Consumer, **options: Any) -> None:
         super().__init__(consumer, **options)
-        # Celery offers no public way to ask whether `-Q` was given.
-        selected = consumer.app.amqp.queues._consume_from
-        self._only = None if selected is None else frozenset(selected)
-        self._wanted = {queue for queue in selected or () if is_stream_queue(queue)}
+        self._only = selected_queues(consumer.app)
+        self._wanted = {queue for queue in self._only or () if is_stream_queue(queue)}
         self._consumed = set(self._wanted)
         self._paused: set[str] = set()
         self._declared: dict[str, Queue] = {}
@@ -55,7 +53,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         """Reconcile now and from now on. Also called after the broker was lost and found."""
         self._declared.clear()
         self._paused.clear()
-        consumer.flow_control.reconnected(requests.keys())
+        consumer.flow_control.reconnected(known_request_ids())
         self._reconcile(partial(self._add, at_once=False))
         again = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, (self._add,))
         self._timers.append(again)

@@ -1,0 +1,179 @@
+"""The undocumented names that we use of Celery, kombu and others exist as we know them, and are all listed.
+
+A failure after an upgrade says what moved; `docs/upstream.md` says why we use it and where.
+"""
+
+import ast
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import textwrap
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import tasks
+import worker
+from devstack.processes import ROOT
+
+SHAPES = json.loads(Path(__file__).with_name("upstream_names.json").read_text("utf-8"))
+ROW = re.compile(r"^\| `(?P<name>[\w.]+)` \| (?P<why>[^|]+) \| (?P<used_in>[^|]+) \|$", re.MULTILINE)
+LISTED = {row["name"]: row for row in ROW.finditer((ROOT / "docs/upstream.md").read_text("utf-8"))}
+UPSTREAM = {"amqp", "billiard", "boto3", "botocore", "celery", "flower", "kombu", "redis", "vine"}
+BOUND_TO_A_MINOR = {"amqp", "billiard", "boto3", "botocore", "celery", "flower", "kombu", "redis"}
+
+DOCUMENTED = re.compile(
+    r"""celery\.bootsteps\..*                         # boot steps: "Extensions and Bootsteps"
+    | celery\.app\.task\.Task\.(abstract|max_retries|throws)
+    | .*\.(__abstractmethods__|__annotations__|__parameters__|__subclasshook__|_abc_impl|_is_protocol)
+    """,
+    re.VERBOSE,
+)
+"""Members that a class of ours overrides as upstream's documentation says, or that typing and abc add."""
+
+
+def shape_of(name):
+    """The parameters of a function, or the kind of an attribute. Raises `LookupError` where it is gone."""
+    owner, last = _owner(name)
+    if not hasattr(owner, last) and inspect.isclass(owner):
+        if last in _instance_attributes(owner):
+            return "set on instances"
+        raise LookupError(f"{name} is gone")
+    if not hasattr(owner, last):
+        raise LookupError(f"{name} is gone")
+    member = inspect.getattr_static(owner, last)
+    if inspect.isclass(member):
+        return "class"
+    if callable(member) or isinstance(member, staticmethod | classmethod):
+        return _parameters(member)
+    if isinstance(member, property) or hasattr(type(member), "__get__"):
+        return "property"
+    return "attribute"
+
+
+def _owner(name):
+    """The module or class that a dotted name's last part belongs to, and that part."""
+    *path, last = name.split(".")
+    for length in range(len(path), 0, -1):
+        try:
+            owner = importlib.import_module(".".join(path[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in path[length:]:
+            if not hasattr(owner, part):
+                raise LookupError(f"{name}: {part} is gone")
+            owner = getattr(owner, part)
+        return owner, last
+    raise LookupError(f"{name}: there is no such module")
+
+
+def _parameters(function):
+    """Names and kinds of the parameters; `=` marks one with a default. Annotations differ by Python."""
+    parameters = inspect.signature(function).parameters.values()
+    plain = [
+        p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else ...) for p in parameters
+    ]
+    return str(inspect.Signature(plain)).replace("=Ellipsis", "=")
+
+
+@cache
+def _instance_attributes(owner):
+    """Attributes that the methods of a class, or of its bases, set on `self`."""
+    found = set()
+    for kind in (base for base in owner.__mro__ if base.__module__.partition(".")[0] in UPSTREAM):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+        found |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+        }
+    return found
+
+
+def our_classes():
+    """Every class of the worker and the tasks."""
+    for package in (worker, tasks):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if found.name.endswith("__main__"):
+                continue
+            module = importlib.import_module(found.name)
+            yield from (
+                member
+                for member in vars(module).values()
+                if inspect.isclass(member) and inspect.getmodule(member) is module
+            )
+
+
+def overridden():
+    """Upstream's members that classes of ours override, as `module.Class.member`."""
+    for ours in our_classes():
+        bases = [base for base in ours.__mro__ if base.__module__.partition(".")[0] in UPSTREAM]
+        for member in vars(ours):
+            base = next((base for base in bases if member in vars(base)), None)
+            if base is not None and member not in vars(type("Empty", (), {})):
+                qualified = base.__qualname__.removeprefix(f"{base.__module__}.")
+                yield f"{base.__module__}.{qualified}.{member}"
+
+
+def private_reads():
+    """Underscored attributes that our code reads of something other than `self`, `cls` and `super()`."""
+    for path in sorted([*ROOT.glob("worker/**/*.py"), *ROOT.glob("tasks/**/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+                of_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                of_super = isinstance(node.value, ast.Call)
+                if not (of_self or of_super):
+                    yield node.attr, path.relative_to(ROOT).as_posix()
+
+
+STANDARD_LIBRARY = {"_asdict", "_replace", "_exit", "_fields", "_value_"}
+"""Documented: of named tuples, of enums and of `os`."""
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_we_use_of_upstreams_insides_is_there_with_the_signature_we_know(name):
+    assert shape_of(name) == SHAPES[name], f"see {LISTED[name]['used_in']}: {LISTED[name]['why']}"
+
+
+def test_the_documentation_and_the_table_of_signatures_list_the_same_names():
+    assert LISTED.keys() == SHAPES.keys()
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_documentation_names_the_place_that_uses_a_name(name):
+    last, used_in = name.split(".")[-1], re.findall(r"`([^`]+)`", LISTED[name]["used_in"])
+    word = name.split(".")[-2] if last == "__init__" else last
+    for place in used_in:
+        path = ROOT / place
+        files = [path] if path.is_file() else path.glob("**/*.py")
+        texts = [file.read_text("utf-8") for file in files]
+        assert texts, f"docs/upstream.md: there is no {place}"
+        assert any(re.search(rf"\b{word}\b", text) for text in texts), f"docs/upstream.md: not in {place}"
+
+
+def test_every_member_of_upstreams_that_a_class_of_ours_overrides_is_listed():
+    found = {name for name in overridden() if not DOCUMENTED.fullmatch(name)}
+    assert found - LISTED.keys() == set(), "list them in docs/upstream.md and upstream_names.json"
+
+
+def test_every_private_name_that_our_code_reads_of_others_is_listed():
+    listed = {name.split(".")[-1] for name in LISTED} | STANDARD_LIBRARY
+    assert {read for read in private_reads() if read[0] not in listed} == set()
+
+
+def test_the_ranges_of_what_we_use_the_insides_of_end_before_the_next_minor_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    ranges = {wanted.name: wanted.specifier for wanted in map(Requirement, project["dependencies"])}
+    assert ranges.keys() >= BOUND_TO_A_MINOR
+    for name in BOUND_TO_A_MINOR:
+        (at_least,) = (Version(part.version) for part in ranges[name] if part.operator == ">=")
+        assert not ranges[name].contains(f"{at_least.major}.{at_least.minor + 1}"), name
