@@ -81,11 +81,11 @@ class ForwarderTask(Task):  # type: ignore[misc]
         """The queue that the message came from."""
         return (self.request.delivery_info or {}).get("routing_key") or ""
 
-    def begin(self) -> bool:
-        """Whether this attempt is still to be made; then nobody else makes it.
+    def acquire(self) -> bool:
+        """Acquire this attempt, so that no other worker makes it. False: it has been made already.
 
-        Raises `Reject` where another copy of the message is being run: what becomes of
-        that one decides about this one.
+        Raises `Reject` while another copy of the message is being run: if that one fails, this one is
+        needed, so it is requeued.
         """
         self.request.owner_token = uuid4().hex
         standing = self.app.services.idempotency.acquire(

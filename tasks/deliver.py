@@ -59,7 +59,7 @@ class DeliveryTask(ForwarderTask):
         if self.queue_consumed != stream.queue and self.app.services.circuit_breakers.get(stream):
             time.sleep(REQUEUE_PAUSE)
             raise Reject("the stream is closed", requeue=True)
-        if not self.begin():
+        if not self.acquire():
             return
         try:
             outcome = self._put(stream, groups)

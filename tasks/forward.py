@@ -198,7 +198,7 @@ def forward(self: ProducerTask, changes: list[Any]) -> None:
     """Forward changes of audience memberships. The contract's section 3 says how a change looks."""
     if not isinstance(changes, list):
         raise TypeError("changes must be a list")
-    if not self.begin():
+    if not self.acquire():
         self.count_repeated(len(changes))
         return
     accepted, invalid = check_changes(SCHEMA, changes, cache(self.received_at))
@@ -210,7 +210,7 @@ def forward(self: ProducerTask, changes: list[Any]) -> None:
 @app.task(name="audience.forward_mparticle", base=ProducerTask, bind=True)
 def forward_mparticle(self: ProducerTask, request: Any) -> None:
     """Forward the `add` and `delete` actions of an mParticle AudienceMembershipChangeRequest."""
-    if not self.begin():
+    if not self.acquire():
         self.count_repeated(_size(request))
         return
     changes, invalid, skipped = translate(request, CATALOGUE)

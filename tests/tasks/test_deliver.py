@@ -10,7 +10,7 @@ import tasks.deliver
 from devstack.firehose import Answer, error, fail, refuse_once
 from tasks.deliver import DELIVERY_TASKS, WARN_AFTER_ATTEMPTS
 from worker.config import read_settings
-from worker.consumer.request import DEATHS_ALLOWED
+from worker.consumer.request import MAX_LOST_PROCESSES
 from worker.firehose.clients import Clients
 from worker.firehose.regions import rate_limits, regions
 from worker.flow.admission import Cost
@@ -412,7 +412,7 @@ def test_a_retry_that_cannot_be_sent_leaves_the_batch_in_the_broker(
 
 def test_a_message_that_kills_every_process_becomes_a_dead_letter(worker, deliver, services, stream):
     deliver("a", "b", run=False)
-    for _ in range(DEATHS_ALLOWED):
+    for _ in range(MAX_LOST_PROCESSES):
         worker.die_over_one(stream.queue)
         assert len(worker.waiting(stream.queue)) == 1
     worker.die_over_one(stream.queue)

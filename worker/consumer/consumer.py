@@ -1,6 +1,6 @@
-"""Takes messages off the queues. One that is no valid task call becomes a dead letter.
+"""Consumes messages: admits a valid task call to the pool, and dead-letters a malformed message.
 
-Celery logs such a message with its whole content and then drops it.
+Celery would log a malformed message with its whole content, and drop it.
 """
 
 import logging
@@ -25,12 +25,12 @@ from worker.flow.delays import delay_message
 
 logger = logging.getLogger(__name__)
 
-PAUSE = 1.0
-"""Seconds until a message comes back that cannot be kept as a dead letter now."""
+REDELIVERY_SECONDS = 1.0
+"""Until a malformed message is delivered again that could not be stored as a dead letter."""
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """Celery's consumer, with one more door to the dead letters, and one that streams wait at."""
+    """Celery's consumer, with flow control, and with dead letters for malformed messages."""
 
     def __init__(
         self, on_task_request: Callable[[RedactingRequest], None], *args: Any, **options: Any
@@ -59,7 +59,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             except self.connection_errors:
                 raise
             except RedisError as error:
-                # Nothing is wrong with the message. It is noted, and comes back.
+                # Nothing is wrong with the message. The broker delivers it again.
                 logger.warning("%s: a message stays unacknowledged for now", type(error).__name__)
             except Exception as error:
                 self.on_decode_error(message, error)
@@ -83,7 +83,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._dead_letter(message, type(exc).__name__, "an invalid task call")
 
     def _dead_letter(self, message: KombuMessage, error_code: str, what: str) -> None:
-        """Keep the message as it came, then acknowledge it. Where it cannot be kept, it goes back."""
+        """Store the message as it came, then acknowledge it. Where it cannot be stored, requeue it."""
         body = _text(message.body)
         headers = {name: _text(value) for name, value in (message.headers or {}).items()}
         queue = _text(queue_of(message))
@@ -102,16 +102,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         try:
             dead_letter(self.app.services, undeliverable)
         except RedisError as error:
-            logger.error("cannot keep it as a dead letter: %s; it goes back", type(error).__name__)
-            # Not at once: what kept it from being dead-lettered lasts.
-            if not delay_message(message, time() + PAUSE):
+            logger.error("cannot store it as a dead letter: %s; it is requeued", type(error).__name__)
+            # Not at once: the reason for which it could not be stored lasts.
+            if not delay_message(message, time() + REDELIVERY_SECONDS):
                 message.requeue()
         else:
             message.ack()
 
 
 def _text(content: Any) -> str:
-    """What a message holds, as text from which its bytes can be told."""
+    """Content of a message as text, from which its bytes can be restored."""
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content).decode(errors="backslashreplace")
     try:

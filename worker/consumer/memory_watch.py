@@ -1,7 +1,7 @@
-"""Boot step: what is to be done when a Redis fills up.
+"""Boot step: watches the memory of Redis, the broker's and the state's.
 
-Operators are told. A full Redis takes no message: callers are refused, and so is what would be made of
-the changes that are there. They are left where they are, so that the pool is free for what empties it.
+It alerts operators before a Redis is full. A full Redis refuses callers' messages, and also the batches that
+producer tasks would make. So while one is full, this worker does not consume changes, and its pool delivers.
 """
 
 import logging
@@ -18,64 +18,64 @@ from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alerts
 from worker.queues import CHANGES_QUEUE
 
-LOOK_EVERY = 1.0
-"""Seconds. What callers send fills megabytes in one."""
-NEARLY_FULL = 0.9
-"""Of `maxmemory`: operators are told."""
-FULL = 0.98
-"""Of `maxmemory`: changes are left in their queue. Not all of it, for callers take what becomes free."""
+WATCH_INTERVAL_SECONDS = 1.0
+"""Callers can fill megabytes in a second."""
+ALERT_FRACTION = 0.9
+"""Of `maxmemory`, from which on operators are alerted."""
+FULL_FRACTION = 0.98
+"""Of `maxmemory`, from which on changes stay in their queue. Not all of it: callers fill what is freed."""
 SUBJECT = "memory"
-"""What the alert is quiet about for 15 minutes, once raised."""
+"""The subject under which the alert is suppressed for 15 minutes, once raised."""
 
 logger = logging.getLogger(__name__)
 
 
 class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Looks at the memory of the broker and of the state."""
+    """Alerts, and stops consuming changes, while a Redis is nearly full or full."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Consumer, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._timer: Any = None
-        self._leaves_changes = False
+        self._has_paused_changes = False
 
     def start(self, consumer: Consumer) -> None:
-        """Look from now on."""
-        self._timer = consumer.timer.call_repeatedly(LOOK_EVERY, self.look, (consumer,))
+        """Check at each interval."""
+        self._timer = consumer.timer.call_repeatedly(WATCH_INTERVAL_SECONDS, self.check, (consumer,))
 
     def stop(self, consumer: Consumer) -> None:
-        """Do not look any more."""
+        """Check no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     shutdown = stop
 
-    def look(self, consumer: Consumer) -> None:
-        """Tell of a Redis that is nearly full; take changes only where none is full."""
+    def check(self, consumer: Consumer) -> None:
+        """Alert where a Redis is nearly full; consume changes only where none is full."""
         try:
             memories = [redis.info("memory") for redis in servers(consumer)]
             fullest = max(memories, key=fullness)
-            if fullness(fullest) >= NEARLY_FULL:
-                tell(consumer.app.services.alerts, fullest)
+            if fullness(fullest) >= ALERT_FRACTION:
+                alert(consumer.app.services.alerts, fullest)
         except RedisError as error:
             logger.warning("cannot see how full Redis is: %s", type(error).__name__)
             return
-        if fullness(fullest) >= FULL:
-            self._leave_changes(consumer)
-        elif self._leaves_changes:
+        if fullness(fullest) >= FULL_FRACTION:
+            self._pause_changes(consumer)
+        elif self._has_paused_changes:
             consumer.add_task_queue(CHANGES_QUEUE)
-            self._leaves_changes = False
+            self._has_paused_changes = False
 
-    def _leave_changes(self, consumer: Consumer) -> None:
+    def _pause_changes(self, consumer: Consumer) -> None:
         if consumer.task_consumer.consuming_from(CHANGES_QUEUE):
             consumer.cancel_task_queue(CHANGES_QUEUE)
-            self._leaves_changes = True
+            self._has_paused_changes = True
 
 
 def servers(consumer: Consumer) -> Iterator[Redis]:
-    """The state's Redis, and the broker's where it is one."""
+    """The state's Redis, and the broker's, where it is Redis."""
     yield consumer.app.services.redis
     channel = consumer.connection.default_channel
     if isinstance(channel, redis_transport.Channel):
@@ -84,13 +84,13 @@ def servers(consumer: Consumer) -> Iterator[Redis]:
 
 
 def fullness(memory: dict[str, Any]) -> float:
-    """What share of its `maxmemory` a server uses; none where there is no limit."""
+    """The fraction of its `maxmemory` that a server uses; 0 where it has none."""
     limit: int = memory.get("maxmemory") or 0
     return memory["used_memory"] / limit if limit else 0.0
 
 
-def tell(alerts: Alerts, memory: dict[str, Any]) -> None:
-    """Raise an alert of a server with this memory, unless one was raised just now."""
+def alert(alerts: Alerts, memory: dict[str, Any]) -> None:
+    """Raise an alert for a server with this memory, unless one was raised within the cooldown."""
     if alerts.is_quiet_about_all(SUBJECT):
         return
     problem = (

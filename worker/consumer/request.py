@@ -1,11 +1,11 @@
-"""A task request that keeps what it carries to itself, and ends where it would never end.
+"""A task request that shows no arguments, and that loses no message.
 
-Celery shows a task's arguments in its events, in `inspect active` and so in Flower, and
-the text of them comes from whoever sent the message. Ours hold identity values.
+Celery shows a task's arguments in its events and in `inspect active`, and so in Flower; their text comes from
+the message's sender. Arguments of these tasks hold identity values.
 
-A message whose pool process dies goes back to the broker; one that kills each process
-that takes it becomes a dead letter. Nobody can take back what was accepted: Celery would
-acknowledge what is revoked, terminated or expired, and its records would be nowhere.
+Celery requeues a message whose pool process was lost. A poison message, which ends each process that runs it,
+becomes a dead letter after some deliveries. A message that is revoked, terminated or expired is run all the
+same: Celery would acknowledge it, and its records would be nowhere.
 """
 
 import logging
@@ -22,8 +22,8 @@ from worker.failures.dead_lettering import dead_letter
 from worker.upstream import limit_last_result_wait
 
 HIDDEN = "(not shown)"
-DEATHS_ALLOWED = 4
-"""Pool processes that may die over a message before it is taken for the cause."""
+MAX_LOST_PROCESSES = 4
+"""Pool processes that may be lost over a message. With one more, it is a poison message."""
 
 LAST_RESULT_WAIT_SECONDS = 2
 """For which an ending pool process waits until its last result is read. Supervisors kill sooner than after
@@ -38,10 +38,10 @@ logging.getLogger("celery.pool").setLevel(logging.INFO)
 
 
 class RedactingRequest(Request):  # type: ignore[misc]
-    """Says which task it is, and nothing of its arguments."""
+    """A message that the worker has reserved, with its arguments hidden."""
 
     on_end: "Callable[[RedactingRequest], None] | None" = None
-    """Called when the pool is done with it."""
+    """Called once, when the message was acknowledged, rejected or timed out."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -54,11 +54,11 @@ class RedactingRequest(Request):  # type: ignore[misc]
         self._request_dict.update(argsrepr=HIDDEN, kwargsrepr=HIDDEN, args=(), kwargs={})
 
     def revoked(self) -> bool:
-        """No, whatever `expires` or an operator's `revoke` says."""
+        """Always False, whatever `expires` or an operator's `revoke` says."""
         return False
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """A pool process that is killed in the middle of a delivery leaves it open what was delivered."""
+        """Refuse: after a process was killed in the middle of a delivery, nobody knows what was delivered."""
         logger.warning("message %s is not terminated; `audience-firehose pause` stops a stream", self.id)
 
     def acknowledge(self) -> None:
@@ -76,16 +76,16 @@ class RedactingRequest(Request):  # type: ignore[misc]
     def on_failure(
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
-        """Called where the task did not end by itself, too."""
-        if isinstance(_error(exc_info), WorkerLostError) and self._is_deadly():
+        """Celery calls this when the task failed, and when its process was lost."""
+        if isinstance(_error(exc_info), WorkerLostError) and self._dead_letter_if_poison():
             task_ready(self)
             self.acknowledge()
         else:
             super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Called where the worker's own time limit has killed the pool process."""
-        if not soft and self._is_deadly():
+        """Celery calls this at the worker's own time limit. Unless `soft`, it has killed the process."""
+        if not soft and self._dead_letter_if_poison():
             self.acknowledge()
         super().on_timeout(soft, timeout)
         if not soft:
@@ -96,22 +96,21 @@ class RedactingRequest(Request):  # type: ignore[misc]
             self.on_end(self)
             self.on_end = None
 
-    def _is_deadly(self) -> bool:
-        """Whether this message has killed too often, and is a dead letter now."""
+    def _dead_letter_if_poison(self) -> bool:
+        """Count a lost process, and store a dead letter where it is one too many. True: it is stored."""
         try:
-            if (
-                self._app.services.idempotency.record_lost_worker(self._attempt_id(), self._context.retries)
-                <= DEATHS_ALLOWED
-            ):
+            if self._record_lost_process() <= MAX_LOST_PROCESSES:
                 return False
             self._dead_letter()
         except RedisError as error:
-            logger.warning("%s: the message goes back to the broker", type(error).__name__)
+            logger.warning("%s: the message is requeued", type(error).__name__)
             return False
         return True
 
-    def _attempt_id(self) -> str:
-        return str(self.task.idempotency_key(self.id, self._payload[1]))
+    def _record_lost_process(self) -> int:
+        """Count a process that was lost over this attempt; the number of them so far."""
+        key = str(self.task.idempotency_key(self.id, self._payload[1]))
+        return int(self._app.services.idempotency.record_lost_worker(key, self._context.retries))
 
     def _dead_letter(self) -> None:
         args, kwargs, _ = self._payload

@@ -1,15 +1,15 @@
-"""Boot step: which streams' queues this worker consumes right now.
+"""Boot step: reconciles the streams' queues that this worker consumes with those that it should consume.
 
-Every second the worker compares what it consumes with what it should: the queue of
-every registered stream whose breaker is open, narrowed by `AUDIENCE_REGIONS` and by `-Q`. New
-streams, removed ones and pauses are all the same to it, and what a closed stream has
-to deliver waits in the broker rather than in a worker.
+It should consume the queue of each registered stream whose circuit breaker lets a batch through, narrowed by
+`AUDIENCE_REGIONS` and `-Q`. New streams, removed ones, pauses and outages are all handled by this comparison,
+once a second. The batches of other streams wait in the broker, not in a worker.
 
-In between, `worker.flow.control` holds the queue of a stream that must wait for a moment.
+In between, flow control pauses the queue of a stream that must wait for a moment.
 """
 
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,22 +22,24 @@ from worker.config import current_settings
 from worker.queues import is_stream_queue
 from worker.upstream import known_request_ids, selected_queues
 
-RECONCILE_EVERY = 1.0
-"""Seconds. A new connection must be consumed within five, a resumed one within two."""
-REFUSED = 60.0
-"""Seconds for which a queue that cannot be declared is left alone. Each attempt costs the worker its
-connection."""
+RECONCILE_INTERVAL_SECONDS = 1.0
+"""A new stream must be consumed within five seconds, a resumed one within two."""
+REDECLARE_SECONDS = 60.0
+"""Until a queue that could not be declared is tried again: each attempt costs the worker its connection."""
 
 logger = logging.getLogger(__name__)
 
 
 class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Adds and cancels streams' queues on a running worker."""
+    """Starts and stops consuming streams' queues on a running worker."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
-    def __init__(self, consumer: Consumer, **options: Any) -> None:
+    def __init__(
+        self, consumer: Consumer, monotonic: Callable[[], float] = time.monotonic, **options: Any
+    ) -> None:
         super().__init__(consumer, **options)
+        self._monotonic = monotonic
         self._only = selected_queues(consumer.app)
         self._wanted = {queue for queue in self._only or () if is_stream_queue(queue)}
         self._consumed = set(self._wanted)
@@ -50,16 +52,16 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         consumer.stream_queues = self
 
     def start(self, consumer: Consumer) -> None:
-        """Reconcile now and from now on. Also called after the broker was lost and found."""
+        """Reconcile now and at each interval. Celery also calls this after it has reconnected."""
         self._declared.clear()
         self._paused.clear()
         consumer.flow_control.reconnected(known_request_ids())
         self._reconcile(partial(self._add, at_once=False))
-        again = consumer.timer.call_repeatedly(RECONCILE_EVERY, self._reconcile, (self._add,))
+        again = consumer.timer.call_repeatedly(RECONCILE_INTERVAL_SECONDS, self._reconcile, (self._add,))
         self._timers.append(again)
 
     def stop(self, consumer: Consumer) -> None:
-        """Leave the queues as they are; Celery closes them."""
+        """Reconcile no more. Celery itself stops consuming."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -72,7 +74,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         self._cancel(queue)
 
     def resume(self, queue: str) -> None:
-        """Consume the queue again, if its stream still is to flow."""
+        """Consume the queue again, if its stream may still flow."""
         self._paused.discard(queue)
         if self._timers and queue in self._wanted:
             self._add(queue)
@@ -81,7 +83,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             self._wanted = self._find_wanted()
         except RedisError as error:
-            # What was wanted a second ago is the best guess; the tasks themselves need Redis too.
+            # The tasks need Redis, too, and requeue their messages until it is back.
             logger.warning(
                 "cannot read the registry, keeping the queues as they are: %s", type(error).__name__
             )
@@ -102,10 +104,10 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         return queues if self._only is None else queues & self._only
 
     def _forget_unwanted(self) -> None:
-        """Where a stream does not flow, somebody may delete its queue, or mend it."""
+        """Declare the queue again once its stream flows: somebody may delete or fix it meanwhile."""
         for queue in self._declared.keys() - self._wanted:
             del self._declared[queue]
-        now = time.monotonic()
+        now = self._monotonic()
         self._refused_until = {
             queue: until
             for queue, until in self._refused_until.items()
@@ -113,46 +115,46 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         }
 
     def _add(self, name: str, at_once: bool = True) -> None:
-        """Have the worker consume a queue; if not at once, when its loop begins.
+        """Consume a queue: at once, or when the worker's loop begins.
 
-        Nobody handles messages before. RabbitMQ would deliver them all the same.
+        Before the loop begins nobody handles messages, and RabbitMQ would deliver them all the same.
         """
         if name in self._consumed or name in self._refused_until:
             return
         try:
             self._consume(name, at_once)
         except self._consumer.channel_errors as error:
-            self._begin_anew(name, error)
+            self._reconnect(name, error)
 
     def _consume(self, name: str, at_once: bool) -> None:
         queues, tasks = self._consumer.app.amqp.queues, self._consumer.task_consumer
         declared = tasks.add_queue(self._declared.get(name, queues[name]))
         if at_once:
             tasks.consume()
-        # Declaring asks the broker thrice, and a held queue is added again many times a second.
+        # Declaring costs three calls of the broker, and a paused queue is resumed many times a second.
         declared.no_declare = True
         self._declared[name] = declared
-        # RabbitMQ's answer may come behind messages over which somebody holds the queue.
+        # RabbitMQ's answer may come behind messages for which flow control has paused the queue again.
         if name in self._paused:
             return
-        # What Celery consumes by itself after it has lost the broker.
+        # Celery consumes these by itself after it has reconnected.
         queues.select_add(queues[name])
         self._consumed.add(name)
 
-    def _begin_anew(self, name: str, error: Exception) -> None:
-        """The broker has closed the channel over a queue, and so consumes no queue for this worker any more.
+    def _reconnect(self, name: str, error: Exception) -> None:
+        """Connect to the broker again: over this queue it has closed the channel, with all its consumers.
 
-        A queue that somebody has deleted since it was declared is declared again then.
+        A queue that somebody has deleted since it was declared is declared again on the new connection.
         """
         logger.error("cannot consume %s: %s", name, error)
         self._consumer.app.amqp.queues.pop(name, None)
         if self._declared.pop(name, None) is None:
-            self._refused_until[name] = time.monotonic() + REFUSED
-        # Celery connects again where its loop meets the error. Whoever has added the queue may swallow it.
+            self._refused_until[name] = self._monotonic() + REDECLARE_SECONDS
+        # Celery connects again where its loop meets the error; the caller of this may swallow it.
         self._timers.append(self._consumer.timer.call_after(0, _lose_connection))
 
     def _cancel(self, name: str) -> None:
-        # Whoever consumes it: somebody may have told Celery to.
+        # Also where a remote control command, and not this step, has made Celery consume it.
         self._consumed.discard(name)
         self._consumer.app.amqp.queues.deselect(name)
         self._consumer.app.amqp.queues.pop(name, None)

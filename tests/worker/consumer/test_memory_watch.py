@@ -1,4 +1,4 @@
-"""A Redis that fills up: who is told, and what is left where it is."""
+"""A Redis that fills up: when operators are alerted, and when changes stay in their queue."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ LIMIT = 1000
 
 
 class Consumer:
-    """What the step needs of Celery's consumer."""
+    """The parts of Celery's consumer that the step uses."""
 
     def __init__(self, services):
         self.app = SimpleNamespace(services=services)
@@ -31,7 +31,7 @@ class Consumer:
 
 
 class Server:
-    """A Redis by its memory."""
+    """A Redis that reports its memory, or is away."""
 
     used = 0
 
@@ -52,52 +52,52 @@ def consumer(services):
 
 
 @pytest.fixture
-def look(consumer, server, monkeypatch):
+def check(consumer, server, monkeypatch):
     monkeypatch.setattr(memory_watch, "servers", lambda _: [Server(), server])
     watch = MemoryWatch(SimpleNamespace())
 
-    def look(used):
+    def check(used):
         server.used = used
-        watch.look(consumer)
+        watch.check(consumer)
 
-    return look
+    return check
 
 
-def test_a_server_that_knows_no_limit_is_never_full():
+def test_a_server_without_a_limit_is_never_full():
     assert fullness({"used_memory": 500}) == 0
     assert fullness({"used_memory": 500, "maxmemory": 0}) == 0
 
 
-def test_from_nine_tenths_on_it_is_said_and_once(look, services):
-    look(899)
+def test_operators_are_alerted_once_from_nine_tenths_on(check, services):
+    check(899)
     assert not services.alerts.all()
-    look(900)
-    look(950)
+    check(900)
+    check(950)
     (alert,) = services.alerts.all()
     assert "900 of 1000 bytes" in alert.message
 
 
-def test_while_it_is_full_changes_are_left_in_their_queue(look, consumer):
-    look(979)
+def test_while_a_server_is_full_changes_stay_in_their_queue(check, consumer):
+    check(979)
     assert consumer.queues
-    look(980)
+    check(980)
     assert not consumer.queues
-    look(2000)
+    check(2000)
     assert not consumer.queues
-    look(979)
+    check(979)
     assert consumer.queues == {CHANGES_QUEUE}
 
 
-def test_while_nobody_can_tell_everything_stays_as_it_is(look, consumer):
-    look(None)
+def test_while_a_server_is_away_consuming_stays_as_it_is(check, consumer):
+    check(None)
     assert consumer.queues
-    look(980)
-    look(None)
+    check(980)
+    check(None)
     assert not consumer.queues
 
 
-def test_a_worker_that_takes_no_changes_takes_none_afterwards(look, consumer):
+def test_a_worker_that_consumed_no_changes_before_consumes_none_afterwards(check, consumer):
     consumer.queues.clear()
-    look(980)
-    look(0)
+    check(980)
+    check(0)
     assert not consumer.queues

@@ -1,17 +1,16 @@
-"""Which queues a worker consumes, and what becomes of the others when the broker refuses one."""
+"""Which queues a worker consumes, also after the broker has refused one."""
 
 from types import SimpleNamespace
 
 import pytest
 from celery import Celery
 
-from worker.consumer import stream_queues
-from worker.consumer.stream_queues import REFUSED, StreamQueues
+from worker.consumer.stream_queues import REDECLARE_SECONDS, StreamQueues
 from worker.flow.circuit_breakers import OPERATOR
 
 
 class Refusal(Exception):
-    """What a broker says as it closes a channel."""
+    """The error with which a broker closes a channel."""
 
 
 class Declared(SimpleNamespace):
@@ -27,14 +26,14 @@ class Broker:
         self.queues = set()
         self.consumed = set()
         self.declarations = []
-        self.foreign = set()
-        """Queues that somebody has declared otherwise."""
+        self.conflicting = set()
+        """Queues that exist with other properties: declaring them is refused."""
         self.before_answer = lambda: None
         self._added = {}
 
     def add_queue(self, queue):
         if not queue.no_declare:
-            self._refuse(queue.name in self.foreign)
+            self._refuse(queue.name in self.conflicting)
             self.declarations.append(queue.name)
             self.queues.add(queue.name)
         added = self._added[queue.name] = Declared(name=queue.name, no_declare=queue.no_declare)
@@ -63,7 +62,7 @@ class Broker:
 
 
 class Timer:
-    """Calls what it is told to when it is asked to, unless it was cancelled."""
+    """Makes its calls when a test says so, unless they were cancelled."""
 
     def __init__(self):
         self.calls = []
@@ -81,18 +80,18 @@ class Timer:
 
 
 class Worker:
-    """A worker whose loop goes round when it is told to."""
+    """A worker whose event loop makes one round when a test says so."""
 
     channel_errors = (Refusal,)
 
-    def __init__(self, services):
+    def __init__(self, services, clock):
         self.app = Celery(broker="memory://", set_as_current=False)
         self.app.services = services
         self.timer = Timer()
         self.task_consumer = Broker()
         self.flow_control = SimpleNamespace(reconnected=lambda message_ids: None)
         self.connections = 0
-        self.step = StreamQueues(self)
+        self.step = StreamQueues(self, monotonic=clock)
         self.connect()
 
     @property
@@ -114,14 +113,14 @@ class Worker:
 
 
 @pytest.fixture
-def worker(services):
+def worker(services, clock):
     services.registry.configure("main")
-    return Worker(services)
+    return Worker(services, clock)
 
 
 @pytest.fixture
 def connect(services, worker):
-    """Connect a new stream that the worker then consumes; its queue."""
+    """Connect a new stream and have the worker reconcile; the stream."""
 
     def connect(name):
         settings = {"configuration": "main", "delivery_stream_name": name, "region": "us-east-1"}
@@ -132,7 +131,7 @@ def connect(services, worker):
     return connect
 
 
-def test_a_held_queue_is_declared_once(worker, connect):
+def test_a_queue_that_is_paused_and_resumed_is_declared_once(worker, connect):
     queue = connect("travel").queue
     for _ in range(3):
         worker.step.pause(queue)
@@ -142,7 +141,7 @@ def test_a_held_queue_is_declared_once(worker, connect):
     assert worker.broker.declarations.count(queue) == 1
 
 
-def test_a_queue_that_is_held_before_the_broker_answers_is_consumed_once_released(worker, connect):
+def test_a_queue_that_is_paused_before_the_broker_answers_is_not_consumed_until_resumed(worker, connect):
     queue = connect("travel").queue
     worker.step.pause(queue)
     worker.broker.before_answer = lambda: worker.step.pause(queue)
@@ -153,7 +152,7 @@ def test_a_queue_that_is_held_before_the_broker_answers_is_consumed_once_release
     assert queue in worker.broker.consumed
 
 
-def test_the_queue_of_a_paused_stream_may_be_deleted(services, worker, connect):
+def test_the_deleted_queue_of_a_paused_stream_is_declared_again_when_it_is_resumed(services, worker, connect):
     stream = connect("travel")
     services.circuit_breakers.pause(stream, OPERATOR)
     worker.go_round()
@@ -164,7 +163,7 @@ def test_the_queue_of_a_paused_stream_may_be_deleted(services, worker, connect):
     assert worker.connections == 1
 
 
-def test_a_stream_that_goes_leaves_nothing_behind(services, worker, connect):
+def test_celery_forgets_the_queue_of_a_disconnected_stream(services, worker, connect):
     queue = connect("travel").queue
     assert queue in worker.app.amqp.queues
     for connection in services.registry.latest().connections:
@@ -173,7 +172,7 @@ def test_a_stream_that_goes_leaves_nothing_behind(services, worker, connect):
     assert queue not in worker.app.amqp.queues
 
 
-def test_a_held_queue_that_was_deleted_is_declared_again_on_a_new_connection(worker, connect):
+def test_a_paused_queue_that_was_deleted_is_declared_again_on_a_new_connection(worker, connect):
     queue, other = connect("travel").queue, connect("other").queue
     worker.step.pause(queue)
     worker.broker.queues.remove(queue)
@@ -186,18 +185,17 @@ def test_a_held_queue_that_was_deleted_is_declared_again_on_a_new_connection(wor
     assert worker.connections == 2
 
 
-def test_a_queue_that_cannot_be_declared_does_not_stop_the_others(worker, connect, monkeypatch):
+def test_a_queue_that_cannot_be_declared_does_not_stop_the_others(worker, connect, clock):
     other = connect("other").queue
     foreign = "firehose.main.us-east-1.foreign"
-    worker.broker.foreign.add(foreign)
+    worker.broker.conflicting.add(foreign)
     connect("foreign")
     for _ in range(3):
         worker.go_round()
         assert other in worker.broker.consumed
     assert worker.connections == 2
-    worker.broker.foreign.clear()
-    soon = stream_queues.time.monotonic() + REFUSED + 1
-    monkeypatch.setattr(stream_queues, "time", SimpleNamespace(monotonic=lambda: soon))
+    worker.broker.conflicting.clear()
+    clock.advance(REDECLARE_SECONDS + 1)
     worker.go_round()
     assert foreign in worker.broker.consumed
     assert worker.connections == 2

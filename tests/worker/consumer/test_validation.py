@@ -1,4 +1,4 @@
-"""What is a call of a task, and what Celery would stumble over later."""
+"""Which messages are valid task calls: what is wrong in others would fail later, inside Celery."""
 
 from types import SimpleNamespace
 
@@ -7,32 +7,38 @@ import pytest
 from worker.broker.messages import read_task_call
 from worker.consumer.validation import is_valid
 
-HEADERS = {"id": "one", "task": "audience.forward", "retries": 0, "eta": None, "timelimit": [None, None]}
+PROTOCOL_2_HEADERS = {
+    "id": "one",
+    "task": "audience.forward",
+    "retries": 0,
+    "eta": None,
+    "timelimit": [None, None],
+}
 BODY = [[], {"changes": []}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-OLDER = {"id": "one", "task": "audience.forward", "args": [], "kwargs": {}}
+PROTOCOL_1_BODY = {"id": "one", "task": "audience.forward", "args": [], "kwargs": {}}
 
 
-def is_call(payload, headers):
+def is_valid_call(payload, headers):
     call = read_task_call(SimpleNamespace(payload=payload, headers=headers))
     return call is not None and is_valid(call)
 
 
 @pytest.mark.parametrize("embed", [None, {}, BODY[2], {"callbacks": [{"task": "reports.daily"}]}])
-def test_what_celery_writes_is_a_call(embed):
-    assert is_call([*BODY[:2], embed], HEADERS)
+def test_a_call_in_protocol_2_is_valid(embed):
+    assert is_valid_call([*BODY[:2], embed], PROTOCOL_2_HEADERS)
 
 
-def test_so_is_what_older_celery_writes():
-    assert is_call(OLDER, {})
-    assert is_call(OLDER, None)
+def test_a_call_in_protocol_1_is_valid():
+    assert is_valid_call(PROTOCOL_1_BODY, {})
+    assert is_valid_call(PROTOCOL_1_BODY, None)
 
 
 @pytest.mark.parametrize("eta", ["2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00.123456"])
-def test_a_call_for_later(eta):
-    assert is_call(BODY, HEADERS | {"eta": eta})
+def test_a_call_with_an_eta_is_valid(eta):
+    assert is_valid_call(BODY, PROTOCOL_2_HEADERS | {"eta": eta})
 
 
-WRONG_HEADERS = {
+WRONG_FIELDS = {
     "no ID": {"id": None},
     "an empty ID": {"id": ""},
     "an ID that is no text": {"id": ["one"]},
@@ -49,15 +55,15 @@ WRONG_HEADERS = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG_HEADERS.values(), ids=WRONG_HEADERS)
-def test_what_celery_would_stumble_over_is_no_call(wrong):
-    assert not is_call(BODY, HEADERS | wrong)
-    assert not is_call(OLDER | wrong, {})
+@pytest.mark.parametrize("wrong", WRONG_FIELDS.values(), ids=WRONG_FIELDS)
+def test_a_call_with_a_wrong_field_is_invalid_in_both_protocols(wrong):
+    assert not is_valid_call(BODY, PROTOCOL_2_HEADERS | wrong)
+    assert not is_valid_call(PROTOCOL_1_BODY | wrong, {})
 
 
 @pytest.mark.parametrize(
     "body",
     [5, [], BODY[:2], [{}, {}, {}], [[], [], {}], [[], {}, 7], [[], {}, {"callbacks": 5}], {"args": []}],
 )
-def test_a_body_that_is_none_is_no_call(body):
-    assert not is_call(body, HEADERS)
+def test_another_body_holds_no_call(body):
+    assert not is_valid_call(body, PROTOCOL_2_HEADERS)
