@@ -48,12 +48,12 @@ def test_a_pause_and_its_end_count_in_every_worker(quiet_stack, start):
     send_batches(audience)
     eventually(lambda: len(audience.received()) == BATCHES)
 
-    quiet_stack.state.circuit_breakers.pause(audience.stream, "operator")
+    quiet_stack.services.circuit_breakers.pause(audience.stream, "operator")
     send_batches(audience)
     eventually(lambda: audience.waiting() == BATCHES)
     assert always(lambda: len(audience.received()) == BATCHES, seconds=1)
 
-    quiet_stack.state.circuit_breakers.resume(audience.stream)
+    quiet_stack.services.circuit_breakers.resume(audience.stream)
     eventually(lambda: len(audience.received()) == 2 * BATCHES)
 
 
@@ -62,12 +62,12 @@ def test_one_batch_finds_out_that_a_stream_fails_and_the_others_stay_in_the_brok
     quiet_stack.firehose.faults.append(fail(error("InternalFailure", 500), times=1))
     start(concurrency=1, **LONG)
     send_batches(audience)
-    eventually(lambda: quiet_stack.state.circuit_breakers.get(audience.stream))
+    eventually(lambda: quiet_stack.services.circuit_breakers.get(audience.stream))
     # The retry of the first one waits behind them, or apart.
     eventually(lambda: audience.waiting() >= BATCHES - 1)
     assert always(lambda: audience.puts() == [1], seconds=1)
 
-    quiet_stack.state.circuit_breakers.resume(audience.stream)
+    quiet_stack.services.circuit_breakers.resume(audience.stream)
     # The first one waits for its retry.
     eventually(lambda: len(audience.received()) == BATCHES - 1)
 
@@ -87,14 +87,14 @@ def test_a_stream_that_does_not_answer_has_a_quarter_of_the_pool(quiet_stack, st
 
 def test_a_pool_grows_for_the_batches_of_one_stream(quiet_stack, start, hanging):
     audience = quiet_stack.audience()
-    quiet_stack.state.circuit_breakers.pause(audience.stream, "operator")
+    quiet_stack.services.circuit_breakers.pause(audience.stream, "operator")
     producer = start(concurrency=1)
     send_batches(audience, number=2 * BATCHES)
     eventually(lambda: audience.waiting() == 2 * BATCHES)
     producer.kill()
 
     quiet_stack.firehose.latency = 0.05
-    quiet_stack.state.circuit_breakers.resume(audience.stream)
+    quiet_stack.services.circuit_breakers.resume(audience.stream)
     start(f"--autoscale={POOL},{POOL // 2}", AUTOSCALE_KEEPALIVE="0.2")
     eventually(lambda: len(audience.received()) >= BATCHES)
     quiet_stack.firehose.faults.append(fail(hanging, stream=audience.stream.name))

@@ -82,7 +82,7 @@ def test_q_narrows_a_worker_to_the_queues_it_names(quiet_stack):
 def test_a_stream_comes_back_though_its_queue_was_deleted_meanwhile(quiet_stack):
     audience, other = quiet_stack.audience(), quiet_stack.audience()
     with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
-        quiet_stack.state.registry.disconnect(audience.connection_id)
+        quiet_stack.services.registry.disconnect(audience.connection_id)
         eventually(lambda: f"not consuming {audience.stream.queue}" in worker.output())
         delete(audience)
         quiet_stack.audience(number=audience.id, stream=audience.stream.name)
@@ -108,7 +108,7 @@ def test_a_worker_outlives_the_deletion_of_a_queue_that_it_holds(quiet_stack):
 @on_rabbitmq
 def test_what_is_sent_to_a_queue_that_was_deleted_is_delivered_all_the_same(quiet_stack):
     audience = quiet_stack.audience()
-    breakers, counters = quiet_stack.state.circuit_breakers, quiet_stack.state.counters
+    breakers, counters = quiet_stack.services.circuit_breakers, quiet_stack.services.counters
     with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
         quiet_stack.send(*audience.added("secretive-1"))
         eventually(audience.received)

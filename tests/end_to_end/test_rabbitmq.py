@@ -77,12 +77,12 @@ def test_a_retry_waits_in_the_broker_and_outlives_its_worker(quiet_stack):
         for number in range(0, len(CUSTOMERS), 3):
             quiet_stack.send(*audience.added(*CUSTOMERS[number : number + 3]))
         eventually(lambda: len(audience.customers()) >= len(CUSTOMERS) - len(refused))
-        eventually(lambda: quiet_stack.state.counters.of(audience.stream).retrying)
+        eventually(lambda: quiet_stack.services.counters.of(audience.stream).retrying)
         assert not any(quiet_stack.inspect("scheduled").values())
         os.kill(worker.pid, signal.SIGTERM)
         eventually(lambda: not worker.is_running)
     with quiet_stack.worker(env=BACKOFF):
-        eventually(lambda: quiet_stack.state.counters.of(audience.stream).delivered == len(CUSTOMERS))
+        eventually(lambda: quiet_stack.services.counters.of(audience.stream).delivered == len(CUSTOMERS))
     assert sorted(audience.customers()) == sorted(CUSTOMERS)
 
 

@@ -24,7 +24,7 @@ def test_sigterm_finishes_what_is_in_flight(quiet_stack, hanging):
         assert always(lambda: worker.is_running, seconds=0.5)
         hanging.wait.set()
         eventually(lambda: not worker.is_running)
-    assert quiet_stack.state.counters.of(audience.stream).delivered == 1
+    assert quiet_stack.services.counters.of(audience.stream).delivered == 1
     assert not quiet_stack.unacknowledged()
     assert not audience.waiting()
 
@@ -40,21 +40,21 @@ def test_what_a_killed_worker_had_in_hand_is_delivered_by_the_next(quiet_stack, 
     # kombu looks for such messages when a worker starts, and then every 10 s.
     eventually(lambda: seconds_in_hand(quiet_stack) > VISIBILITY_TIMEOUT)
     with quiet_stack.worker(env=soon):
-        eventually(lambda: quiet_stack.state.counters.of(audience.stream).delivered == 1)
+        eventually(lambda: quiet_stack.services.counters.of(audience.stream).delivered == 1)
     assert audience.customers() == ["secretive-in-hand"] * 2
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_a_worker_finds_its_streams_again_after_the_broker_was_away(quiet_stack):
     flowing, closed = quiet_stack.audience(), quiet_stack.audience()
-    quiet_stack.state.circuit_breakers.pause(closed.stream, "operator")
+    quiet_stack.services.circuit_breakers.pause(closed.stream, "operator")
     with quiet_stack.worker() as worker:
         lose_the_broker(quiet_stack)
         eventually(lambda: "Connection to broker lost" in worker.output())
         quiet_stack.send(*flowing.added("secretive-1"), *closed.added("secretive-2"))
         eventually(flowing.received)
         assert always(lambda: not closed.received(), seconds=1)
-        quiet_stack.state.circuit_breakers.resume(closed.stream)
+        quiet_stack.services.circuit_breakers.resume(closed.stream)
         eventually(closed.received)
 
 
