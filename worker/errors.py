@@ -5,6 +5,7 @@
     ├── OperatorError           a command cannot be carried out as given
     │   ├── InvalidSettings     a configuration or a connection that cannot be
     │   ├── NotRegistered       no such configuration, connection, alert or dead letter
+    │   ├── UnknownFormat       a file of changes that holds no JSON lines
     │   └── NotReplayable       sending a dead letter again cannot succeed
     ├── SecretKeyError          a stored secret cannot be made or opened
     ├── EndpointError           AWS_ENDPOINT_URL_FIREHOSE is no URL
@@ -39,6 +40,10 @@ class InvalidSettings(OperatorError):
 
 class NotRegistered(OperatorError):
     """There is no such configuration, connection, alert or dead letter."""
+
+
+class UnknownFormat(OperatorError):
+    """A file of changes holds neither JSON lines in UTF-8 nor gzip of them."""
 
 
 class SecretKeyError(AudienceFirehoseError):

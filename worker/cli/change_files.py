@@ -1,24 +1,22 @@
-"""A file of changes, a JSON object a line: read in pieces, so that its size does not matter."""
+"""The lines of a file of changes, checked in chunks, so that a file of any size takes little memory."""
 
-import os
-import stat
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
 from schemas.changes import ChangeSchema, check_changes
+from worker.cli.change_formats import BYTE_ORDER_MARK
 
 MAX_LINE_BYTES = 4 * 2**20
 """Room for two records of Firehose's largest size, with every other character escaped."""
 CHUNK_CHANGES = 500
 CHUNK_BYTES = 1_000_000
 """What one message holds at most, unless a single change is larger."""
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
-    """A line of the file."""
+    """A line of the file; where it is too long, without its content."""
 
     number: int
     """From 1 on."""
@@ -34,16 +32,16 @@ class Line(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What a chunk of lines holds."""
+    """A chunk of lines after its check."""
 
     changes: list[Any]
-    """The valid changes, as they came."""
+    """The valid changes, as they stood in the file."""
     problems: dict[int, str]
-    """By line number, what is wrong: never a value."""
+    """By line number, what is wrong, without its values."""
 
 
 def lines(file: BinaryIO) -> Iterator[Line]:
-    """The file's lines, none held for longer than it takes to look at it."""
+    """The file's lines, one at a time."""
     number = 0
     while content := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -54,7 +52,7 @@ def lines(file: BinaryIO) -> Iterator[Line]:
 
 
 def chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Lines by the message, in their order."""
+    """The lines in their order, as many together as one message holds."""
     chunk: list[Line] = []
     held = 0
     for line in lines:
@@ -69,7 +67,7 @@ def chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
 
 
 def checked(schema: ChangeSchema, chunk: list[Line]) -> Checked:
-    """Part the valid changes from what is wrong. Empty lines are neither."""
+    """Separate the valid changes from what is wrong. Empty lines are neither."""
     numbers: list[int] = []
     items: list[Any] = []
     problems: dict[int, str] = {}
@@ -81,7 +79,7 @@ def checked(schema: ChangeSchema, chunk: list[Line]) -> Checked:
             numbers.append(line.number)
         except ValueError as error:
             problems[line.number] = str(error)
-    # A change without a timestamp goes out without one: the time of receipt is the producer's to say.
+    # A change without a timestamp is sent without one: the producer task knows the time of receipt.
     _, invalid = check_changes(schema, items, received_at=lambda: 0)
     wrong = {found.position for found in invalid}
     problems |= {numbers[found.position]: "; ".join(found.problems) for found in invalid}
@@ -89,17 +87,8 @@ def checked(schema: ChangeSchema, chunk: list[Line]) -> Checked:
     return Checked(changes, dict(sorted(problems.items())))
 
 
-def size_of(file: BinaryIO) -> int | None:
-    """The bytes of a file; None of a pipe or a terminal."""
-    try:
-        found = os.fstat(file.fileno())
-    except OSError:
-        return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
 def _skip_line(file: BinaryIO) -> int:
-    """Read to the line's end, a piece at a time; how many bytes that were."""
+    """Read to the line's end, a piece at a time. Returns the number of bytes."""
     skipped = 0
     while piece := file.readline(MAX_LINE_BYTES):
         skipped += len(piece)

@@ -1,6 +1,8 @@
-"""send."""
+"""The command `send`: changes from a file or a pipe into the broker."""
 
+import gzip
 import shlex
+import zlib
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO
@@ -11,7 +13,8 @@ from kombu.exceptions import OperationalError
 from schemas.changes import ChangeSchema
 from worker.broker.client import Sender, sender
 from worker.cli.application import application
-from worker.cli.change_files import Checked, Line, checked, chunks, lines, size_of
+from worker.cli.change_files import Checked, Line, checked, chunks, lines
+from worker.cli.change_formats import recognised
 from worker.cli.explanations import explain
 from worker.cli.interruption import Interrupted, Interruption
 from worker.cli.output import count, note, note_beside_progress, progress
@@ -19,11 +22,12 @@ from worker.config import current_settings
 from worker.queues import CHANGES_QUEUE, FORWARD
 
 STDIN = "<stdin>"
+CORRUPT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 @dataclass
 class Sending:
-    """How far a file has come."""
+    """The progress of a file."""
 
     next_line: int
     """The first line that is neither enqueued nor refused."""
@@ -33,8 +37,8 @@ class Sending:
     refused: int = 0
     """Lines."""
 
-    def passed(self, chunk: list[Line], found: Checked) -> None:
-        """The chunk's changes are in the broker."""
+    def record(self, chunk: list[Line], found: Checked) -> None:
+        """Record that the chunk's changes are in the broker."""
         self.next_line = chunk[-1].number + 1
         self.enqueued += len(found.changes)
         self.messages += bool(found.changes)
@@ -48,7 +52,7 @@ class Sending:
 @click.argument("file", metavar="FILE|-", type=click.File("rb", lazy=False))
 @click.option("--from-line", type=click.IntRange(min=1), default=1, metavar="N", help="Begin with line N.")
 def send(file: BinaryIO, from_line: int) -> None:
-    """Enqueue membership changes, one JSON object a line.
+    """Enqueue membership changes, one JSON object a line; gzip is decompressed.
 
     Each line is checked as the workers check it. A broken one is reported with its number,
     its neighbours are enqueued, and the exit status is not 0. A stopped run says from which
@@ -57,7 +61,8 @@ def send(file: BinaryIO, from_line: int) -> None:
     \b
     Examples:
       audience-firehose send changes.jsonl
-      zcat changes.jsonl.gz | audience-firehose send -
+      audience-firehose send changes.jsonl.gz
+      jq -c '.[]' changes.json | audience-firehose send -
       echo '{"type": "audience_deleted", "audience_id": 123123, "audience_internal_name": "Low"}' |
           audience-firehose send -
     """
@@ -68,6 +73,11 @@ def send(file: BinaryIO, from_line: int) -> None:
         except Interrupted as stop:
             note(f"stopped: {sending}; {_how_to_go_on(file, sending)}")
             raise click.exceptions.Exit(stop.exit_status) from None
+        except CORRUPT_GZIP:
+            raise click.ClickException(
+                f"the file's gzip is cut off or corrupt. {sending}; with the whole file,"
+                f" {_how_to_go_on(file, sending)}"
+            ) from None
         except OperationalError as error:
             raise click.ClickException(
                 f"{explain(error)}. {sending}; {_how_to_go_on(file, sending)}"
@@ -79,18 +89,24 @@ def send(file: BinaryIO, from_line: int) -> None:
 
 def _send(file: BinaryIO, sending: Sending, broker: Sender) -> None:
     schema = ChangeSchema(current_settings().catalogue)
-    source = lines(file)
-    with Interruption() as interruption, progress(size_of(file), "Enqueueing") as advance:
-        advance(sum(line.size for line in islice(source, sending.next_line - 1)))
-        for chunk in chunks(source):
-            found = checked(schema, chunk)
-            with interruption.step():
-                if found.changes:
-                    broker.send(FORWARD, {"changes": found.changes}, queue=CHANGES_QUEUE)
-                sending.passed(chunk, found)
-                for number, problem in found.problems.items():
-                    note_beside_progress(f"line {number}: {problem}")
-            advance(sum(line.size for line in chunk))
+    with Interruption() as interruption:
+        content, size = recognised(file)
+        source = lines(content)
+        with progress(size, "Enqueueing") as advance:
+            advance(sum(line.size for line in islice(source, sending.next_line - 1)))
+            for chunk in chunks(source):
+                found = checked(schema, chunk)
+                with interruption.step():
+                    _send_chunk(chunk, found, sending, broker)
+                advance(sum(line.size for line in chunk))
+
+
+def _send_chunk(chunk: list[Line], found: Checked, sending: Sending, broker: Sender) -> None:
+    if found.changes:
+        broker.send(FORWARD, {"changes": found.changes}, queue=CHANGES_QUEUE)
+    sending.record(chunk, found)
+    for number, problem in found.problems.items():
+        note_beside_progress(f"line {number}: {problem}")
 
 
 def _how_to_go_on(file: BinaryIO, sending: Sending) -> str:

@@ -1,7 +1,10 @@
-"""send."""
+"""The command `send`."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import signal
 
@@ -11,6 +14,7 @@ from kombu.exceptions import OperationalError
 from tasks.forward import forward
 from worker.cli import change_files, changes
 from worker.cli.change_files import CHUNK_BYTES, MAX_LINE_BYTES, chunks, lines
+from worker.cli.change_formats import recognised
 
 IDENTITY = "phileas@example.com"
 
@@ -119,8 +123,72 @@ def test_a_line_that_is_too_long_is_skipped_unread(operator, queues):
     assert queues.changes() == [[change(1), change(3)]]
 
 
+def with_lines(text, encoding, *, mark=b""):
+    return mark + text.encode(encoding)
+
+
+LINES = written(change(1), change(2))
+FOREIGN = {
+    "UTF-16 of Windows": (with_lines(LINES, "utf-16-le", mark=b"\xff\xfe"), "UTF-16", "iconv -f UTF-16 "),
+    "UTF-16, big-endian": (with_lines(LINES, "utf-16-be", mark=b"\xfe\xff"), "UTF-16", "iconv -f UTF-16 "),
+    "UTF-16 without a mark": (with_lines(LINES, "utf-16-le"), "UTF-16", "iconv -f UTF-16LE "),
+    "a JSON array": (json.dumps([change(1), change(2)], indent=1).encode(), "a JSON array", "jq -c '.[]'"),
+    "an array behind blank lines": (b"\n\n [\n" + LINES.encode(), "a JSON array", "jq -c '.[]'"),
+    "indented JSON": (json.dumps(change(1), indent=1).encode(), "over several lines", "jq -c . "),
+    "CSV": (f"type,audience_id,email\nmember_added,7,{IDENTITY}\n".encode(), "CSV", "JSON object"),
+    "CSV with quotes": (f'"type";"e-mail"\n"member_added";"{IDENTITY}"\n'.encode(), "CSV", "JSON object"),
+    "bzip2": (bz2.compress(LINES.encode()), "bzip2", "bzcat"),
+    "xz": (lzma.compress(LINES.encode()), "xz", "xzcat"),
+    "a JSON array in gzip": (gzip.compress(b"[{}]"), "a JSON array", "jq -c '.[]'"),
+}
+
+
+@pytest.mark.parametrize(("content", "name", "advice"), FOREIGN.values(), ids=FOREIGN)
+def test_another_format_is_one_error_that_says_what_to_do(operator, queues, content, name, advice):
+    told = operator.is_told("send", "-", stdin=content)
+    assert len(told.splitlines()) == 1
+    assert name in told
+    assert advice in told
+    assert IDENTITY not in told
+    assert queues.changes() == []
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gzip_is_decompressed_from_a_file_and_from_a_pipe(operator, queues, file, parts):
+    content = b"".join(gzip.compress(LINES.encode()) for _ in range(parts))
+    operator.runs("send", file(content))
+    operator.runs("send", "-", stdin=content)
+    assert queues.changes() == [[change(1), change(2)] * parts] * 2
+
+
+def test_gzip_that_is_cut_off_is_one_error_with_a_line_to_go_on_from(operator, queues, file):
+    # Different lines, so that the first message's are decompressed before the end is missed.
+    items = [change(i, audience_internal_name=os.urandom(64).hex()) for i in range(1800)]
+    told = operator.is_told("send", file(gzip.compress(written(*items).encode())[:-2_000]))
+    assert "the file's gzip is cut off or corrupt" in told
+    sent = sum(map(len, queues.changes()))
+    assert 0 < sent < 1800
+    assert f"--from-line {sent + 1} " in told
+
+
+def test_from_line_counts_the_lines_of_what_is_compressed(operator, queues, file):
+    operator.runs("send", "--from-line", 2, file(gzip.compress(LINES.encode())))
+    assert queues.changes() == [[change(2)]]
+
+
+def test_lines_of_a_pipe_are_recognised_without_waiting_for_its_end():
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as pipe:
+        os.write(write, LINES.encode())
+        content, size = recognised(pipe)
+        assert [content.readline(), content.readline()] == [line.encode() for line in LINES.splitlines(True)]
+        assert size is None
+        os.close(write)
+        assert content.readline() == b""
+
+
 def test_a_file_of_nothing_but_broken_lines_sends_no_message(operator, queues):
-    assert "2 lines refused" in operator.is_told("send", "-", stdin="{\n[]\n")
+    assert "2 lines refused" in operator.is_told("send", "-", stdin="{x\n[]\n")
     assert queues.changes() == []
 
 
