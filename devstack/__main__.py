@@ -1,4 +1,10 @@
-"""`python -m devstack demo` and `python -m devstack up`: what `make demo` and `make up` run."""
+"""The local stack: `make demo` and `make up`, and two commands for whoever works beside the latter.
+
+python -m devstack demo                    everything once, checked
+python -m devstack up                      the same stack until Ctrl-C
+python -m devstack create-stream NAME      a new delivery stream of the local Firehose
+python -m devstack records NAME            the records that arrived in a stream
+"""
 
 import argparse
 import os
@@ -9,22 +15,28 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from devstack.aws import LocalAws
+from devstack.caller import readme_caller
 from devstack.demo import demo, forward, register
+from devstack.examples import TRAVEL
 from devstack.interruption import Interruption, Interruptions
 from devstack.people import Operator
-from devstack.processes import BIN, StartError, private_environment
-from devstack.stack import Stack, running
+from devstack.processes import BIN, LOOPBACK, StartError, private_environment
+from devstack.stack import Ports, Stack, running
 from devstack.story import Mismatch, show, step, tell
 
-LOOK_EVERY = 0.5
-"""Seconds."""
+WATCH_INTERVAL_SECONDS = 0.5
 LOG_LINES = 20
 SIGNALLED = 128
-"""What a shell adds to a signal's number to make an exit status."""
+"""A shell adds this to a signal's number to make an exit status."""
+DEFAULT_PORTS = Ports(redis=6379, firehose=5000, dashboard=5555)
+"""Of `up`, where they are free: the documented defaults then lead to the local stack."""
 
 
 def up(stack: Stack) -> None:
-    """The demo's streams and changes, and then everything for as long as somebody wants it."""
+    """Register the demo's streams, forward its changes, and stay up until interrupted."""
     register(stack, Operator(stack.env))
     forward(stack)
     step("Everything is up. Ctrl-C stops it.")
@@ -32,20 +44,63 @@ def up(stack: Stack) -> None:
     tell("\n   For `audience-firehose` and `celery -A worker` in another shell:\n")
     show(f"export PATH={shlex.quote(str(BIN))}:$PATH")
     show("\n".join(f"export {name}={value}" for name, value in stack.env.items()))
+    tell("\n   To enqueue a change from another app:\n")
+    show(readme_caller(stack.env["CELERY_BROKER_URL"]))
+    tell("\n   To see the record that arrives, and to make a further stream:\n")
+    show(f"python -m devstack records {TRAVEL.name}\npython -m devstack create-stream another-stream")
     while all(process.is_running for process in stack.processes):
-        time.sleep(LOOK_EVERY)
+        time.sleep(WATCH_INTERVAL_SECONDS)
     ended = ", ".join(process.name for process in stack.processes if not process.is_running)
     raise Mismatch(f"ended by itself: {ended}")
 
 
-STORIES: dict[str, Callable[[Stack], None]] = {"demo": demo, "up": up}
+STORIES: dict[str, tuple[Callable[[Stack], None], Ports]] = {
+    "demo": (demo, Ports()),
+    "up": (up, DEFAULT_PORTS),
+}
 
 
 def main() -> int:
-    """Start everything, tell the story, stop everything. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
-    parser.add_argument("story", choices=STORIES)
-    story = parser.parse_args().story
+    """Run the command that the arguments name. Returns the exit code."""
+    arguments = _arguments()
+    if arguments.command in STORIES:
+        return run_story(arguments.command)
+    try:
+        with_local_aws(arguments, LocalAws(arguments.url))
+    except (BotoCoreError, ClientError) as error:
+        print(f"{arguments.command}: {error}; is `make up` running?", file=sys.stderr)
+        return 1
+    return 0
+
+
+def with_local_aws(arguments: argparse.Namespace, aws: LocalAws) -> None:
+    """Create a stream, or print a stream's records. Raises the errors of boto3."""
+    if arguments.command == "create-stream":
+        aws.create_stream(arguments.name, arguments.region)
+        return
+    for put in aws.delivered(arguments.name):
+        for record in put:
+            print(record.rstrip("\n"))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m devstack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for story in STORIES:
+        commands.add_parser(story)
+    url = os.environ.get("AWS_ENDPOINT_URL_FIREHOSE", f"http://{LOOPBACK}:{DEFAULT_PORTS.firehose}")
+    for name in ("create-stream", "records"):
+        command = commands.add_parser(name)
+        command.add_argument("name")
+        command.add_argument("--url", default=url, help="of the local Firehose [default: %(default)s]")
+    commands.choices["create-stream"].add_argument("--region", default="us-east-1")
+    return parser.parse_args()
+
+
+def run_story(story: str) -> int:
+    """Start everything, run the story, stop everything. Returns the exit code."""
     forget_settings()
     with Interruptions() as interruptions:
         try:
@@ -71,10 +126,11 @@ def tell_story(story: str, directory: Path, interruptions: Interruptions) -> Non
     """Tell it beside the running stack."""
     began = time.monotonic()
     step("Starting a private Redis, a local Firehose with S3 behind it, two workers and the dashboard.")
-    with running(directory, interruptions) as stack:
+    run, ports = STORIES[story]
+    with running(directory, interruptions, ports) as stack:
         show_addresses(stack)
         try:
-            STORIES[story](stack)
+            run(stack)
         except Mismatch:
             show_logs(stack)
             raise

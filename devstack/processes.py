@@ -148,10 +148,15 @@ def moto_command(address: str, port: int) -> tuple[str, ...]:
     return ("moto_server", "-H", address, "-p", str(port))
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
+def free_port(preferred: int = 0) -> int:
+    """A port that was free a moment ago: the preferred one where it was."""
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        # Connections that have just been closed do not make a port taken; a server that listens does.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, preferred))
+        except OSError:
+            probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.fernet import Fernet
 
@@ -18,6 +19,14 @@ IMPATIENCE = {"AUDIENCE_RETRY_MAX": "3", "AUDIENCE_RETRY_BACKOFF_MAX": "1"}
 """Retries that are spent within seconds, where real ones last for hours."""
 
 
+class Ports(NamedTuple):
+    """The ports that the servers get where they are free; 0 is any free port."""
+
+    redis: int = 0
+    firehose: int = 0
+    dashboard: int = 0
+
+
 @dataclass(frozen=True)
 class Stack:
     """The running parts, and how to reach them."""
@@ -30,7 +39,7 @@ class Stack:
 
 
 @contextmanager
-def running(directory: Path, interruptions: Interruptions) -> Iterator[Stack]:
+def running(directory: Path, interruptions: Interruptions, ports: Ports) -> Iterator[Stack]:
     """A Redis, a Firehose with S3 behind it, workers and a dashboard. Raises `StartError`."""
     parts = ExitStack()
     started: list[Process] = []
@@ -43,8 +52,11 @@ def running(directory: Path, interruptions: Interruptions) -> Iterator[Stack]:
 
     try:
         with interruptions.held():
-            redis, redis_url = parts.enter_context(processes.redis(directory))
-        aws_port, dashboard_port = processes.free_port(), processes.free_port()
+            redis, redis_url = parts.enter_context(
+                processes.redis(directory, port=processes.free_port(ports.redis))
+            )
+        aws_port = processes.free_port(ports.firehose)
+        dashboard_port = processes.free_port(ports.dashboard)
         aws = LocalAws(f"http://{LOOPBACK}:{aws_port}")
         env = _environment(redis_url, aws.url)
         moto = start("moto", moto_command(LOOPBACK, aws_port), {})

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from devstack.processes import Process, listens
+from devstack.caller import readme_caller
+from devstack.examples import TRAVEL
+from devstack.processes import Process, listens, private_environment
 
 SOMEBODYS_OWN = {
     "AUDIENCE_REDIS_URL": "redis://production.invalid",
@@ -46,6 +48,13 @@ def opened(output):
     return ports
 
 
+def devstack(env, *arguments):
+    """The output of a command beside a running stack."""
+    command = [sys.executable, "-m", "devstack", *arguments]
+    done = subprocess.run(command, env=private_environment(env), capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def test_the_demo_keeps_its_promises_and_leaves_nothing_behind():
     command = [sys.executable, "-m", "devstack", "demo"]
 
@@ -74,12 +83,18 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind():
     assert not any(map(listens, opened(demo.stdout)))
 
 
-def test_the_stack_stays_up_until_it_is_told_to_stop(begin):
+def test_the_stack_takes_the_changes_of_the_readmes_caller_until_it_is_told_to_stop(begin, tmp_path):
     up = begin("up")
-    up.wait_until(lambda: "Everything is up" in up.output())
+    up.wait_until(lambda: "To see the record" in up.output())
     ports = opened(up.output())
-
     assert all(map(listens, ports))
+
+    env = dict(re.findall(r"export (CELERY_BROKER_URL|AWS_ENDPOINT_URL_FIREHOSE)=(\S+)", up.output()))
+    caller = tmp_path / "caller.py"
+    caller.write_text(readme_caller(env["CELERY_BROKER_URL"]))
+    subprocess.run([sys.executable, "-P", caller], check=True, cwd=tmp_path, env=private_environment({}))
+    up.wait_until(lambda: '"Email":"p.fogg@example.com"' in devstack(env, "records", TRAVEL.name))
+
     assert up.stop() == 0
     assert not any(map(listens, ports))
 
