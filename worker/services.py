@@ -10,7 +10,9 @@ from worker.failures.alerts import Alerts
 from worker.failures.dead_letters import DeadLetters
 from worker.flow.admission import Admission
 from worker.flow.circuit_breakers import CircuitBreakers
+from worker.state.audit import Audit
 from worker.state.counters import Counters
+from worker.state.history import History
 from worker.state.idempotency import IdempotencyRecords
 from worker.state.queue_heads import QueueHeads
 from worker.state.registry import Registry
@@ -47,6 +49,8 @@ class Services:
         self.counters = Counters(redis, clock)
         self.skipped_audiences = SkippedAudiences(redis)
         self.queue_heads = QueueHeads(redis)
+        self.history = History(redis, clock)
+        self.audit = Audit(redis, clock)
         self.idempotency = IdempotencyRecords(
             redis,
             keep_seconds=RECORDS_KEPT * environment.visibility_timeout,

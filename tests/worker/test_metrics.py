@@ -23,9 +23,7 @@ def families():
     cumulative = [0] * 3 + [4] * (len(BUCKET_SECONDS) - 4) + [5]
     counted = counts(enqueued=10, delivered=7, refused=2)
     figures = Figures(
-        streams=[
-            StreamFigures(QUEUE, StreamState.PAUSED, counts(enqueued=10, delivered=7, refused=2), dead=3)
-        ],
+        streams=[StreamFigures(QUEUE, StreamState.PAUSED, counted, dead=3)],
         without_stream=counts(skipped={Skip.NO_CONNECTION: 6}),
         dead_without_stream=1,
         queue_messages={QUEUE: 12, "audience.changes": 0},

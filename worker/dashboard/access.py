@@ -139,6 +139,13 @@ class Access:
                 found = User(credential.partition(":")[0], role)
         return found
 
+    def may_act(self, authorization: str) -> bool:
+        """Whether this user may change anything."""
+        if not self._users:
+            return True
+        user = self.user(authorization)
+        return user is not None and user.role is Role.OPERATOR
+
     def _authenticate(self, request: Request) -> User | Refusal:
         if not request.authorization:
             return Refusal(401, "This dashboard needs a password.")

@@ -2,46 +2,60 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
 from flower.app import Flower, rewrite_handler
 from flower.views import BaseHandler
+from redis.exceptions import RedisError
+from tornado import web
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
-from tornado.ioloop import IOLoop
+from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.options import OptionParser
 from tornado.web import StaticFileHandler, url
 
 from worker.dashboard.access import Access, Refusal, Request
+from worker.dashboard.alert_pages import AlertsPage
 from worker.dashboard.broker_page import BrokerPage, QueueLengths
+from worker.dashboard.metrics_page import MetricsPage
 from worker.dashboard.navigation import TEMPLATES, loader
-from worker.dashboard.pages import AlertsPage, HiddenResult, StreamsPage
 from worker.dashboard.redaction import RedactingEvents, RedactingInspector
+from worker.dashboard.stream_pages import StreamPage, StreamsOverview
+from worker.failures.alert_types import Severity
 
+UNAUTHORIZED = 401
+TOO_MANY_REQUESTS = 429
+PENDING_INTERVAL_SECONDS = 2
 STATIC = Path(__file__).with_name("static")
 STATIC_PATH = "/audience/static/"
-HANDLERS = [
-    url(r"/alerts", AlertsPage, name="alerts"),
-    url(r"/streams", StreamsPage, name="streams"),
-    url(r"/broker", BrokerPage),
-    url(r"/api/queues/length", QueueLengths),
-    url(r"/api/task/result/(.+)", HiddenResult),
-    url(rf"{STATIC_PATH}(.*)", StaticFileHandler, {"path": str(STATIC)}),
-]
-"""Matched before Flower's own."""
 
 
 class Dashboard(Flower):  # type: ignore[misc]
     """The dashboard. Takes Flower's options and settings."""
 
-    def __init__(self, capp: Celery, options: OptionParser, access: Access, **settings: Any) -> None:
+    def __init__(
+        self, capp: Celery, options: OptionParser, access: Access, environment_name: str, **settings: Any
+    ) -> None:
         # Tornado keeps one loader per template path for the whole process: ours must not be Flower's.
         settings |= {"template_path": str(TEMPLATES), "template_loader": loader()}
         super().__init__(options=options, capp=capp, events=_events(capp, options), **settings)
         self.inspector = RedactingInspector(self.io_loop, capp, options.inspect_timeout / 1000)
         self.access = access
+        self.environment_name = environment_name
+        self.pending = PendingAlerts(capp)
         self.add_handlers(r".*", [_prefixed(handler, options.url_prefix) for handler in HANDLERS])
+
+    @property
+    def live_workers(self) -> int:
+        """Workers whose heartbeat Flower has heard lately."""
+        return sum(worker.alive for worker in self.events.state.workers.values())
+
+    def start(self) -> None:
+        """Serve until the loop is stopped."""
+        self.pending.start()
+        super().start()
 
     def find_handler(self, request: HTTPServerRequest, **options: Any) -> HTTPMessageDelegate:
         """Choose the handler of a request: Flower's, ours, or the one that says why there is none."""
@@ -64,6 +78,30 @@ class Dashboard(Flower):  # type: ignore[misc]
         )
 
 
+class PendingAlerts:
+    """The number of fatal alerts that are open, for the navigation of every page."""
+
+    def __init__(self, capp: Celery) -> None:
+        self.fatal = 0
+        self._capp = capp
+        self._timer = PeriodicCallback(self._refresh, PENDING_INTERVAL_SECONDS * 1000)
+
+    def start(self) -> None:
+        """Count now and from now on."""
+        IOLoop.current().add_callback(self._refresh)
+        self._timer.start()
+
+    async def _refresh(self) -> None:
+        # Without Redis the last count stays: its own pages say that Redis does not answer.
+        with suppress(RedisError):
+            self.fatal = await IOLoop.current().run_in_executor(None, self._count)
+
+    def _count(self) -> int:
+        alerts = self._capp.services.alerts
+        states = alerts.states()
+        return sum(alert.severity == Severity.FATAL and alert.id not in states for alert in alerts.all())
+
+
 class Refused(BaseHandler):  # type: ignore[misc]
     """The answer to a request that is not served."""
 
@@ -81,8 +119,26 @@ class Refused(BaseHandler):  # type: ignore[misc]
         self.finish(f"{self._refusal.reason}\n")
 
 
-UNAUTHORIZED = 401
-TOO_MANY_REQUESTS = 429
+class HiddenResult(BaseHandler):  # type: ignore[misc]
+    """In the place of Flower's task results."""
+
+    @web.authenticated
+    def get(self, task_id: str) -> None:
+        """Refuse."""
+        raise web.HTTPError(403, "Results of tasks are not shown here.")
+
+
+HANDLERS = [
+    url(r"/alerts", AlertsPage, name="alerts"),
+    url(r"/streams", StreamsOverview, name="streams"),
+    url(r"/streams/([^/]+)", StreamPage, name="stream"),
+    url(r"/broker", BrokerPage),
+    url(r"/api/queues/length", QueueLengths),
+    url(r"/metrics", MetricsPage),
+    url(r"/api/task/result/(.+)", HiddenResult),
+    url(rf"{STATIC_PATH}(.*)", StaticFileHandler, {"path": str(STATIC)}, name="audience-static"),
+]
+"""Matched before Flower's own."""
 
 
 def make_access(options: OptionParser, viewers: Sequence[str], *, allows_control: bool) -> Access:

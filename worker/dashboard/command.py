@@ -83,7 +83,7 @@ def serve(app: Any, ours: Settings, *, banner: bool) -> None:
     access = make_access(options, ours.viewer_auth, allows_control=ours.flower_control)
     # Flower's own check lets in whom ours lets in; what each may do, ours has decided before.
     options.basic_auth = [*options.basic_auth, *ours.viewer_auth]
-    application = Dashboard(app, options, access, **settings)
+    application = Dashboard(app, options, access, ours.environment_name, **settings)
     stop_on_signals(application.io_loop)
     port = application.start_http_server()
     if banner:

@@ -1,10 +1,31 @@
 """Words and numbers as the pages show them."""
 
-from schemas.records import Skip
-from worker.flow.circuit_breakers import OPERATOR, CircuitBreaker
+from datetime import UTC, datetime
+from math import isinf
 
+from schemas.records import Skip
+from worker.failures.alert_types import Severity
+from worker.failures.alerts import AlertState
+from worker.flow.circuit_breakers import OPERATOR, CircuitBreaker
+from worker.status import StreamState
+
+FEW = 10
+"""Records a second, below which a rate is shown with a decimal."""
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 """Seconds."""
+
+BADGES = {
+    AlertState.OPEN: "task-state-started",
+    AlertState.ACKNOWLEDGED: "text-bg-secondary",
+    AlertState.RESOLVED: "text-bg-success",
+    Severity.WARNING: "text-bg-warning",
+    Severity.FATAL: "text-bg-danger",
+    StreamState.FLOWING: "text-bg-success",
+    StreamState.FAILING: "text-bg-warning",
+    StreamState.PAUSED: "text-bg-danger",
+    StreamState.NOT_CONNECTED: "text-bg-secondary",
+}
+"""Classes of Flower's style sheets."""
 
 SKIP_LABELS = {
     Skip.NO_CONNECTION: "without a connection",
@@ -40,3 +61,28 @@ def age(seconds: float | None) -> str:
     if whole < DAY:
         return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
     return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
+def rate(per_second: float) -> str:
+    """Records a second, with a digit more where there are few."""
+    has_few = 0 < per_second < FEW
+    return f"{per_second:.1f}" if has_few else f"{per_second:,.0f}"
+
+
+def utc(moment: str) -> str:
+    """A time of the state (ISO 8601) as people read it, in UTC."""
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock_time(seconds: float) -> str:
+    """Unix seconds as a time of day, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
+
+
+def quantile(seconds: float | None) -> str:
+    """A quantile, which is the upper bound of a bucket; a dash where nothing was counted."""
+    if seconds is None:
+        return "\N{EM DASH}"
+    if isinf(seconds):
+        return "over 2 h"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else age(seconds)

@@ -41,6 +41,8 @@ class StreamHistory:
     delivered: Sequence[int]
     """Records, a number a minute, the current minute last."""
     refused: Sequence[int]
+    bytes: Sequence[int]
+    """Of the delivered records, before base64."""
     buckets: Mapping[int, int]
     """Delivered records by the position of their bucket."""
 
@@ -72,17 +74,20 @@ class History:
         *,
         delivered: int = 0,
         refused: int = 0,
+        size: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """Count one call's records; `seconds` is how long the delivered ones took since they were enqueued.
+        """Count one call's records. The commands go into `pipe`.
 
-        The commands go into `pipe`.
+        `size` is the delivered records' bytes, `seconds` how long they took since they were enqueued.
         """
         now = self._clock()
         key = _key(stream.queue, int(now // HOUR_SECONDS))
         minute = int(now // MINUTE_SECONDS) % 60
         if delivered:
             pipe.hincrby(key, f"delivered:{minute}", delivered)
+        if size:
+            pipe.hincrby(key, f"bytes:{minute}", size)
         if refused:
             pipe.hincrby(key, f"refused:{minute}", refused)
         if delivered and seconds is not None:
@@ -134,9 +139,10 @@ def _history(before: Mapping[str, str], current: Mapping[str, str], minute: int)
     for figures, slots in ((before, range(slot + 1, 6)), (current, range(slot + 1))):
         for position in range(len(BUCKET_SECONDS)):
             buckets[position] += sum(number(figures.get(f"seconds:{at}:{position}")) for at in slots)
-    return StreamHistory(
-        _minutes("delivered", before, current, minute), _minutes("refused", before, current, minute), +buckets
+    delivered, refused, size = (
+        _minutes(kind, before, current, minute) for kind in ("delivered", "refused", "bytes")
     )
+    return StreamHistory(delivered, refused, size, +buckets)
 
 
 def _minutes(kind: str, before: Mapping[str, str], current: Mapping[str, str], minute: int) -> list[int]:

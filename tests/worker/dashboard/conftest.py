@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 from fakeredis import FakeRedis
@@ -27,7 +28,16 @@ SPITEFUL_NAME = "<script>document.title = 'spite'</script>"
 class Answer(NamedTuple):
     status: int
     body: str
-    location: str | None
+    headers: Mapping[str, str]
+
+    @property
+    def location(self) -> str | None:
+        return self.headers.get("Location")
+
+    @property
+    def cookie(self) -> str:
+        """The cookie that the answer sets."""
+        return self.headers.get("Set-Cookie", "").partition(";")[0]
 
 
 @dataclass
@@ -43,14 +53,31 @@ class Site:
 
     def get(self, path: str, credentials: str | None = None) -> Answer:
         """Ask for a page. Redirections are not followed."""
-        headers = (
-            {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"} if credentials else {}
-        )
+        return self._request("GET", path, credentials)
+
+    def post(
+        self, path: str, form: Mapping[str, str], credentials: str | None = None, cookie: str = ""
+    ) -> Answer:
+        """Send a form."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookie}
+        return self._request("POST", path, credentials, urlencode(form), headers)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        credentials: str | None,
+        body: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        headers = dict(headers or {})
+        if credentials:
+            headers["Authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
         connection = http.client.HTTPConnection(processes.LOOPBACK, self.port, timeout=60)
         try:
-            connection.request("GET", path, headers=headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            return Answer(response.status, response.read().decode(), response.getheader("Location"))
+            return Answer(response.status, response.read().decode(), dict(response.getheaders()))
         finally:
             connection.close()
 

@@ -44,7 +44,7 @@ def title(page):
 def test_alerts(browse, spiteful_name):
     page = browse("/alerts")
 
-    assert title(page) == "System Alerts · Flower", "a stream's name must not run as a script"
+    assert title(page) == "System Alerts · audience-firehose", "a stream's name must not run as a script"
     spiteful, gone = cells(page)
     assert spiteful_name in spiteful
     assert "there is no such stream" in gone
@@ -61,8 +61,8 @@ def test_alerts_of_a_type(browse):
 def test_streams(browse):
     page = browse("/streams")
 
-    assert title(page) == "Streams · Flower"
-    _, failing, flowing, paused, *_ = cells(page)
+    assert title(page) == "Streams · audience-firehose"
+    paused, failing, _, _, flowing, *_ = cells(page)
     assert "tried again at" in failing
     assert "1,234" in flowing
     assert "Stream Not Found" in paused

@@ -19,7 +19,7 @@ def record(history, redis, stream):
 
 
 def test_records_are_counted_in_the_minute_of_their_call(history, record, clock, stream):
-    record(delivered=5, refused=2)
+    record(delivered=5, refused=2, size=512)
     clock.advance(60)
     record(delivered=7)
 
@@ -28,6 +28,7 @@ def test_records_are_counted_in_the_minute_of_their_call(history, record, clock,
     assert len(found.delivered) == 60
     assert list(found.delivered[-2:]) == [5, 7]
     assert list(found.refused[-2:]) == [2, 0]
+    assert list(found.bytes[-2:]) == [512, 0]
 
 
 def test_minutes_of_the_hour_before_are_in_their_place(history, record, clock, stream):

@@ -1,0 +1,61 @@
+"""`/metrics`: Flower's own, and the installation's."""
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import prometheus_client
+from flower.views import BaseHandler
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from tornado import web
+from tornado.ioloop import IOLoop
+
+from worker.broker.client import Backlog, backlogs
+from worker.failures.alert_types import Severity
+from worker.metrics import Figures, StreamFigures, exposition
+from worker.status import read_status
+
+
+class MetricsPage(BaseHandler):  # type: ignore[misc]
+    """In the place of Flower's `/metrics`."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Serve both; 503 where Redis or the broker does not answer, so that a scrape fails and is seen."""
+        self.application.purge_offline_worker_metrics()
+        read = partial(read_figures, self.capp, self.application.live_workers)
+        try:
+            figures = await IOLoop.current().run_in_executor(None, read)
+        except (RedisError, OperationalError) as error:
+            raise web.HTTPError(503, f"{type(error).__name__}: Redis or the broker does not answer") from None
+        self.set_header("Content-Type", prometheus_client.CONTENT_TYPE_LATEST)
+        self.write(prometheus_client.generate_latest() + exposition(figures))
+
+
+def read_figures(capp: Any, workers: int) -> Figures:
+    """The installation's figures now. Raises `RedisError` and `OperationalError`."""
+    services = capp.services
+    seen: dict[str, Backlog] = {}
+
+    def lengths(queues: Any) -> dict[str, int]:
+        seen.update(backlogs(capp, queues))
+        return {queue: backlog.messages for queue, backlog in seen.items()}
+
+    status = read_status(services, lengths)
+    if status.problem is not None:
+        raise status.problem
+    states = services.alerts.states()
+    still_open = (alert for alert in services.alerts.all() if alert.id not in states)
+    return Figures(
+        streams=[StreamFigures(row.stream.queue, row.state, row.counts, row.dead) for row in status.rows],
+        without_stream=status.counts,
+        dead_without_stream=status.dead,
+        queue_messages={queue: backlog.messages for queue, backlog in seen.items()},
+        oldest_message_seconds=services.queue_heads.observe(seen, services.clock()),
+        delivery_seconds=services.history.delivery_seconds(),
+        open_alerts=Counter(
+            Severity(alert.severity) for alert in still_open if alert.severity in {*Severity}
+        ),
+        workers=workers,
+    )

@@ -1,0 +1,118 @@
+"""A page of ours: read in a thread, guarded by headers and tokens, and kept fresh by a script of ours."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from flower.views import BaseHandler
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from tornado import web
+from tornado.ioloop import IOLoop
+from tornado.web import RequestHandler
+
+from worker.dashboard.labels import BADGES, SKIP_LABELS, age, clock_time, count, quantile, reason_label, utc
+from worker.failures.alert_types import AlertType
+from worker.failures.alerts import AlertState
+
+REFRESH_SECONDS = 5
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        # Bootstrap's style sheet draws its icons this way.
+        "img-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "object-src 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Page(BaseHandler):  # type: ignore[misc]
+    """A page made of what Redis and the broker say."""
+
+    template: str
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    def check_xsrf_cookie(self) -> None:
+        """Check Tornado's token always. Flower asks for it only where OAuth is configured."""
+        super().check_xsrf_cookie()
+        RequestHandler.check_xsrf_cookie(self)
+
+    @property
+    def services(self) -> Any:
+        """The composition root of this process."""
+        return self.capp.services
+
+    @property
+    def actor(self) -> str:
+        """Who acts, as the audit list names them."""
+        user = self.application.access.user(self.request.headers.get("Authorization", ""))
+        if user is not None:
+            return str(user.name)
+        return self.current_user if isinstance(self.current_user, str) else "somebody on this machine"
+
+    @web.authenticated
+    async def get(self, *path: str) -> None:
+        """Serve the page, or say that Redis does not answer."""
+        read = self.reader(*path)
+        try:
+            shown = await self.in_thread(read)
+        except RedisError as error:
+            # The error's own text may hold a password.
+            self.set_status(503)
+            self.render("unavailable.html", error=type(error).__name__)
+        else:
+            self.render(self.template, shown=shown)
+
+    def reader(self, *path: str) -> Callable[[], Any]:
+        """The call, for another thread, that reads what is shown. Raises `HTTPError` for a wrong request."""
+        raise NotImplementedError
+
+    async def in_thread(self, call: Callable[[], Any]) -> Any:
+        """Run a call that waits for Redis, the broker or AWS, so that no other request waits with it."""
+        return await IOLoop.current().run_in_executor(None, call)
+
+    async def act(self, call: Callable[[], Any]) -> Any:
+        """Run an operator's action. Raises `HTTPError` where Redis or the broker does not answer."""
+        try:
+            return await self.in_thread(call)
+        except (RedisError, OperationalError) as error:
+            raise web.HTTPError(503, f"{type(error).__name__}: try again") from None
+
+    def _title(self) -> str:
+        name = self.application.environment_name
+        return f"{name} · audience-firehose" if name else "audience-firehose"
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        """Names that every template of ours may use."""
+        ours = {
+            "age": age,
+            "environment_title": self._title(),
+            "now": self.services.clock(),
+            "seconds": quantile,
+            "settings_of": asdict,
+            "workers": self.application.live_workers,
+            "badges": BADGES,
+            "clock_time": clock_time,
+            "count": count,
+            "may_act": self.application.access.may_act(self.request.headers.get("Authorization", "")),
+            "reason_label": reason_label,
+            "refresh_seconds": REFRESH_SECONDS,
+            "skip_labels": SKIP_LABELS,
+            "states": list(AlertState),
+            "types": list(AlertType),
+            "utc": utc,
+        }
+        return {**super().get_template_namespace(), **ours}

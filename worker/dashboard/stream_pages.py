@@ -1,0 +1,155 @@
+"""The Streams page, the page of one stream, and what an operator does with it there."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from tornado import web
+
+from schemas.settings import Configuration, Connection
+from worker.broker.client import Backlog, backlogs
+from worker.dashboard import streams
+from worker.dashboard.labels import rate
+from worker.dashboard.page import Page
+from worker.dashboard.streams import (
+    SORTS,
+    SPARK_HEIGHT,
+    SPARK_WIDTH,
+    StreamQuery,
+    StreamRow,
+    StreamsPage,
+    make_rows,
+    page_of,
+)
+from worker.firehose.health import Check, inspect
+from worker.flow.circuit_breakers import OPERATOR
+from worker.queues import Stream, is_stream_queue, stream_of
+from worker.status import Status, StreamState, read_status
+
+
+class StreamDetails(NamedTuple):
+    """One stream, its connections and their settings. No secret is among them."""
+
+    row: StreamRow
+    configuration: Configuration | None
+    connections: Mapping[str, Connection]
+    checks: list[Check]
+    """The answers of `test`, where it was asked for just now."""
+    done: str
+    """What an operator has just done."""
+
+
+class StreamsOverview(Page):
+    """Every stream, trouble first."""
+
+    template = "streams.html"
+
+    def reader(self, *path: str) -> Callable[[], StreamsPage]:
+        try:
+            query = streams.read_query(
+                {name: self.get_query_argument(name) for name in self.request.query_arguments}
+            )
+        except ValueError as error:
+            raise web.HTTPError(400, str(error)) from None
+        return partial(read_page, self.capp, query)
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        return {
+            **super().get_template_namespace(),
+            **DRAWING,
+            "sorts": SORTS,
+            "stream_states": list(StreamState),
+        }
+
+
+class StreamPage(Page):
+    """One stream, and the buttons of an operator."""
+
+    template = "stream.html"
+
+    def reader(self, *path: str) -> Callable[[], StreamDetails]:
+        return partial(read_details, self.capp, self._stream(path[0]))
+
+    @web.authenticated
+    async def post(self, queue: str) -> None:
+        """Pause, resume or test the stream, as the form's `action` says."""
+        stream = self._stream(queue)
+        action = ACTIONS.get(self.get_body_argument("action", ""))
+        if action is None:
+            raise web.HTTPError(400, f"action: must be one of {', '.join(ACTIONS)}")
+        done, checks = await self.act(partial(action, self.capp, stream, self.actor))
+        details = await self.act(partial(read_details, self.capp, stream))
+        self.render(self.template, shown=details._replace(done=done, checks=checks))
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        return {**super().get_template_namespace(), **DRAWING}
+
+    @staticmethod
+    def _stream(queue: str) -> Stream:
+        name = unquote(queue)
+        if not is_stream_queue(name):
+            raise web.HTTPError(404, "There is no such stream.")
+        return stream_of(name)
+
+
+DRAWING = {"rate": rate, "spark_width": SPARK_WIDTH, "spark_height": SPARK_HEIGHT}
+
+
+def read_page(capp: Any, query: StreamQuery) -> StreamsPage:
+    """Read a page of streams: the status of all, and the last hour of those on it. Raises `RedisError`."""
+    status, ages = _read_status(capp)
+    found, first, matching = page_of(query, status, ages)
+    histories = capp.services.history.of(row.stream for row in found)
+    rows = make_rows(found, histories, capp.services.registry.snapshot().quota, ages)
+    return StreamsPage(query, status, rows, first, matching)
+
+
+def read_details(capp: Any, stream: Stream) -> StreamDetails:
+    """Read all that is shown of one stream. Raises `RedisError`, and `HTTPError` for an unknown one."""
+    status, ages = _read_status(capp)
+    found = [row for row in status.rows if row.stream == stream]
+    if not found:
+        raise web.HTTPError(404, "There is no such stream.")
+    snapshot = capp.services.registry.snapshot()
+    (row,) = make_rows(found, capp.services.history.of([stream]), snapshot.quota, ages)
+    connections = {name: snapshot.connections[name] for name in row.status.connection_ids}
+    return StreamDetails(row, snapshot.configurations.get(stream.configuration), connections, [], "")
+
+
+def _read_status(capp: Any) -> tuple[Status, Mapping[str, float]]:
+    services = capp.services
+    # A person who has just connected an audience expects to see it.
+    services.registry.latest()
+    seen: dict[str, Backlog] = {}
+
+    def lengths(queues: Any) -> dict[str, int]:
+        seen.update(backlogs(capp, queues))
+        return {queue: backlog.messages for queue, backlog in seen.items()}
+
+    status = read_status(services, lengths)
+    return status, services.queue_heads.observe(seen, services.clock())
+
+
+def _pause(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:
+    capp.services.circuit_breakers.pause(stream, OPERATOR)
+    capp.services.audit.record(actor, "pause", stream.queue)
+    return "Paused: its records wait in the broker.", []
+
+
+def _resume(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:
+    capp.services.circuit_breakers.resume(stream)
+    capp.services.audit.record(actor, "resume", stream.queue)
+    return "Resumed: workers take its records again within a second.", []
+
+
+def _test(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:
+    configuration = capp.services.registry.snapshot().configurations.get(stream.configuration)
+    if configuration is None:
+        return f"There is no configuration {stream.configuration}: configure it, then test again.", []
+    return "Tested: Firehose was asked to describe the stream; nothing was sent.", inspect(
+        capp.clients, configuration, stream
+    )
+
+
+ACTIONS = {"pause": _pause, "resume": _resume, "test": _test}

@@ -1,0 +1,182 @@
+"""The Streams page as data: which streams, in which order, and each stream's figures of the last hour."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from urllib.parse import urlencode
+
+from schemas.quotas import Quota
+from worker.dashboard.labels import MINUTE
+from worker.queues import Stream
+from worker.state.history import StreamHistory
+from worker.status import Status, StreamState, StreamStatus
+
+ROWS_PER_PAGE = 50
+RATE_MINUTES = 5
+"""Complete minutes that a rate is the mean of."""
+SPARK_WIDTH, SPARK_HEIGHT = 120, 24
+"""Units of a sparkline's drawing."""
+
+STATE_ORDER = {
+    state: place
+    for place, state in enumerate(
+        (StreamState.PAUSED, StreamState.FAILING, StreamState.NOT_CONNECTED, StreamState.FLOWING)
+    )
+}
+"""Trouble first."""
+
+
+@dataclass(frozen=True)
+class StreamQuery:
+    """What the page was asked for."""
+
+    search: str = ""
+    sort: str = "trouble"
+    state: str = ""
+    page: str = "1"
+
+    def link(self, **changes: str) -> str:
+        """A relative link to this query, changed. Parameters at their defaults are left out."""
+        changed = asdict(replace(self, **changes))
+        return "?" + urlencode({name: value for name, value in changed.items() if value != DEFAULTS[name]})
+
+    def matches(self, row: StreamStatus) -> bool:
+        """Whether it asks for this stream."""
+        text = " ".join((row.stream.queue, *row.connection_ids)).lower()
+        return self.search.lower() in text and (not self.state or self.state == row.state)
+
+
+DEFAULTS = asdict(StreamQuery())
+
+
+@dataclass(frozen=True)
+class StreamRow:
+    """A stream as the page shows it."""
+
+    status: StreamStatus
+    history: StreamHistory
+    quota: Quota
+    oldest_seconds: float | None
+    """The age of the oldest message in its queue."""
+
+    @property
+    def delivered_per_second(self) -> float:
+        """Records, over the last complete minutes."""
+        return _rate(self.history.delivered)
+
+    @property
+    def refused_per_second(self) -> float:
+        """Records, over the last complete minutes."""
+        return _rate(self.history.refused)
+
+    @property
+    def drain_seconds(self) -> float | None:
+        """How long its backlog takes at the present rate; None where there is no backlog or no rate."""
+        rate = self.delivered_per_second
+        return self.status.in_broker / rate if self.status.in_broker and rate else None
+
+    @property
+    def quota_used(self) -> float:
+        """The share of its quota that it takes: of records or bytes, whichever is nearer to its limit."""
+        return max(
+            self.delivered_per_second / self.quota.records, _rate(self.history.bytes) / self.quota.bytes
+        )
+
+    @property
+    def sparkline(self) -> tuple[str, str]:
+        """The points of two lines over the last hour, delivered and refused, on one scale."""
+        top = max(*self.history.delivered, *self.history.refused, 1)
+        return _points(self.history.delivered, top), _points(self.history.refused, top)
+
+
+@dataclass(frozen=True)
+class StreamsPage:
+    """A page of streams."""
+
+    query: StreamQuery
+    status: Status
+    rows: Sequence[StreamRow]
+    first: int
+    """The position of the first row among the matching ones, from 1."""
+    matching: int
+
+    @property
+    def last(self) -> int:
+        """The position of the last row."""
+        return self.first + len(self.rows) - 1
+
+    @property
+    def previous_link(self) -> str | None:
+        """A link to the page before this one."""
+        page = self.first // ROWS_PER_PAGE
+        return self.query.link(page=str(page)) if page else None
+
+    @property
+    def next_link(self) -> str | None:
+        """A link to the page after this one."""
+        page = self.first // ROWS_PER_PAGE + 2
+        return self.query.link(page=str(page)) if self.last < self.matching else None
+
+
+Key = Callable[[StreamStatus], tuple[object, ...]]
+
+
+def sort_keys(ages: Mapping[str, float]) -> dict[str, tuple[str, Key]]:
+    """By the name of a sort order, its label and its key. `ages` are the queues', in seconds."""
+    return {
+        "trouble": ("Trouble first", lambda row: (STATE_ORDER[row.state], -row.dead, row.stream)),
+        "name": ("Name", lambda row: (row.stream.name, row.stream)),
+        "queued": ("Queue length", lambda row: (-(row.waiting or 0), row.stream)),
+        "oldest": ("Oldest message", lambda row: (-ages.get(row.stream.queue, -1.0), row.stream)),
+        "delivered": ("Delivered", lambda row: (-row.counts.delivered, row.stream)),
+        "dead": ("Dead records", lambda row: (-row.dead, row.stream)),
+    }
+
+
+SORTS = {name: label for name, (label, _) in sort_keys({}).items()}
+
+
+def read_query(arguments: Mapping[str, str]) -> StreamQuery:
+    """The query of a URL. Raises `ValueError`, naming the parameter and its possible values."""
+    query = StreamQuery(**{name: arguments.get(name) or default for name, default in DEFAULTS.items()})
+    for name, value, choices in (("sort", query.sort, [*SORTS]), ("state", query.state, ["", *StreamState])):
+        if value not in choices:
+            raise ValueError(f"{name}: must be one of {', '.join(filter(None, choices))}")
+    if not (query.page.isascii() and query.page.isdecimal() and int(query.page[:7]) > 0):
+        raise ValueError("page: must be a number from 1")
+    return query
+
+
+def page_of(
+    query: StreamQuery, status: Status, ages: Mapping[str, float]
+) -> tuple[Sequence[StreamStatus], int, int]:
+    """The matching streams of the page that is asked for, the position of the first, and how many match."""
+    matching = sorted(filter(query.matches, status.rows), key=sort_keys(ages)[query.sort][1])
+    pages = max(len(matching) - 1, 0) // ROWS_PER_PAGE
+    start = ROWS_PER_PAGE * min(int(query.page[:7]) - 1, pages)
+    return matching[start : start + ROWS_PER_PAGE], start + 1, len(matching)
+
+
+def make_rows(
+    statuses: Iterable[StreamStatus],
+    histories: Mapping[Stream, StreamHistory],
+    quota: Callable[[Stream], Quota],
+    ages: Mapping[str, float],
+) -> list[StreamRow]:
+    """The rows of these streams."""
+    return [
+        StreamRow(row, histories[row.stream], quota(row.stream), ages.get(row.stream.queue))
+        for row in statuses
+    ]
+
+
+def _rate(per_minute: Sequence[int]) -> float:
+    complete = per_minute[-1 - RATE_MINUTES : -1]
+    return sum(complete) / (MINUTE * len(complete)) if complete else 0.0
+
+
+def _points(values: Sequence[int], top: int) -> str:
+    step = SPARK_WIDTH / max(len(values) - 1, 1)
+    return " ".join(
+        f"{position * step:.1f},{SPARK_HEIGHT - 1 - value / top * (SPARK_HEIGHT - 2):.1f}"
+        for position, value in enumerate(values)
+    )

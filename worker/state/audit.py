@@ -1,0 +1,47 @@
+"""The audit list: who paused, resumed, replayed, discarded, acknowledged or changed settings, and when."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from redis import Redis
+
+from worker.store.entries import entries
+
+AUDIT = "audience:audit"
+MAX_ENTRIES = 10_000
+"""About 2 MB of Redis."""
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One action of one person."""
+
+    at: str
+    """UTC, ISO 8601."""
+    actor: str
+    """A user of the dashboard, or the account and machine that ran the command."""
+    action: str
+    subject: str
+    """A queue, a connection, a dead letter, an alert or a configuration."""
+    detail: str = ""
+
+
+class Audit:
+    """The list in Redis, newest first, bounded."""
+
+    def __init__(self, redis: Redis, clock: Callable[[], float]) -> None:
+        self._redis = redis
+        self._clock = clock
+
+    def record(self, actor: str, action: str, subject: str, detail: str = "") -> None:
+        """Add an action to the list. No value of a secret or an identity belongs into it."""
+        now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
+        entry = AuditEntry(now, actor, action, subject, detail)
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.lpush(AUDIT, json.dumps(asdict(entry))).ltrim(AUDIT, 0, MAX_ENTRIES - 1).execute()
+
+    def latest(self, limit: int = MAX_ENTRIES) -> list[AuditEntry]:
+        """The newest actions, newest first."""
+        return list(entries(AuditEntry, self._redis.lrange(AUDIT, 0, limit - 1)))
