@@ -7,7 +7,7 @@ from enum import StrEnum
 from kombu.exceptions import OperationalError
 
 from schemas.records import Skip
-from worker.flow.circuit_breakers import CircuitBreaker
+from worker.flow.circuit_breakers import CircuitBreaker, CircuitState
 from worker.queues import CHANGES_QUEUE, Stream, stream_of
 from worker.services import Services
 from worker.state.counters import Counts
@@ -15,15 +15,23 @@ from worker.state.skipped_audiences import AudienceSkips
 
 
 class StreamState(StrEnum):
-    """Whether a stream flows, and whether that is somebody's to change."""
+    """Whether a stream flows, and whether somebody must act for it to flow again."""
 
     FLOWING = "flowing"
     FAILING = "failing"
-    """Left alone until a time, and then tried with one batch: it flows again by itself."""
+    """Its breaker is OPEN or HALF_OPEN: it flows again by itself."""
     PAUSED = "paused"
     """Until somebody resumes it."""
     NOT_CONNECTED = "not connected"
     """Nobody delivers what it has left, until it is connected again."""
+
+
+STREAM_STATES = {
+    CircuitState.CLOSED: StreamState.FLOWING,
+    CircuitState.OPEN: StreamState.FAILING,
+    CircuitState.HALF_OPEN: StreamState.FAILING,
+    CircuitState.PAUSED: StreamState.PAUSED,
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,8 @@ class StreamStatus:
     connection_ids: Sequence[str]
     """None where it was disconnected and left something behind."""
     breaker: CircuitBreaker | None
-    being_tried: bool
-    """Whether a batch tries the closed stream now, or the next one will."""
+    circuit_state: CircuitState
+    """That of its breaker."""
     waiting: int | None
     """Batches in its queue; None where the broker does not answer."""
     dead: int
@@ -47,9 +55,12 @@ class StreamStatus:
         """Whether it flows. One that is not connected does not, whatever its breaker."""
         if not self.connection_ids:
             return StreamState.NOT_CONNECTED
-        if self.breaker is None:
-            return StreamState.FLOWING
-        return StreamState.PAUSED if self.breaker.until is None else StreamState.FAILING
+        return STREAM_STATES[self.circuit_state]
+
+    @property
+    def being_tried(self) -> bool:
+        """Whether a batch probes the stream now, or the next one will."""
+        return self.circuit_state is CircuitState.HALF_OPEN
 
     @property
     def in_broker(self) -> int:
@@ -106,11 +117,11 @@ QueueLengths = Callable[[Iterable[str]], Mapping[str, int]]
 def read_status(services: Services, queue_lengths: QueueLengths) -> Status:
     """Everything as it is now. Raises `RedisError`; a broker that is away only leaves its part unknown."""
     breakers, now = services.circuit_breakers.all(), services.clock()
-    tried = {queue for queue, breaker in breakers.items() if breaker.is_being_probed(now)}
+    circuit_states = {queue: breaker.state(now) for queue, breaker in breakers.items()}
     connections = services.registry.snapshot().connections_by_stream
     dead = services.dead_letters.records_by_stream()
     # Not those that only failed: nothing tries them any more, so that would never end.
-    unregistered = {stream_of(queue) for queue, breaker in breakers.items() if breaker.until is None}
+    unregistered = {stream_of(queue) for queue, breaker in breakers.items() if breaker.is_paused}
     unregistered |= {stream for stream in dead if stream}
     counted = services.counters.streams()
     asked = connections.keys() | unregistered | counted
@@ -125,7 +136,7 @@ def read_status(services: Services, queue_lengths: QueueLengths) -> Status:
             stream=stream,
             connection_ids=connections.get(stream, ()),
             breaker=breakers.get(stream.queue),
-            being_tried=stream.queue in tried,
+            circuit_state=circuit_states.get(stream.queue, CircuitState.CLOSED),
             waiting=lengths.get(stream.queue),
             dead=dead[stream],
             counts=services.counters.of(stream),

@@ -11,7 +11,7 @@ from worker.errors import OperatorError
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import ALERTS, STATES
 from worker.failures.dead_letters import DEAD_LETTERS, MESSAGES, Message
-from worker.flow.circuit_breakers import PAUSED
+from worker.flow.circuit_breakers import PAUSED_KEY
 from worker.queues import Stream
 from worker.state.counters import COUNTERS, RETRYING
 from worker.state.registry import CONFIGURATIONS, CONNECTIONS, VERSION
@@ -145,7 +145,7 @@ def test_what_operators_see_is_what_can_be_read(  # noqa: PLR0917
         pipe.execute()
     letters.pop("known", None)
     messages.pop("known", None)
-    fill(redis, PAUSED, breakers)
+    fill(redis, PAUSED_KEY, breakers)
     fill(redis, STATES, states)
     fill(redis, DEAD_LETTERS, letters)
     fill(redis, MESSAGES, messages)
@@ -178,7 +178,7 @@ def test_what_operators_see_is_what_can_be_read(  # noqa: PLR0917
 
 def test_nesting_without_end_is_unreadable_like_anything_else(services, redis):
     nested = json.dumps(deep(1000)).replace("1", "1" * 10)
-    for key in (CONFIGURATIONS, CONNECTIONS, PAUSED, DEAD_LETTERS):
+    for key in (CONFIGURATIONS, CONNECTIONS, PAUSED_KEY, DEAD_LETTERS):
         redis.hset(key, "firehose.a.b.c", nested)
     redis.lpush(ALERTS, nested)
     read_status(services, lambda queues: {})

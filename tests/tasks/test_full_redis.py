@@ -10,6 +10,7 @@ from worker.failures.alerts import MAX_ALERTS
 from worker.failures.dead_lettering import Undeliverable, dead_letter, discard
 from worker.failures.dead_letters import Message
 from worker.flow.admission import Cost
+from worker.flow.circuit_breakers import CircuitState
 from worker.queues import CHANGES_QUEUE
 from worker.state.idempotency import IdempotencyState
 
@@ -58,7 +59,7 @@ def test_a_failing_stream_is_left_alone(fill, services, stream):
         assert services.admission.acquire(*ask).is_probe
     assert not services.admission.acquire(*ask).admitted
     services.circuit_breakers.release_probe(stream)
-    assert services.circuit_breakers.get(stream).is_being_probed(services.clock())
+    assert services.circuit_breakers.state(stream) is CircuitState.HALF_OPEN
 
 
 def test_what_ends_for_good_is_kept_and_told(deliver, fill, firehose, services, stream):

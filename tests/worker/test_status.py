@@ -8,7 +8,7 @@ from worker.dashboard.labels import SKIP_LABELS, reason_label
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_letters import Message
 from worker.flow.admission import Cost
-from worker.flow.circuit_breakers import OPERATOR, PAUSED, UNREADABLE
+from worker.flow.circuit_breakers import OPERATOR, PAUSED_KEY, UNREADABLE
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.status import StreamState, read_status
 
@@ -114,8 +114,8 @@ def test_a_paused_stream_that_failed_before_waits_for_somebody(services, stream,
     assert (row.state, row.being_tried) == (StreamState.PAUSED, False)
 
 
-def test_a_stream_whose_gate_somebody_spoilt_is_paused(services, stream):
-    services.redis.hset(PAUSED, stream.queue, "spoilt")
+def test_a_stream_whose_breaker_is_corrupt_is_paused(services, stream):
+    services.redis.hset(PAUSED_KEY, stream.queue, "corrupt")
 
     (row,) = read_status(services, nothing_waits).rows
 

@@ -230,7 +230,7 @@ def _report(replayed: Replayed) -> None:
     closed = services.circuit_breakers.blocking()
     for queue in sorted({letter.queue for letter in replayed.letters} & closed.keys()):
         breaker = closed[queue]
-        if breaker.until is not None:
+        if not breaker.is_paused:
             note(
                 f"{queue} is failing ({breaker.reason}): the records wait there until it takes a batch again"
             )

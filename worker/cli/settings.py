@@ -260,7 +260,7 @@ def _note_smaller_quota(stream: Stream, stated: str) -> None:
 
 
 def _note_closed(stream: Stream, breaker: CircuitBreaker) -> None:
-    if breaker.until is not None:
+    if not breaker.is_paused:
         note(f"{stream.name} in {stream.region} is failing ({breaker.reason}): it is tried again by itself")
         return
     connections = application().services.registry.snapshot().connections_to(stream)

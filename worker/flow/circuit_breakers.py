@@ -1,14 +1,16 @@
-"""Which streams are closed, why, and for how long. Every worker sees the same breakers.
+"""Circuit breakers: which streams may take batches. They are in Redis, so that all workers see the same.
 
-A breaker is closed in one of two ways: until somebody resumes it, or until a time. After that
-time one batch probes the stream: it opens the breaker, or has it closed again for longer. What
-a closed stream has to deliver waits in its queue.
+A stream's breaker is CLOSED while the stream takes what it is sent: batches flow. After a failure it is OPEN
+until a time. Then it is HALF_OPEN, and one batch probes the stream: success closes the breaker, failure opens
+it for longer. An operator, or a permanent refusal by AWS, makes it PAUSED until somebody resumes the stream.
+The stream's batches wait in its queue meanwhile.
 """
 
 import json
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 from math import inf
 from typing import NamedTuple
@@ -16,102 +18,84 @@ from typing import NamedTuple
 from redis import Redis
 
 from worker.queues import Stream, is_stream_queue
-from worker.store.atomic import BEGIN, in_one_step
+from worker.store.atomic import WRITE_FIRST_KEY, in_one_step
 from worker.store.entries import entry
+from worker.store.scripts import Script
 
-PAUSED = "audience:gates"
-"""Closed until resumed, by queue."""
-OPEN = "audience:gates:timed"
-"""Closed until a time, by queue."""
+PAUSED_KEY = "audience:gates"
+"""Hash: breakers that are PAUSED, as JSON, by queue."""
+OPEN_KEY = "audience:gates:timed"
+"""Hash: breakers that are OPEN or HALF_OPEN, as JSON, by queue."""
 OPERATOR = "operator"
+"""The reason of a breaker that an operator has paused."""
 UNREADABLE = "unreadable"
+"""The reason of a breaker that was corrupted in Redis."""
 
 DOUBLINGS = 16
-"""Of how long a breaker is closed, while one failure follows the other."""
-FURTHEST = 600.0
-"""Seconds. No breaker is OPEN until a time that far away: the clock that wrote it was put back since."""
-KEPT = 10_000
-"""CircuitBreakers that a process need not read anew each second."""
+"""After so many failures in a row the time for which a breaker is open doubles no more."""
+LONGEST_OPEN_SECONDS = 600.0
+"""No breaker opens until a time that is further away: the clock that wrote it was put back since."""
+PARSED_BREAKERS_CACHED = 10_000
+"""Each worker reads all breakers every second, and most have not changed."""
 
-PAUSE = (
-    BEGIN
-    + """
-local queue, breaker, reason, operator = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local known, before = pcall(cjson.decode, redis.call('HGET', KEYS[1], queue) or '')
-local is_operators = known and type(before) == 'table' and before['reason'] == operator
-if is_operators and reason ~= operator then return end
-redis.call('HSET', KEYS[1], queue, breaker)
-"""
-)
-"""Close until resumed. What an operator has closed stays the operator's: no passing test opens it."""
+PAUSE = Script(__package__, "pause")
+RECORD_FAILURE = Script(__package__, "record_failure")
+RELEASE_PROBE = Script(__package__, "release_probe")
 
-PROBE = """
-local known, breaker = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]) or '')
-local is_closed = known and type(breaker) == 'table'
-local prober = is_closed and breaker['prober'] or ''
-local is_probe = is_closed and breaker['probing'] == true and (prober == '' or prober == ARGV[2])
-"""
-"""Whether the message of this ID is the stream's probe. It is where nobody knows which one is."""
 
-FAIL = (
-    BEGIN
-    + PROBE
-    + """
-local now, reason, since, closings = tonumber(ARGV[3]), ARGV[4], ARGV[5], cjson.decode(ARGV[6])
-if is_closed and not is_probe then return tonumber(breaker['failures']) or 0 end
-if not is_closed then breaker = {since = since} end
-breaker['failures'] = (tonumber(breaker['failures']) or 0) + 1
-breaker['until'] = now + closings[math.min(breaker['failures'], #closings)]
-breaker['reason'], breaker['probing'], breaker['prober'] = reason, false, nil
-redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(breaker))
-return breaker['failures']
-"""
-)
-"""The first failure, or the probe's. What was on its way as the breaker closed tells nothing new."""
+class CircuitState(StrEnum):
+    """The states of a circuit breaker, under their usual names. CLOSED means that batches flow."""
 
-RELEASE_PROBE = (
-    BEGIN
-    + PROBE
-    + """
-if not is_probe then return end
-breaker['until'], breaker['probing'], breaker['prober'] = tonumber(ARGV[3]), false, nil
-redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(breaker))
-"""
-)
+    CLOSED = "closed"
+    OPEN = "open"
+    """No batch is sent until a time."""
+    HALF_OPEN = "half-open"
+    """One batch probes the stream, or the next one will."""
+    PAUSED = "paused"
+    """No batch is sent until somebody resumes the stream."""
 
 
 class CircuitBreaker(NamedTuple):
-    """A closed stream."""
+    """A breaker that is not CLOSED. Its fields are those of its JSON in Redis."""
 
     reason: str
-    """An alert's type, `operator`, or `unreadable` where somebody spoilt the entry."""
+    """An alert's type, `operator`, or `unreadable`."""
     since: str
     """UTC, ISO 8601; empty where the entry is unreadable."""
     until: float | int | None = None
-    """Unix seconds; None where it is closed until it is resumed."""
+    """Unix seconds; None while PAUSED."""
     failures: int = 0
-    """In a row: the one that closed it, and each probe's since then."""
+    """In a row: the one that opened it, and each probe's since then."""
     probing: bool = False
-    """Whether a batch is trying the stream; `until` is when another one may."""
+    """Whether a probe is in flight; `until` is then the time at which it is taken for lost."""
     prober: str = ""
-    """The ID of that batch's message; empty where it is not known."""
+    """The ID of the probe's message; empty where it is not known."""
+
+    def state(self, now: float) -> CircuitState:
+        """OPEN, HALF_OPEN or PAUSED, at a time in Unix seconds."""
+        if self.until is None:
+            return CircuitState.PAUSED
+        if self.probing or not self.is_blocking(now):
+            return CircuitState.HALF_OPEN
+        return CircuitState.OPEN
 
     def is_blocking(self, now: float) -> bool:
-        """Whether no batch may try the stream now."""
-        return self.until is None or now < self.until <= now + FURTHEST
+        """Whether no batch may be sent now, not even as a probe."""
+        return self.until is None or now < self.until <= now + LONGEST_OPEN_SECONDS
 
-    def is_being_probed(self, now: float) -> bool:
-        """Whether a batch tries the stream now, or the next one will."""
-        return self.until is not None and (self.probing or not self.is_blocking(now))
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody must resume the stream. If not, the breaker closes by itself."""
+        return self.until is None
 
     @property
     def open_until(self) -> str | None:
-        """UTC, ISO 8601; None where it is closed until it is resumed."""
+        """UTC, ISO 8601; None while PAUSED."""
         return None if self.until is None else _utc(self.until)
 
 
 class CircuitBreakers:
-    """Closed streams, by their queue. A stream without an entry flows."""
+    """The circuit breakers of all streams. A stream without an entry in Redis has a CLOSED one."""
 
     def __init__(
         self,
@@ -122,64 +106,74 @@ class CircuitBreakers:
         self._redis = redis
         self._clock = clock
         self._jitter = jitter
-        self._pause = redis.register_script(PAUSE)
-        self._fail = redis.register_script(FAIL)
-        self._release_probe = redis.register_script(RELEASE_PROBE)
 
     def pause(self, stream: Stream, reason: str) -> None:
-        """Stop consuming the stream's queue until it is opened; an operator's reason to do so stays."""
+        """Pause a stream until it is resumed. Only an operator replaces an operator's pause."""
         breaker = {"reason": reason, "since": self._now()}
-        self._pause(keys=[PAUSED], args=[stream.queue, json.dumps(breaker), reason, OPERATOR])
+        PAUSE(
+            self._redis,
+            keys=[PAUSED_KEY, WRITE_FIRST_KEY],
+            args=[stream.queue, json.dumps(breaker), reason, OPERATOR],
+        )
 
     def record_failure(
         self, stream: Stream, reason: str, first: float, longest: float, message_id: str = ""
     ) -> int:
-        """The stream took little or nothing of a message's batch: close it for a while. Returns how
-        often it failed in a row.
+        """Open the breaker of a stream that took little or nothing of a message's batch.
 
-        Each failure in a row doubles the while, from `first` to `longest` seconds, of which chance
-        takes up to a half. Of a stream that is closed, or is being probed, only its probe's counts.
+        Returns the number of failures in a row.
+        It opens for `first` seconds and for twice as long after each failed probe, up to `longest`; jitter
+        takes up to half of that. Of a stream whose breaker is not CLOSED, only the probe's failure counts.
         """
-        closings = [min(first * 2**n, longest) * self._jitter(0.5, 1) for n in range(DOUBLINGS)]
-        call = (stream.queue, message_id, self._clock(), reason, self._now(), json.dumps(closings))
-        return int(self._fail(keys=[OPEN], args=call))
+        durations = [min(first * 2**n, longest) * self._jitter(0.5, 1) for n in range(DOUBLINGS)]
+        failures = RECORD_FAILURE(
+            self._redis,
+            keys=[OPEN_KEY, WRITE_FIRST_KEY],
+            args=[stream.queue, message_id, self._clock(), reason, self._now(), json.dumps(durations)],
+        )
+        return int(failures)
 
     def record_success(self, stream: Stream, pipe: Redis) -> None:
-        """The stream took something: it flows, unless it is closed until somebody resumes it."""
-        pipe.hdel(OPEN, stream.queue)
+        """Close the breaker of a stream that took a batch, unless it is PAUSED."""
+        pipe.hdel(OPEN_KEY, stream.queue)
 
     def release_probe(self, stream: Stream, message_id: str = "") -> None:
-        """The message's batch was not put: where it was to probe the stream, the next one may."""
-        self._release_probe(keys=[OPEN], args=[stream.queue, message_id, self._clock()])
+        """Let the next batch probe the stream, if this message was the probe and was not sent."""
+        RELEASE_PROBE(
+            self._redis, keys=[OPEN_KEY, WRITE_FIRST_KEY], args=[stream.queue, message_id, self._clock()]
+        )
 
     def resume(self, stream: Stream) -> bool:
-        """Let the stream flow. False where it already did."""
+        """Close a stream's breaker, whatever its state. False where it was CLOSED."""
         queue = stream.queue
-        return any(in_one_step(self._redis, lambda pipe: pipe.hdel(PAUSED, queue).hdel(OPEN, queue)))
+        return any(in_one_step(self._redis, lambda pipe: pipe.hdel(PAUSED_KEY, queue).hdel(OPEN_KEY, queue)))
 
     def get(self, stream: Stream) -> CircuitBreaker | None:
-        """The stream's breaker, or None where it flows."""
+        """The stream's breaker; None where it is CLOSED."""
         with self._redis.pipeline(transaction=False) as pipe:
-            found = pipe.hget(PAUSED, stream.queue).hget(OPEN, stream.queue).execute()
+            found = pipe.hget(PAUSED_KEY, stream.queue).hget(OPEN_KEY, stream.queue).execute()
         return next((_read(text) for text in found if text is not None), None)
+
+    def state(self, stream: Stream) -> CircuitState:
+        """The state of the stream's breaker now."""
+        breaker = self.get(stream)
+        return breaker.state(self._clock()) if breaker else CircuitState.CLOSED
 
     def seconds_failing(self, stream: Stream) -> float:
         """Seconds since the failure that opened the breaker; infinite where it is CLOSED or PAUSED."""
         breaker = self.get(stream)
-        if breaker is None or breaker.until is None:
+        if breaker is None or breaker.is_paused:
             return inf
         return self._clock() - datetime.fromisoformat(breaker.since).timestamp()
 
     def all(self) -> dict[str, CircuitBreaker]:
-        """All breakers, by queue: of closed streams, and of those that are or may be probed."""
+        """All breakers that are not CLOSED, by queue."""
         with self._redis.pipeline(transaction=False) as pipe:
-            resumed, timed = pipe.hgetall(PAUSED).hgetall(OPEN).execute()
-        return {
-            queue: _read(breaker) for queue, breaker in (timed | resumed).items() if is_stream_queue(queue)
-        }
+            paused, opened = pipe.hgetall(PAUSED_KEY).hgetall(OPEN_KEY).execute()
+        return {queue: _read(text) for queue, text in (opened | paused).items() if is_stream_queue(queue)}
 
     def blocking(self) -> dict[str, CircuitBreaker]:
-        """The breakers of streams that no batch may try now, by queue."""
+        """The breakers of streams that no batch may be sent to now, by queue."""
         now = self._clock()
         return {queue: breaker for queue, breaker in self.all().items() if breaker.is_blocking(now)}
 
@@ -187,14 +181,14 @@ class CircuitBreakers:
         return _utc(self._clock())
 
 
-@lru_cache(KEPT)
+@lru_cache(PARSED_BREAKERS_CACHED)
 def _read(text: str) -> CircuitBreaker:
-    """A breaker that cannot be read is closed all the same: somebody has meant it to be."""
+    """The breaker in an entry. A corrupt entry is PAUSED: it was written to stop the stream."""
     breaker = entry(CircuitBreaker, text)
-    return breaker if breaker and _tells_times(breaker) else CircuitBreaker(UNREADABLE, "")
+    return breaker if breaker and _has_valid_times(breaker) else CircuitBreaker(UNREADABLE, "")
 
 
-def _tells_times(breaker: CircuitBreaker) -> bool:
+def _has_valid_times(breaker: CircuitBreaker) -> bool:
     try:
         datetime.fromisoformat(breaker.since).astimezone(UTC)
         _utc(breaker.until or 0)

@@ -12,8 +12,10 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 
-BEGIN = "redis.call('DEL', 'audience:nothing')\n"
-"""A write that a full Redis allows, and that changes nothing."""
+WRITE_FIRST_KEY = "audience:nothing"
+"""A key that never exists: deleting it is a write that a full Redis allows, and that changes nothing."""
+BEGIN = f"redis.call('DEL', '{WRITE_FIRST_KEY}')\n"
+"""A script that begins with it may write in a full Redis."""
 
 COMMANDS = """
 local answers, at = {}, 1

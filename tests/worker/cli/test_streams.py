@@ -9,7 +9,7 @@ from schemas.records import Skip
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable, dead_letter
 from worker.failures.dead_letters import Message
-from worker.flow.circuit_breakers import PAUSED, CircuitBreakers
+from worker.flow.circuit_breakers import PAUSED_KEY, CircuitBreakers
 from worker.queues import Stream
 
 STREAM = Stream("main", "us-east-1", "stream")
@@ -263,7 +263,7 @@ def test_a_stream_without_connections_has_no_gate_any_more(operator, services, f
 
 def test_status_shows_a_stream_whose_gate_somebody_spoilt(operator, services):
     operator.connects()
-    services.redis.hset(PAUSED, STREAM.queue, "spoilt")
+    services.redis.hset(PAUSED_KEY, STREAM.queue, "spoilt")
     assert "paused: unreadable, since an unknown time" in operator.runs("status").stdout
 
 

@@ -1,4 +1,4 @@
-"""May a batch go to its stream now?"""
+"""Which batches are admitted to their stream, and how long the others wait."""
 
 import json
 from math import inf
@@ -6,13 +6,13 @@ from math import inf
 import pytest
 
 from schemas.quotas import Quota
-from worker.flow.admission import BURST_SECONDS, PROBE_SECONDS, Admission, Cost, Decision
-from worker.flow.circuit_breakers import OPEN, PAUSED, CircuitBreakers
+from worker.flow.admission import BURST_SECONDS, PROBE_TIMEOUT_SECONDS, Admission, Cost, Decision
+from worker.flow.circuit_breakers import OPEN_KEY, PAUSED_KEY, CircuitBreakers
 from worker.queues import Stream
 
 AMPLE = Quota(records=10**9, requests=10**9, bytes=10**9)
 SMALL = Cost(1, 1)
-CLOSED_FOR = 8
+OPEN_SECONDS = 8
 STEP = 0.002
 WINDOW = 5
 
@@ -23,86 +23,86 @@ def breakers(redis, clock):
 
 
 @pytest.fixture
-def ask(services, stream):
-    def ask(cost=SMALL, quota=AMPLE, of=stream, may_probe=True):
+def acquire(services, stream):
+    def acquire(cost=SMALL, quota=AMPLE, of=stream, may_probe=True):
         return services.admission.acquire(of, cost, quota, may_probe)
 
-    return ask
+    return acquire
 
 
-def test_a_stream_without_a_gate_flows(ask):
-    assert ask().admitted
+def test_a_stream_with_a_closed_breaker_flows(acquire):
+    assert acquire().admitted
 
 
-def test_a_stream_that_is_closed_until_resumed_has_nothing_to_wait_for(ask, breakers, stream, clock):
+def test_a_paused_stream_has_no_time_to_wait_for(acquire, breakers, stream, clock):
     breakers.pause(stream, "operator")
     clock.advance(10**6)
-    assert ask() == Decision(admitted=False, wait=inf)
+    assert acquire() == Decision(admitted=False, wait=inf)
     breakers.resume(stream)
-    assert ask().admitted
+    assert acquire().admitted
 
 
-def test_a_stream_that_is_closed_until_a_time_waits_for_what_is_left(ask, breakers, stream, clock):
-    breakers.record_failure(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
+def test_an_open_breaker_says_how_long_it_stays_open(acquire, breakers, stream, clock):
+    breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
     clock.advance(3)
-    answer = ask()
+    answer = acquire()
     assert not answer.admitted
-    assert answer.wait == pytest.approx(CLOSED_FOR - 3, abs=0.001)
+    assert answer.wait == pytest.approx(OPEN_SECONDS - 3, abs=0.001)
 
 
-def test_an_operator_s_gate_goes_before_a_timed_one(ask, breakers, stream, clock):
-    breakers.record_failure(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
+def test_paused_goes_before_open(acquire, breakers, stream, clock):
+    breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
     breakers.pause(stream, "operator")
-    clock.advance(CLOSED_FOR)
-    assert ask() == Decision(admitted=False, wait=inf)
+    clock.advance(OPEN_SECONDS)
+    assert acquire() == Decision(admitted=False, wait=inf)
 
 
-def test_one_batch_probes_and_no_other_until_it_must_be_lost(ask, breakers, stream, clock):
-    breakers.record_failure(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
-    clock.advance(CLOSED_FOR)
-    assert ask().is_probe
+def test_one_batch_probes_and_no_other_until_it_is_taken_for_lost(acquire, breakers, stream, clock):
+    breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
+    clock.advance(OPEN_SECONDS)
+    assert acquire().is_probe
     assert breakers.get(stream).probing
-    answer = ask()
+    answer = acquire()
     assert not answer.admitted
-    assert answer.wait == pytest.approx(PROBE_SECONDS, abs=0.001)
-    clock.advance(PROBE_SECONDS - 0.01)
-    assert not ask().admitted
+    assert answer.wait == pytest.approx(PROBE_TIMEOUT_SECONDS, abs=0.001)
+    clock.advance(PROBE_TIMEOUT_SECONDS - 0.01)
+    assert not acquire().admitted
     clock.advance(0.01)
-    assert ask().admitted
-    assert not ask().admitted
+    assert acquire().admitted
+    assert not acquire().admitted
 
 
-def test_who_may_not_probe_waits_for_somebody_else_to(ask, breakers, stream, clock):
-    breakers.record_failure(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
-    clock.advance(CLOSED_FOR)
-    assert ask(may_probe=False) == Decision(admitted=False, wait=inf)
-    assert ask().is_probe
+def test_a_batch_that_may_not_probe_waits_for_another_to(acquire, breakers, stream, clock):
+    breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
+    clock.advance(OPEN_SECONDS)
+    assert acquire(may_probe=False) == Decision(admitted=False, wait=inf)
+    assert acquire().is_probe
 
 
-def test_who_may_not_probe_may_send_to_a_stream_that_flows(ask):
-    assert ask(may_probe=False).admitted
+def test_a_batch_that_may_not_probe_may_go_to_a_stream_that_flows(acquire):
+    assert acquire(may_probe=False).admitted
 
 
-def test_a_probe_takes_its_share_of_the_quota_and_waits_for_it(ask, breakers, stream, clock):
+def test_a_probe_waits_for_quota_and_spends_it(acquire, breakers, stream, clock):
     quota = AMPLE._replace(requests=1)
-    breakers.record_failure(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
-    clock.advance(CLOSED_FOR - 0.5)
+    breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
+    clock.advance(OPEN_SECONDS - 0.5)
     breakers.resume(stream)
-    assert ask(quota=quota).admitted
+    assert acquire(quota=quota).admitted
     breakers.record_failure(stream, "Service Unavailable", first=0.5, longest=60)
     clock.advance(0.5)
-    assert not ask(quota=quota).admitted
+    assert not acquire(quota=quota).admitted
     assert not breakers.get(stream).probing
     clock.advance(0.5)
-    assert ask(quota=quota).admitted
+    assert acquire(quota=quota).admitted
     assert breakers.get(stream).probing
 
 
-@pytest.mark.parametrize("where", [PAUSED, OPEN])
+@pytest.mark.parametrize("where", [PAUSED_KEY, OPEN_KEY])
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"reason": "operator"}', '{"until": null}'])
-def test_a_spoilt_gate_is_closed(ask, redis, stream, where, text):
+def test_a_corrupt_breaker_admits_nothing(acquire, redis, stream, where, text):
     redis.hset(where, stream.queue, text)
-    assert ask() == Decision(admitted=False, wait=inf)
+    assert acquire() == Decision(admitted=False, wait=inf)
 
 
 QUOTAS = {
@@ -115,16 +115,16 @@ QUOTAS = {
 
 @pytest.mark.parametrize("behind", [0, 0.03])
 @pytest.mark.parametrize("kind", QUOTAS)
-def test_two_askers_together_take_the_quota_and_hardly_more(redis, stream, clock, kind, behind):
+def test_two_workers_together_take_the_quota_and_hardly_more(redis, stream, clock, kind, behind):
     quota, cost, size = QUOTAS[kind]
-    askers = [Admission(redis, clock), Admission(redis, lambda: clock.now - behind)]
+    workers = [Admission(redis, clock), Admission(redis, lambda: clock.now - behind)]
     beginning, admitted = clock.now, []
-    ask_again = [beginning, beginning]
+    try_again = [beginning, beginning]
     while clock.now < beginning + 2 * WINDOW:
-        for i, asker in enumerate(askers):
-            if clock.now >= ask_again[i]:
-                answer = asker.acquire(stream, cost, quota)
-                ask_again[i] = clock.now + answer.wait
+        for i, worker in enumerate(workers):
+            if clock.now >= try_again[i]:
+                answer = worker.acquire(stream, cost, quota)
+                try_again[i] = clock.now + answer.wait
                 if answer.admitted:
                     admitted.append(clock.now)
         clock.advance(STEP)
@@ -136,68 +136,68 @@ def test_two_askers_together_take_the_quota_and_hardly_more(redis, stream, clock
     assert min(taken) >= 0.9 * allowed
 
 
-def test_streams_do_not_share_a_quota(ask):
+def test_streams_do_not_share_a_quota(acquire):
     quota = AMPLE._replace(requests=1)
-    assert ask(quota=quota).admitted
-    assert not ask(quota=quota).admitted
-    assert ask(quota=quota, of=Stream("main", "us-east-1", "cruises")).admitted
+    assert acquire(quota=quota).admitted
+    assert not acquire(quota=quota).admitted
+    assert acquire(quota=quota, of=Stream("main", "us-east-1", "cruises")).admitted
 
 
-def test_an_idle_stream_s_first_batch_goes_at_once_and_idleness_saves_nothing_up(ask, clock):
+def test_an_idle_streams_first_batch_goes_at_once_and_idleness_saves_no_quota_up(acquire, clock):
     quota = AMPLE._replace(bytes=1_000)
     clock.advance(3600)
     large = Cost(1, 2_000)
-    answer = ask(large, quota)
+    answer = acquire(large, quota)
     assert answer.admitted
     assert answer.wait == pytest.approx(2 - BURST_SECONDS, abs=0.001)
-    assert not ask(large, quota).admitted
+    assert not acquire(large, quota).admitted
     clock.advance(3600)
-    assert ask(large, quota).admitted
-    assert not ask(large, quota).admitted
+    assert acquire(large, quota).admitted
+    assert not acquire(large, quota).admitted
 
 
-def test_what_is_not_admitted_uses_nothing_up(ask):
+def test_a_batch_that_is_not_admitted_spends_no_quota(acquire):
     quota = AMPLE._replace(requests=1)
-    ask(quota=quota)
-    first, *others = [ask(quota=quota).wait for _ in range(5)]
+    acquire(quota=quota)
+    first, *others = [acquire(quota=quota).wait for _ in range(5)]
     assert others == [first] * 4
 
 
-def test_what_is_known_of_a_quota_is_forgotten_after_it_has_recovered(ask, redis, stream):
-    ask(Cost(1, 10_000), AMPLE._replace(bytes=1_000))
+def test_the_usage_of_a_quota_expires_after_it_has_recovered(acquire, redis, stream):
+    acquire(Cost(1, 10_000), AMPLE._replace(bytes=1_000))
     assert 10 < redis.ttl(f"audience:quota:{stream.queue}") <= 70
 
 
-def test_a_raised_quota_counts_for_what_was_admitted_before(ask):
+def test_a_raised_quota_counts_for_batches_that_were_admitted_before(acquire):
     low = AMPLE._replace(bytes=1_000)
     batch = Cost(1, 100_000)
-    assert ask(batch, low).wait == pytest.approx(100 - BURST_SECONDS, abs=0.001)
+    assert acquire(batch, low).wait == pytest.approx(100 - BURST_SECONDS, abs=0.001)
     raised = AMPLE._replace(bytes=1_000_000)
-    assert ask(batch, raised).admitted
-    assert not ask(batch, raised).admitted
+    assert acquire(batch, raised).admitted
+    assert not acquire(batch, raised).admitted
 
 
-def test_a_lowered_quota_counts_at_once(ask, clock):
-    assert ask(Cost(1, 10_000), AMPLE._replace(bytes=100_000)).admitted
+def test_a_lowered_quota_counts_at_once(acquire, clock):
+    assert acquire(Cost(1, 10_000), AMPLE._replace(bytes=100_000)).admitted
     clock.advance(1)
     low = AMPLE._replace(bytes=1_000)
-    assert ask(Cost(1, 10_000), low).wait == pytest.approx(9 - BURST_SECONDS, abs=0.001)
+    assert acquire(Cost(1, 10_000), low).wait == pytest.approx(9 - BURST_SECONDS, abs=0.001)
     clock.advance(9)
-    assert ask(Cost(1, 10_000), low).admitted
+    assert acquire(Cost(1, 10_000), low).admitted
 
 
-def test_a_clock_that_is_put_back_costs_no_more_than_what_was_used(ask, clock):
+def test_a_clock_that_is_put_back_costs_no_more_than_the_quota_that_was_used(acquire, clock):
     quota = AMPLE._replace(bytes=1_000)
-    ask(Cost(1, 2_000), quota)
+    acquire(Cost(1, 2_000), quota)
     clock.advance(-3600)
-    assert ask(Cost(1, 2_000), quota).wait == pytest.approx(2 - BURST_SECONDS, abs=0.001)
+    assert acquire(Cost(1, 2_000), quota).wait == pytest.approx(2 - BURST_SECONDS, abs=0.001)
     clock.advance(2)
-    assert ask(Cost(1, 2_000), quota).admitted
+    assert acquire(Cost(1, 2_000), quota).admitted
 
 
-def test_a_probing_gate_can_still_be_read(ask, breakers, redis, stream, clock):
-    breakers.record_failure(stream, "Service Unavailable", first=CLOSED_FOR, longest=60)
-    clock.advance(CLOSED_FOR)
-    ask()
-    assert json.loads(redis.hget(OPEN, stream.queue))["probing"] is True
+def test_a_breaker_with_a_probe_in_flight_can_be_read(acquire, breakers, redis, stream, clock):
+    breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
+    clock.advance(OPEN_SECONDS)
+    acquire()
+    assert json.loads(redis.hget(OPEN_KEY, stream.queue))["probing"] is True
     assert breakers.blocking()[stream.queue].failures == 1

@@ -1,10 +1,20 @@
-"""Closed streams."""
+"""Circuit breakers: which streams may take batches."""
+
+from math import inf
 
 import pytest
 
 from schemas.quotas import Quota
-from worker.flow.admission import PROBE_SECONDS, Cost
-from worker.flow.circuit_breakers import FURTHEST, OPEN, PAUSED, UNREADABLE, CircuitBreaker, CircuitBreakers
+from worker.flow.admission import PROBE_TIMEOUT_SECONDS, Cost
+from worker.flow.circuit_breakers import (
+    LONGEST_OPEN_SECONDS,
+    OPEN_KEY,
+    PAUSED_KEY,
+    UNREADABLE,
+    CircuitBreaker,
+    CircuitBreakers,
+    CircuitState,
+)
 from worker.queues import Stream
 
 
@@ -13,14 +23,14 @@ def breakers(services):
     return services.circuit_breakers
 
 
-def test_a_stream_flows_until_it_is_closed(breakers, stream):
+def test_a_stream_flows_until_it_is_paused(breakers, stream):
     assert breakers.get(stream) is None
     breakers.pause(stream, "Access Denied")
     assert breakers.get(stream) == CircuitBreaker("Access Denied", "2023-11-14T22:13:20+00:00")
     assert breakers.blocking() == {stream.queue: breakers.get(stream)}
 
 
-def test_an_opened_stream_flows_again(breakers, stream):
+def test_a_resumed_stream_flows_again(breakers, stream):
     breakers.pause(stream, "operator")
     assert breakers.resume(stream)
     assert breakers.get(stream) is None
@@ -30,20 +40,20 @@ def test_an_opened_stream_flows_again(breakers, stream):
 @pytest.mark.parametrize(
     "other", [Stream("other", "us-east-1", "travel"), Stream("main", "eu-west-1", "travel")]
 )
-def test_the_same_name_elsewhere_is_not_closed_with_it(breakers, stream, other):
+def test_the_same_name_in_another_configuration_or_region_is_not_paused_with_it(breakers, stream, other):
     breakers.pause(stream, "operator")
     assert breakers.get(other) is None
 
 
 @pytest.mark.parametrize("reason", ["Stream Not Found", "operator"])
-def test_the_last_reason_counts(breakers, stream, clock, reason):
+def test_a_later_reason_replaces_a_refusal(breakers, stream, clock, reason):
     breakers.pause(stream, "Access Denied")
     clock.advance(60)
     breakers.pause(stream, reason)
     assert breakers.get(stream) == CircuitBreaker(reason, "2023-11-14T22:14:20+00:00")
 
 
-def test_a_refusal_of_what_was_in_hand_does_not_take_an_operator_s_pause_away(breakers, stream, clock):
+def test_a_refusal_of_a_batch_in_flight_does_not_replace_an_operators_pause(breakers, stream, clock):
     breakers.pause(stream, "operator")
     clock.advance(60)
     breakers.pause(stream, "Access Denied")
@@ -51,8 +61,8 @@ def test_a_refusal_of_what_was_in_hand_does_not_take_an_operator_s_pause_away(br
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", '"operator"', "[1]"])
-def test_a_spoilt_gate_is_closed_anew(breakers, redis, stream, text):
-    redis.hset(PAUSED, stream.queue, text)
+def test_a_corrupt_entry_is_replaced_by_a_pause(breakers, redis, stream, text):
+    redis.hset(PAUSED_KEY, stream.queue, text)
     breakers.pause(stream, "Access Denied")
     assert breakers.get(stream).reason == "Access Denied"
 
@@ -63,7 +73,7 @@ REASON = "Service Unavailable"
 
 @pytest.fixture
 def exact(redis, clock):
-    """CircuitBreakers that chance does not shorten."""
+    """Circuit breakers without jitter."""
     return CircuitBreakers(redis, clock, jitter=lambda low, high: high)
 
 
@@ -76,7 +86,7 @@ def fail(breakers, stream, message_id="a message"):
 
 @pytest.fixture
 def begin_probe(services, stream):
-    """Have a message probe the stream, if it may."""
+    """Try to have a message probe the stream; whether it does."""
     return lambda message_id="a probe": (
         services.admission.acquire(stream, Cost(1, 1), QUOTA, message_id=message_id).is_probe
     )
@@ -84,7 +94,7 @@ def begin_probe(services, stream):
 
 @pytest.fixture
 def probe(exact, begin_probe, stream, clock):
-    """Leave the stream alone until its time has come, then have a probe fail. How long it is closed now."""
+    """Have a probe fail once the breaker is half-open; the seconds for which it is open now."""
 
     def probe():
         clock.now = exact.get(stream).until
@@ -98,7 +108,7 @@ def probe(exact, begin_probe, stream, clock):
 @pytest.mark.parametrize(
     ("jitter", "seconds"), [(lambda low, high: low, FIRST / 2), (lambda low, high: high, FIRST)]
 )
-def test_the_first_failure_closes_for_half_to_all_of_a_while(redis, clock, stream, jitter, seconds):
+def test_the_first_failure_opens_for_half_to_all_of_the_first_duration(redis, clock, stream, jitter, seconds):
     breakers = CircuitBreakers(redis, clock, jitter=jitter)
     assert fail(breakers, stream) == 1
     assert breakers.get(stream) == CircuitBreaker(
@@ -110,7 +120,7 @@ def test_the_first_failure_closes_for_half_to_all_of_a_while(redis, clock, strea
     assert stream.queue not in breakers.blocking()
 
 
-def test_failures_while_it_is_closed_change_nothing(exact, stream, clock):
+def test_failures_while_it_is_open_change_nothing(exact, stream, clock):
     fail(exact, stream)
     before = exact.get(stream)
     clock.advance(FIRST - 1)
@@ -118,19 +128,19 @@ def test_failures_while_it_is_closed_change_nothing(exact, stream, clock):
     assert exact.get(stream) == before
 
 
-def test_each_failed_probe_doubles_the_while_up_to_the_longest(exact, probe, stream):
+def test_each_failed_probe_doubles_the_duration_up_to_the_longest(exact, probe, stream):
     fail(exact, stream)
     assert [probe() for _ in range(5)] == [8, 16, 30, 30, 30]
     assert exact.get(stream).failures == 6
     assert exact.get(stream).since == "2023-11-14T22:13:20+00:00"
 
 
-def test_the_while_stays_the_longest_however_often_it_fails(exact, probe, stream):
+def test_the_duration_stays_the_longest_however_often_probes_fail(exact, probe, stream):
     fail(exact, stream)
     assert {probe() for _ in range(40)} == {8, 16, LONGEST}
 
 
-def test_a_probe_that_fails_counts_before_the_next_one_may_try(exact, begin_probe, stream, clock):
+def test_a_failed_probe_counts_and_ends(exact, begin_probe, stream, clock):
     fail(exact, stream)
     clock.advance(FIRST)
     assert begin_probe("one")
@@ -139,7 +149,7 @@ def test_a_probe_that_fails_counts_before_the_next_one_may_try(exact, begin_prob
     assert exact.get(stream)[2:] == (clock.now + 2 * FIRST, 2, False, "")
 
 
-def test_what_was_on_its_way_as_the_gate_closed_does_not_count_for_the_probe(
+def test_a_failure_of_a_batch_in_flight_when_it_opened_does_not_count_for_the_probe(
     exact, begin_probe, stream, clock
 ):
     fail(exact, stream, "first")
@@ -153,7 +163,7 @@ def test_what_was_on_its_way_as_the_gate_closed_does_not_count_for_the_probe(
     assert fail(exact, stream, "one") == 2
 
 
-def test_what_ends_late_and_unprobed_neither_counts_nor_opens(exact, begin_probe, stream, clock):
+def test_late_failures_neither_count_nor_prolong(exact, begin_probe, stream, clock):
     assert fail(exact, stream, "first") == 1
     before = exact.get(stream)
     for number in range(16):
@@ -163,11 +173,11 @@ def test_what_ends_late_and_unprobed_neither_counts_nor_opens(exact, begin_probe
     assert begin_probe()
 
 
-def test_of_a_lost_probe_nothing_counts_once_another_is_out(exact, begin_probe, stream, clock):
+def test_a_lost_probe_that_fails_after_all_does_not_count_for_the_next(exact, begin_probe, stream, clock):
     fail(exact, stream)
     clock.advance(FIRST)
     assert begin_probe("lost")
-    clock.advance(PROBE_SECONDS)
+    clock.advance(PROBE_TIMEOUT_SECONDS)
     assert begin_probe("next")
     assert fail(exact, stream, "lost") == 1
     exact.release_probe(stream, "lost")
@@ -175,7 +185,7 @@ def test_of_a_lost_probe_nothing_counts_once_another_is_out(exact, begin_probe, 
     assert fail(exact, stream, "next") == 2
 
 
-def test_where_the_probe_is_not_known_any_failure_may_be_its(exact, begin_probe, stream, clock):
+def test_where_the_probes_id_is_not_known_any_failure_counts_as_its(exact, begin_probe, stream, clock):
     fail(exact, stream)
     clock.advance(FIRST)
     assert begin_probe("")
@@ -188,7 +198,7 @@ def succeed(breakers, redis, stream):
         pipe.execute()
 
 
-def test_a_probe_that_did_not_take_place_leaves_it_to_the_next(exact, begin_probe, stream, clock):
+def test_a_probe_that_was_not_sent_is_released_for_the_next_message(exact, begin_probe, stream, clock):
     fail(exact, stream)
     closed = exact.get(stream)
     exact.release_probe(stream, "one")
@@ -202,12 +212,12 @@ def test_a_probe_that_did_not_take_place_leaves_it_to_the_next(exact, begin_prob
     assert begin_probe("two")
 
 
-def test_a_stream_that_flows_is_not_closed_by_what_did_not_probe_it(exact, stream):
+def test_releasing_a_probe_of_a_stream_that_flows_changes_nothing(exact, stream):
     exact.release_probe(stream)
     assert exact.get(stream) is None
 
 
-def test_success_opens_a_timed_gate_and_the_next_failure_is_a_first_one(exact, redis, probe, stream):
+def test_success_closes_an_open_breaker_and_the_next_failure_is_a_first_one(exact, redis, probe, stream):
     fail(exact, stream)
     probe()
     succeed(exact, redis, stream)
@@ -215,13 +225,13 @@ def test_success_opens_a_timed_gate_and_the_next_failure_is_a_first_one(exact, r
     assert fail(exact, stream) == 1
 
 
-def test_success_does_not_open_what_is_closed_until_it_is_resumed(exact, redis, stream):
+def test_success_does_not_resume_a_paused_stream(exact, redis, stream):
     exact.pause(stream, "operator")
     succeed(exact, redis, stream)
     assert exact.get(stream).reason == "operator"
 
 
-def test_closed_until_resumed_goes_before_closed_for_a_while(exact, stream, clock):
+def test_paused_goes_before_open(exact, stream, clock):
     fail(exact, stream)
     exact.pause(stream, "operator")
     assert exact.get(stream).until is None
@@ -233,7 +243,7 @@ def test_closed_until_resumed_goes_before_closed_for_a_while(exact, stream, cloc
     )
 
 
-def test_opening_removes_both_gates(exact, redis, stream):
+def test_resuming_closes_an_open_and_a_paused_breaker(exact, redis, stream):
     fail(exact, stream)
     assert exact.resume(stream)
     assert exact.get(stream) is None
@@ -244,38 +254,60 @@ def test_opening_removes_both_gates(exact, redis, stream):
     assert not exact.resume(stream)
 
 
-def test_a_stream_that_may_be_probed_has_a_gate_and_is_not_closed(exact, stream, clock):
+def test_a_half_open_breaker_does_not_block(exact, stream, clock):
     fail(exact, stream)
     clock.advance(FIRST)
     assert exact.blocking() == {}
     assert exact.all() == {stream.queue: exact.get(stream)}
 
 
-def test_a_gate_that_was_closed_by_a_clock_that_is_put_back_is_tried(exact, begin_probe, stream, clock):
+def test_a_breaker_that_was_opened_by_a_clock_put_back_since_is_half_open(exact, begin_probe, stream, clock):
     fail(exact, stream)
-    clock.advance(-FURTHEST)
+    clock.advance(-LONGEST_OPEN_SECONDS)
     assert exact.blocking() == {}
-    assert exact.get(stream).is_being_probed(clock.now)
+    assert exact.state(stream) is CircuitState.HALF_OPEN
     assert begin_probe()
     assert stream.queue in exact.blocking()
 
 
-def test_a_gate_tells_until_when_nobody_tries_and_that_somebody_does(exact, redis, stream, clock):
+def test_the_states_of_a_breaker_from_failure_to_success(exact, begin_probe, redis, stream, clock):
+    assert exact.state(stream) is CircuitState.CLOSED
     fail(exact, stream)
-    breaker = exact.get(stream)
-    assert breaker.open_until == "2023-11-14T22:13:24+00:00"
-    assert not breaker.is_being_probed(clock.now)
-    assert breaker.is_being_probed(breaker.until)
-    assert breaker._replace(probing=True).is_being_probed(clock.now)
+    assert exact.state(stream) is CircuitState.OPEN
+    clock.advance(FIRST)
+    assert exact.state(stream) is CircuitState.HALF_OPEN, "the next batch probes the stream"
+    assert begin_probe("one")
+    assert exact.state(stream) is CircuitState.HALF_OPEN, "a batch probes the stream"
+    fail(exact, stream, "one")
+    assert exact.state(stream) is CircuitState.OPEN
+    succeed(exact, redis, stream)
+    assert exact.state(stream) is CircuitState.CLOSED
 
 
-def test_nobody_tries_a_stream_that_is_closed_until_it_is_resumed(exact, stream, clock):
+def test_an_open_breaker_says_until_when(exact, stream):
+    fail(exact, stream)
+    assert exact.get(stream).open_until == "2023-11-14T22:13:24+00:00"
+
+
+def test_a_paused_breaker_stays_paused(exact, stream, clock):
     exact.pause(stream, "operator")
+    clock.advance(1e9)
+    assert exact.state(stream) is CircuitState.PAUSED
+    assert exact.get(stream).is_paused
     assert exact.get(stream).open_until is None
-    assert not exact.get(stream).is_being_probed(clock.now + 1e9)
 
 
-SPOILT = [
+def test_it_is_known_for_how_long_a_stream_has_been_failing(exact, probe, stream, clock):
+    assert exact.seconds_failing(stream) == inf
+    fail(exact, stream)
+    begin = clock.now
+    probe()
+    assert exact.seconds_failing(stream) == clock.now - begin
+    exact.pause(stream, "operator")
+    assert exact.seconds_failing(stream) == inf
+
+
+CORRUPT = [
     "",
     "{",
     "[]",
@@ -290,9 +322,9 @@ SPOILT = [
 ]
 
 
-@pytest.mark.parametrize("where", [PAUSED, OPEN])
-@pytest.mark.parametrize("text", SPOILT)
-def test_a_spoilt_entry_keeps_its_stream_closed(breakers, redis, stream, where, text):
+@pytest.mark.parametrize("where", [PAUSED_KEY, OPEN_KEY])
+@pytest.mark.parametrize("text", CORRUPT)
+def test_a_corrupt_entry_pauses_its_stream(breakers, redis, stream, where, text):
     redis.hset(where, stream.queue, text)
     assert breakers.get(stream) == CircuitBreaker(UNREADABLE, "")
     assert breakers.blocking() == {stream.queue: CircuitBreaker(UNREADABLE, "")}

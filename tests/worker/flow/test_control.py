@@ -11,7 +11,7 @@ from kombu.utils.limits import TokenBucket
 
 from worker.broker.messages import read_task_call
 from worker.consumer.flow_control import make_flow_control
-from worker.flow.admission import PROBE_SECONDS
+from worker.flow.admission import PROBE_TIMEOUT_SECONDS
 from worker.flow.concurrency import LIMIT_KEPT_SECONDS
 from worker.flow.shared_limits import LONGEST_PAUSE_SECONDS, NEWLY_FAILING_SECONDS
 
@@ -140,7 +140,7 @@ def test_one_message_probes_a_stream_whose_breaker_is_half_open(admit, services,
     clock.advance(1)
     assert admit(Message(stream.queue))
     assert not admit(Message(stream.queue))
-    clock.advance(PROBE_SECONDS)
+    clock.advance(PROBE_TIMEOUT_SECONDS)
     assert admit(Message(stream.queue))
 
 
