@@ -27,6 +27,8 @@ class Configuration:
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     """Encrypted: only `worker.state.secrets` makes and opens it."""
+    session_token: str | None = field(default=None, repr=False)
+    """Encrypted, as the secret. Of temporary credentials, which end after some hours."""
     role_arn: str | None = None
     external_id: str | None = field(default=None, repr=False)
     send_remove_on_identity_change: bool = True
@@ -88,8 +90,10 @@ class ConfigurationSchema(Schema):
     """A configuration's settings, checked."""
 
     name = Text(required=True, validate=_matching(CONFIGURATION_NAME, "the name"))
-    access_key_id = Text(allow_none=True, validate=_matching(r"\w{16,128}", "an access key ID"))
+    access_key_id = Text(allow_none=True, validate=_matching(r"\w{4,128}", "an access key ID"))
+    """AWS's have 16 characters and more; those of local stand-ins for AWS are shorter."""
     secret_access_key = Text(allow_none=True, validate=validate.Length(min=1, error="empty"))
+    session_token = Text(allow_none=True, validate=validate.Length(min=1, error="empty"))
     role_arn = Text(allow_none=True, validate=_matching(ROLE_ARN, "a role's ARN"))
     external_id = Text(allow_none=True, validate=_matching(r"[\w+=,.@:/-]{2,1224}", "an external ID"))
     send_remove_on_identity_change = fields.Boolean()
@@ -98,6 +102,8 @@ class ConfigurationSchema(Schema):
     def rules(self, settings: dict[str, Any], **_: Any) -> None:
         if bool(settings.get("access_key_id")) != bool(settings.get("secret_access_key")):
             raise ValidationError("an access key ID and a secret access key go together", "access_key_id")
+        if settings.get("session_token") and not settings.get("access_key_id"):
+            raise ValidationError("a session token goes with its access key", "session_token")
         if settings.get("external_id") and not settings.get("role_arn"):
             raise ValidationError("an external ID goes with a role's ARN", "external_id")
 

@@ -84,6 +84,7 @@ def test_identities():
 def test_a_configuration():
     assert {field.name: field.default for field in fields(Configuration) if field.name != "name"} == {
         "access_key_id": None,
+        "session_token": None,
         "secret_access_key": None,
         "role_arn": None,
         "external_id": None,

@@ -28,6 +28,9 @@ FIREHOSE_TIMEOUT = 30
 VISIBILITY_MARGIN = 300
 """Seconds above the longest backoff: the time that a batch takes once its wait is over."""
 
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL")
+"""botocore's own variables."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,6 +54,8 @@ class Settings:
     """Seconds."""
     firehose_timeout: int
     """Seconds."""
+    has_endpoint: bool
+    """Whether botocore is told of another Firehose than AWS's, such as a local one."""
     viewer_auth: tuple[str, ...] = field(repr=False)
     """`user:password` of those who may look at the dashboard and change nothing."""
     flower_control: bool
@@ -98,6 +103,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         viewer_auth=setting("AUDIENCE_VIEWER_AUTH", (), _listed),
         flower_control=setting("AUDIENCE_FLOWER_CONTROL", False, _truth),
         environment_name=setting("AUDIENCE_ENVIRONMENT", "", str),
+        has_endpoint=any(variables.get(name) for name in ENDPOINT_VARIABLES),
         catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
     )
 

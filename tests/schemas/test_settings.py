@@ -102,7 +102,7 @@ REFUSED_CONFIGURATIONS = {
     ),
     "an access key that cannot be one": (
         {"access_key_id": "secretive key", "secret_access_key": "x"},
-        r"access_key_id: an access key ID must match \w{16,128}",
+        r"access_key_id: an access key ID must match \w{4,128}",
     ),
     "an unknown setting": ({"secretive": 1}, "unknown key"),
 }

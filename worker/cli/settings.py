@@ -16,6 +16,7 @@ from schemas.settings import Configuration, Connection
 from worker.broker.client import queue_lengths
 from worker.cli.application import application
 from worker.cli.output import Columns, Row, count, json_option, listing, note
+from worker.cli.stream_arns import name_and_region
 from worker.config import current_settings
 from worker.errors import InvalidSettings
 from worker.flow.circuit_breakers import CircuitBreaker
@@ -24,6 +25,9 @@ from worker.state.registry import stream_of_connection
 
 SET = "set"
 """Stands for a secret that is stored."""
+SECRET_LABELS = {"secret_access_key": "Secret Access Key", "session_token": "Session Token"}
+MIN_AWS_KEY_ID_LENGTH = 16
+"""Source: AccessKey, IAM API reference."""
 
 CONNECTION_COLUMNS: Columns = {
     "ID": itemgetter("id"),
@@ -37,6 +41,7 @@ CONFIGURATION_COLUMNS: Columns = {
     "NAME": itemgetter("name"),
     "ACCESS KEY ID": itemgetter("access_key_id"),
     "SECRET": itemgetter("secret_access_key"),
+    "SESSION TOKEN": itemgetter("session_token"),
     "ROLE ARN": itemgetter("role_arn"),
     "EXTERNAL ID": itemgetter("external_id"),
     "SEND REMOVE ON IDENTITY CHANGE": lambda row: "yes" if row["send_remove_on_identity_change"] else "no",
@@ -47,14 +52,19 @@ CONFIGURATION_COLUMNS: Columns = {
 @click.argument("name")
 @click.option("--access-key-id", metavar="ID", help="Whose key it is.")
 @click.option("--secret-access-key-stdin", is_flag=True, help="Read its secret from stdin, or ask for it.")
+@click.option(
+    "--session-token-stdin",
+    is_flag=True,
+    help="Read the session token of temporary credentials, too: on stdin, the line after the secret.",
+)
 @click.option("--role-arn", metavar="ARN", help="A role to assume.")
-@click.option("--external-id", metavar="X", help="The external ID that the role's trust policy asks for.")
+@click.option("--external-id", metavar="ID", help="The external ID that the role's trust policy asks for.")
 @click.option(
     "--send-remove-on-identity-change/--no-send-remove-on-identity-change",
     default=None,
     help="Whether a changed identity is first removed under its previous one.  [default: send]",
 )
-def configure(name: str, secret_access_key_stdin: bool, **given: Any) -> None:
+def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: bool, **given: Any) -> None:
     """Store an AWS identity under NAME, or change the one that is there.
 
     What is not given stays as it is; an empty value removes it (--role-arn ''). With
@@ -63,13 +73,18 @@ def configure(name: str, secret_access_key_stdin: bool, **given: Any) -> None:
     \b
     Examples:
       audience-firehose configure main --role-arn arn:aws:iam::123456789012:role/forwarder
+      audience-firehose configure main --role-arn arn:aws:iam::123456789012:role/forwarder \\
+          --external-id shared-with-the-account
       audience-firehose configure main --access-key-id AKIA… --secret-access-key-stdin < secret
+      audience-firehose configure main --access-key-id ASIA… --secret-access-key-stdin \\
+          --session-token-stdin < secret-and-token
       audience-firehose configure main --no-send-remove-on-identity-change
     """
-    secret = _secret() if secret_access_key_stdin else None
+    _check_access_key_id(given["access_key_id"])
+    secrets = _secrets({"secret_access_key": secret_access_key_stdin, "session_token": session_token_stdin})
     services = application().services
     is_known = name in services.registry.snapshot().configurations
-    services.registry.configure(name, secret_access_key=secret, **given)
+    services.registry.configure(name, **secrets, **given)
     click.echo(f"{'updated' if is_known else 'configured'} {name}")
     closed = services.circuit_breakers.blocking()
     for stream in sorted(services.registry.snapshot().streams):
@@ -80,7 +95,7 @@ def configure(name: str, secret_access_key_stdin: bool, **given: Any) -> None:
 @click.command()
 @click.argument("audience_id", type=int)
 @click.option("--configuration", required=True, metavar="NAME", help="The AWS identity to deliver with.")
-@click.option("--delivery-stream-name", required=True, metavar="S")
+@click.option("--delivery-stream-name", required=True, metavar="S", help="Its name, or its ARN.")
 @click.option("--region", metavar="R", help="The stream's region.  [default: us-east-1]")
 @click.option(
     "--send-anonymous-users/--no-send-anonymous-users",
@@ -115,9 +130,14 @@ def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
     \b
     Examples:
       audience-firehose connect 123123 --configuration main --delivery-stream-name audiences
+      audience-firehose connect 123123 --configuration main \\
+          --delivery-stream-name arn:aws:firehose:eu-west-1:123456789012:deliverystream/audiences
       audience-firehose connect 123123 --configuration main --delivery-stream-name audiences \\
           --region eu-west-1 --no-forward-email-addresses --exclude FacebookId --exclude Other
     """
+    given["delivery_stream_name"], given["region"] = name_and_region(
+        given["delivery_stream_name"], given["region"]
+    )
     services = application().services
     known = services.registry.snapshot().connections
     excluded = standard_names(exclude, current_settings().catalogue) if exclude else None
@@ -221,6 +241,7 @@ def configuration_row(configuration: Configuration) -> Row:
         "id": configuration.name,
         **asdict(configuration),
         "secret_access_key": SET if configuration.secret_access_key else None,
+        "session_token": SET if configuration.session_token else None,
         "external_id": SET if configuration.external_id else None,
     }
 
@@ -238,16 +259,31 @@ def _standard_name(name: str, catalogue: Catalogue) -> str:
     raise InvalidSettings(f"--exclude: there is no identity {name!r}; {hint}")
 
 
-def _secret() -> str:
-    """The secret access key, which no command line and no terminal ever shows."""
-    if sys.stdin.isatty():
-        return str(click.prompt("Secret Access Key", hide_input=True, err=True))
-    secret = sys.stdin.read().strip()
-    if not secret or len(secret.split()) > 1:
+def _check_access_key_id(access_key_id: str | None) -> None:
+    """Refuse a stand-in's short key, such as LocalStack's `test`, where no stand-in is configured."""
+    if access_key_id and len(access_key_id) < MIN_AWS_KEY_ID_LENGTH and not current_settings().has_endpoint:
         raise InvalidSettings(
-            "--secret-access-key-stdin: stdin must hold the secret, in one line, and nothing else"
+            f"access_key_id: an access key ID of AWS has at least {MIN_AWS_KEY_ID_LENGTH} characters; for a"
+            " local Firehose that takes another one, set AWS_ENDPOINT_URL_FIREHOSE"
         )
-    return secret
+
+
+def _secrets(wanted: dict[str, bool]) -> dict[str, str]:
+    """The secrets that are asked for, by setting; no command line and no terminal ever shows them.
+
+    On stdin each is a line, in the order of `SECRET_LABELS`.
+    """
+    names = [name for name in SECRET_LABELS if wanted[name]]
+    if not names:
+        return {}
+    if sys.stdin.isatty():
+        return {name: str(click.prompt(SECRET_LABELS[name], hide_input=True, err=True)) for name in names}
+    lines = sys.stdin.read().split()
+    if len(lines) != len(names):
+        options = " and ".join(f"--{name.replace('_', '-')}-stdin" for name in names)
+        held = " and below it the token" if len(names) > 1 else ""
+        raise InvalidSettings(f"{options}: stdin must hold the secret, in one line{held}, and nothing else")
+    return dict(zip(names, lines, strict=True))
 
 
 def _note_smaller_quota(stream: Stream, stated: str) -> None:

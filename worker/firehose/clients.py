@@ -84,7 +84,8 @@ class Clients:
         session = botocore.session.Session()
         if configuration.access_key_id and configuration.secret_access_key:
             secret = self._cipher.decrypt(configuration.secret_access_key)
-            session.set_credentials(configuration.access_key_id, secret)
+            token = configuration.session_token and self._cipher.decrypt(configuration.session_token)
+            session.set_credentials(configuration.access_key_id, secret, token)
         if configuration.role_arn:
             set_session_credentials(session, _role_credentials(session, configuration, region, self._config))
         made = boto3.Session(botocore_session=session)

@@ -139,21 +139,32 @@ class Registry:
             self._snapshot = self._load()
         return self._snapshot
 
-    def configure(self, name: str, secret_access_key: str | None = None, **settings: Any) -> Configuration:
+    def configure(
+        self,
+        name: str,
+        secret_access_key: str | None = None,
+        session_token: str | None = None,
+        **settings: Any,
+    ) -> Configuration:
         """Store a configuration, new or changed. Raises `InvalidSettings` and `SecretKeyError`.
 
-        What is not given, or None, stays as it is stored; an empty text removes a setting.
+        What is not given, or None, stays as it is stored; an empty text removes a setting. A new secret
+        replaces the session token too, which belongs to the former one.
         """
+        secrets = {"secret_access_key": secret_access_key, "session_token": session_token}
+        if secret_access_key and session_token is None:
+            secrets["session_token"] = ""
 
         def changed() -> dict[str, Any]:
             known = self.latest().configurations.get(name)
-            given = {**settings, "name": name, "secret_access_key": secret_access_key}
+            given = {**settings, **secrets, "name": name}
             if known and secret_access_key is None:
                 _keep_secret_with_its_key(known, given)
             configuration: Configuration = self._checked(ConfigurationSchema(), _changed(known, given))
             stored = asdict(configuration)
-            if secret_access_key:
-                stored["secret_access_key"] = self._cipher.encrypt(secret_access_key)
+            for secret, value in secrets.items():
+                if value:
+                    stored[secret] = self._cipher.encrypt(value)
             return stored
 
         self._write(CONFIGURATIONS, name, changed)
@@ -278,7 +289,7 @@ def _keep_secret_with_its_key(known: Configuration, given: dict[str, Any]) -> No
     """A stored secret goes with its access key: a removed key takes it along, another one needs its own."""
     key = given.get("access_key_id")
     if key == "":
-        given["secret_access_key"] = ""
+        given["secret_access_key"] = given["session_token"] = ""
     elif key not in (None, known.access_key_id) and known.secret_access_key:
         raise InvalidSettings("access_key_id: another access key needs its own secret; give both")
 

@@ -4,6 +4,7 @@ import pytest
 
 from schemas.identities import Catalogue
 from worker.cli import settings
+from worker.config import read_settings
 from worker.queues import Stream
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -32,11 +33,105 @@ def test_a_configuration_is_listed_with_each_setting_under_its_name(operator):
             "name": "main",
             "access_key_id": None,
             "secret_access_key": None,
+            "session_token": None,
             "role_arn": ROLE,
             "external_id": "set",
             "send_remove_on_identity_change": True,
         }
     ]
+
+
+TEMPORARY = ("--access-key-id", "ASIAIOSFODNN7EXAMPLE", "--secret-access-key-stdin", "--session-token-stdin")
+TOKEN = "IQoJb3JpZ2luX2VjEXAMPLETOKEN/+=="
+
+
+def test_a_session_token_is_the_line_after_the_secret_stored_encrypted_and_never_shown(operator, services):
+    operator.runs("configure", "main", *TEMPORARY, stdin=f"{SECRET}\n{TOKEN}\n")
+    configuration = services.registry.snapshot().configurations["main"]
+    assert services.cipher.decrypt(configuration.secret_access_key) == SECRET
+    assert services.cipher.decrypt(configuration.session_token) == TOKEN
+    shown = operator.runs("configurations").output + operator.runs("configurations", "--json").output
+    assert TOKEN not in shown + repr(configuration)
+    assert configuration.session_token not in shown + repr(configuration)
+    assert operator.lists("configurations")[0]["session_token"] == "set"
+
+
+@pytest.mark.parametrize("stdin", ["", SECRET, f"{SECRET}\n{TOKEN}\nmore\n"])
+def test_a_secret_without_its_session_token_on_stdin_is_refused(operator, services, stdin):
+    assert "and below it the token" in operator.is_told("configure", "main", *TEMPORARY, stdin=stdin)
+    assert not services.registry.snapshot().configurations
+
+
+def test_a_session_token_is_renewed_alone_and_leaves_with_its_key_or_secret(operator, services):
+    def token():
+        return services.registry.snapshot().configurations["main"].session_token
+
+    operator.runs("configure", "main", *TEMPORARY, stdin=f"{SECRET}\n{TOKEN}\n")
+    operator.runs("configure", "main", "--session-token-stdin", stdin="another")
+    assert services.cipher.decrypt(token()) == "another"
+    operator.runs("configure", "main", *KEY, stdin=SECRET)
+    assert token() is None
+    operator.runs("configure", "main", *TEMPORARY, stdin=f"{SECRET}\n{TOKEN}\n")
+    operator.runs("configure", "main", "--access-key-id", "")
+    assert token() is None
+
+
+def test_a_session_token_needs_an_access_key(operator, services):
+    told = operator.is_told("configure", "main", "--session-token-stdin", stdin=TOKEN)
+    assert "a session token goes with its access key" in told
+    assert not services.registry.snapshot().configurations
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """Says whether botocore is told of a local Firehose."""
+
+    def set_endpoint(url):
+        found = read_settings({"AWS_ENDPOINT_URL_FIREHOSE": url} if url else {})
+        monkeypatch.setattr(settings, "current_settings", lambda: found)
+
+    return set_endpoint
+
+
+def test_the_key_of_a_local_stand_in_is_taken_where_an_endpoint_is_set(operator, services, endpoint):
+    command = ("configure", "main", "--access-key-id", "test", "--secret-access-key-stdin")
+    endpoint(None)
+    assert "set AWS_ENDPOINT_URL_FIREHOSE" in operator.is_told(*command, stdin="test")
+    assert not services.registry.snapshot().configurations
+    endpoint("http://localhost:4566")
+    operator.runs(*command, stdin="test")
+    assert services.registry.snapshot().configurations["main"].access_key_id == "test"
+
+
+ARN = "arn:aws:firehose:eu-west-1:123456789012:deliverystream/members"
+BY_ARN = ("connect", 7, "--configuration", "main", "--delivery-stream-name")
+
+
+@pytest.mark.parametrize("region", [(), ("--region", "eu-west-1")])
+def test_a_stream_s_arn_says_its_name_and_its_region(operator, region):
+    operator.runs("configure", "main")
+    operator.runs(*BY_ARN, ARN, *region)
+    (row,) = operator.lists("connections")
+    assert (row["delivery_stream_name"], row["region"]) == ("members", "eu-west-1")
+
+
+WRONG_ARNS = {
+    "another region than --region": ((ARN, "--region", "us-east-1"), "contradicts the stream's ARN"),
+    "a region of another partition": ((ARN.replace("arn:aws:", "arn:aws-cn:"),), "not a region of aws-cn"),
+    "an unknown region": ((ARN.replace("eu-west-1", "eu-west-9"),), "botocore knows no region 'eu-west-9'"),
+    "a Kinesis data stream": (
+        ("arn:aws:kinesis:eu-west-1:123456789012:stream/members",),
+        "not the ARN of a delivery stream",
+    ),
+    "an ARN that is cut off": ((ARN[:-8],), "not the ARN of a delivery stream"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG_ARNS.values(), ids=WRONG_ARNS)
+def test_an_arn_that_cannot_be_a_stream_s_is_refused(operator, arguments, told):
+    operator.runs("configure", "main")
+    assert told in operator.is_told(*BY_ARN, *arguments)
+    assert operator.lists("connections") == []
 
 
 def test_changing_one_setting_keeps_the_others_and_the_secret(operator, services):

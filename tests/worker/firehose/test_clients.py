@@ -111,6 +111,15 @@ def test_a_configuration_s_access_key_is_used(caller, services):
     assert caller(with_key(services)) == "AKIACONFIGURED001"
 
 
+def test_a_configuration_s_session_token_is_sent_with_its_key(clients, services):
+    token = services.cipher.encrypt("secretive token")
+    client = clients.get(with_key(services, session_token=token), "us-east-1")
+    sent = []
+    client.meta.events.register("before-send", lambda request, **_: sent.append(request.headers))
+    client.put_record_batch(DeliveryStreamName="travel", Records=[{"Data": b"a"}])
+    assert [headers["X-Amz-Security-Token"] for headers in sent] == [b"secretive token"]
+
+
 def test_without_one_the_environment_s_credentials_are(caller, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT01")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
