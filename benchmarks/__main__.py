@@ -14,7 +14,7 @@ from devstack.interruption import Interruption, Interruptions
 from devstack.processes import StartError
 
 SIGNALLED = 128
-"""What a shell adds to a signal's number to make an exit status."""
+"""A shell adds this to a signal's number to make an exit status."""
 
 
 def main(arguments: list[str]) -> int:

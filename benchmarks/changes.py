@@ -1,4 +1,4 @@
-"""What is sent: changes of the documented example's size."""
+"""The input: changes of the documented example's size."""
 
 from typing import Any
 

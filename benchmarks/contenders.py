@@ -1,4 +1,4 @@
-"""Who runs, and how a run is measured.
+"""The contenders, and how a run of one is measured.
 
 The messages are enqueued before the clock starts, under a name that nobody consumes,
 and renamed to their queue when the workers are idle and ready. CPU time is that of the
@@ -25,21 +25,21 @@ from devstack.interruption import Interruptions
 from worker.config import read_settings
 from worker.services import connect
 
-PARKED = "benchmark:parked"
+BACKLOG = "benchmark:backlog"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to get changes into a stream."""
+    """A way to get changes into a stream."""
 
     name: str
     app: str
-    """What `celery -A` is given; empty for a loop without Celery."""
+    """The argument of `celery -A`; empty for a loop without Celery."""
     task: str
     queue: str
     changes_per_message: int
     share: float
-    """Of the run's records, so that slow ones take no longer than fast ones."""
+    """The share of the run's records, so that slow contenders take no longer than fast ones."""
 
     def kwargs(self, changes: list[dict[str, Any]]) -> dict[str, Any]:
         """A message's arguments."""
@@ -70,13 +70,13 @@ CONTENDERS = [
 
 @dataclass(frozen=True)
 class Result:
-    """What a contender did."""
+    """The result of a run."""
 
     name: str
     records: int
     wall_seconds: float
     cpu_seconds: float
-    """Of the workers; not of Redis, Firehose or whoever enqueued."""
+    """CPU seconds of the workers, without Redis, Firehose and the caller."""
 
     @property
     def records_per_second(self) -> float:
@@ -101,12 +101,12 @@ class Bench:
         broker, firehose = self._stack.broker, self._stack.firehose
         broker.flushdb()
         self._enqueue(contender, records)
-        broker.rename(contender.queue, PARKED)
+        broker.rename(contender.queue, BACKLOG)
         with self._stack.workers(1, self._concurrency, app=contender.app) as workers:
             members = members_of(workers)
             target, before = firehose.counted() + records, cpu_seconds(members)
             started = time.perf_counter()
-            broker.rename(PARKED, contender.queue)
+            broker.rename(BACKLOG, contender.queue)
             self._stack.wait_for(lambda: firehose.counted() >= target, f"{records} records delivered")
             wall = time.perf_counter() - started
             return Result(contender.name, records, wall, cpu_seconds(members) - before)

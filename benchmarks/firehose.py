@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from devstack import processes
 
 PROGRAM = processes.ROOT / "devstack" / "firehose.py"
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds for an answer. The calls of a long run are a long answer, on a busy machine."""
 
 Conduct = dict[str, Any]
@@ -53,6 +53,6 @@ class Firehose:
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(self.url + path, data=body, method=method)
-        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
             answer: bytes = reply.read()
         return answer

@@ -1,4 +1,4 @@
-"""What one would write first: a plain Celery task per change, or per 500."""
+"""The obvious solution: a plain Celery task per change, or per 500."""
 
 import json
 import os
@@ -19,7 +19,7 @@ app.conf.update(task_default_queue=QUEUE, task_ignore_result=True)
 
 @cache
 def client() -> Any:
-    """One client a process, as boto3 makes it by default."""
+    """Make the client of a process, as boto3 does by default."""
     return boto3.client("firehose", region_name="us-east-1")
 
 

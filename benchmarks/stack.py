@@ -16,11 +16,11 @@ from worker.firehose.regions import regions
 
 TIMEOUT = 300.0
 """Seconds for anything that is waited for."""
-LOOK_EVERY = 0.02
+POLL_INTERVAL_SECONDS = 0.02
 SHOWN_OF_A_LOG = 2000
 """Characters."""
 NO_QUOTA = "10000MiB/s+1000000requests/s+100000000records/s"
-"""What no stream here comes near. The quotas of AWS would be all that is measured."""
+"""A quota that no stream here reaches: with those of AWS, nothing else would be measured."""
 
 
 class Late(Exception):
@@ -109,7 +109,7 @@ class Stack:
         while not is_done():
             if time.monotonic() > deadline:
                 raise Late(f"{what}: not so after {timeout:.0f} s{self._last_words()}")
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_INTERVAL_SECONDS)
 
     def _start(self, arguments: Sequence[str], env: Mapping[str, str], app: str) -> processes.Process:
         self._started += 1
@@ -144,7 +144,7 @@ def running(directory: Path, interruptions: Interruptions) -> Iterator[Stack]:
 
 
 def cpu_seconds(members: Sequence[psutil.Process]) -> float:
-    """What these processes have used, so far."""
+    """Return the CPU seconds that these processes have used so far."""
     times = [member.cpu_times() for member in members]
     return float(sum(each.user + each.system for each in times))
 

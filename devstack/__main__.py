@@ -32,7 +32,7 @@ LOG_LINES = 20
 SIGNALLED = 128
 """A shell adds this to a signal's number to make an exit status."""
 DEFAULT_PORTS = Ports(redis=6379, firehose=5000, dashboard=5555)
-"""Of `up`, where they are free: the documented defaults then lead to the local stack."""
+"""The ports of `up` where they are free: the documented defaults then lead to the local stack."""
 
 
 def up(stack: Stack) -> None:
@@ -116,14 +116,14 @@ def run_story(story: str) -> int:
 
 
 def forget_settings() -> None:
-    """Neither this program nor what it starts may reach whatever the person at the shell works with."""
+    """Remove the shell's settings, so that nothing started here reaches another installation."""
     private = private_environment({})
     os.environ.clear()
     os.environ.update(private)
 
 
 def tell_story(story: str, directory: Path, interruptions: Interruptions) -> None:
-    """Tell it beside the running stack."""
+    """Run a story beside the running stack."""
     began = time.monotonic()
     step("Starting a private Redis, a local Firehose with S3 behind it, two workers and the dashboard.")
     run, ports = STORIES[story]
@@ -139,14 +139,14 @@ def tell_story(story: str, directory: Path, interruptions: Interruptions) -> Non
 
 
 def show_addresses(stack: Stack) -> None:
-    """Where everything listens."""
+    """Print the address of each server."""
     show(f"Redis           {stack.env['CELERY_BROKER_URL']}")
     show(f"local Firehose  {stack.aws.url}")
     show(f"dashboard       {stack.dashboard_url}")
 
 
 def show_logs(stack: Stack) -> None:
-    """The ends of what the parts have written, for whoever looks for the reason."""
+    """Print the last lines of each log."""
     for process in stack.processes:
         tell(f"\nThe end of {process.log.name}:")
         show("\n".join(process.output().splitlines()[-LOG_LINES:]))

@@ -23,7 +23,7 @@ class LocalAws:
         self._s3 = self._session.client("s3", endpoint_url=url, config=DIRECT)
 
     def create_stream(self, name: str, region: str) -> None:
-        """A new delivery stream that takes direct puts."""
+        """Create a delivery stream that takes direct puts."""
         firehose = self._session.client("firehose", region, endpoint_url=self.url, config=DIRECT)
         self._s3.create_bucket(Bucket=bucket(name))
         firehose.create_delivery_stream(
@@ -33,7 +33,7 @@ class LocalAws:
         )
 
     def delivered(self, name: str) -> list[list[str]]:
-        """What landed in a stream's bucket: the records of each object, which is one put, in their order."""
+        """Read the records of each object in a stream's bucket, in their order. An object is one put."""
         objects = self._s3.list_objects_v2(Bucket=bucket(name)).get("Contents", [])
         bodies = [self._s3.get_object(Bucket=bucket(name), Key=found["Key"])["Body"] for found in objects]
         return [records(body.read().decode()) for body in bodies]
@@ -42,7 +42,7 @@ class LocalAws:
         """Let every put into a stream fail with a 500. Nothing may have landed in it yet."""
         self._s3.delete_bucket(Bucket=bucket(name))
 
-    def mend_stream(self, name: str) -> None:
+    def repair_stream(self, name: str) -> None:
         """Let puts into a broken stream succeed again."""
         self._s3.create_bucket(Bucket=bucket(name))
 

@@ -1,4 +1,4 @@
-"""`make demo`: all of it once, told and checked.
+"""`make demo`: everything once, shown and checked.
 
 Everything is done with the parts that a user has, and through what they are offered: the
 commands, the queue, the dashboard's pages, and the objects that Firehose leaves in S3.
@@ -28,15 +28,15 @@ from devstack.examples import (
     DeliveryStream,
 )
 from devstack.people import Operator, enqueue
-from devstack.stack import IMPATIENCE, Stack
+from devstack.stack import SHORT_RETRIES, Stack
 from devstack.story import eventually, expect, show, step, tell
 from worker.failures.alert_types import AlertType
 
-ATTEMPTS = int(IMPATIENCE["AUDIENCE_RETRY_MAX"]) + 1
+ATTEMPTS = int(SHORT_RETRIES["AUDIENCE_RETRY_MAX"]) + 1
 
 
 def demo(stack: Stack) -> None:
-    """The whole story. Raises `Mismatch` where it goes otherwise."""
+    """Run the whole demo. Raises `Mismatch` where something is not as promised."""
     operator = Operator(stack.env)
     register(stack, operator)
     forward(stack)
@@ -46,7 +46,7 @@ def demo(stack: Stack) -> None:
 
 
 def register(stack: Stack, operator: Operator) -> None:
-    """Two AWS identities, three delivery streams, five connections."""
+    """Register two AWS identities, three delivery streams, five connections."""
     step("An operator ties audiences to delivery streams.")
     for stream in STREAMS:
         stack.aws.create_stream(*stream)
@@ -57,7 +57,7 @@ def register(stack: Stack, operator: Operator) -> None:
 
 
 def forward(stack: Stack) -> None:
-    """Every kind of change, on its way to every stream that wants it."""
+    """Forward each kind of change to each stream that wants it."""
     step("Another app enqueues changes: added, removed, identity changed, audience deleted.")
     enqueue(stack.env["CELERY_BROKER_URL"], MESSAGES)
     step("What landed in each stream, read back from S3, a block a put:")
@@ -68,7 +68,7 @@ def forward(stack: Stack) -> None:
 
 
 def exhaust_retries(stack: Stack, operator: Operator) -> None:
-    """A stream fails for longer than the retries last."""
+    """Break a stream until its retries are spent."""
     step(f"The stream {WIN_BACK.name} breaks: every put fails with a 500. More changes come in.")
     stack.aws.break_stream(WIN_BACK.name)
     enqueue(stack.env["CELERY_BROKER_URL"], MESSAGES_IN_OUTAGE)
@@ -81,7 +81,7 @@ def exhaust_retries(stack: Stack, operator: Operator) -> None:
 
 
 def check_alerts(operator: Operator) -> None:
-    """What the operator was shown is what the contract says."""
+    """Check the alerts against the contract."""
     alerts = {alert["type"]: alert for alert in operator.list("alerts")}
     (letter,) = operator.list("dead-letters")
     both = {AlertType.INTERNAL_SERVER_ERROR, AlertType.RETRY_LIMIT_EXCEEDED}
@@ -96,12 +96,12 @@ def check_alerts(operator: Operator) -> None:
         "records": len(EXPECTED_AFTER_REPLAY[WIN_BACK]),
         "dead_letter_id": letter["id"],
     }
-    told = {name: alert.get(name) for name in promised}
-    expect(f"the alert says {told}, not {promised}", told == promised)
+    shown = {name: alert.get(name) for name in promised}
+    expect(f"the alert says {shown}, not {promised}", shown == promised)
 
 
 def look_at_dashboard(stack: Stack) -> None:
-    """The same alerts, for whoever prefers a browser."""
+    """Check that the dashboard shows the same alerts."""
     step(f"The dashboard shows them too: {stack.dashboard_url}/alerts")
     page = read_page(f"{stack.dashboard_url}/alerts")
     for alert_type in (AlertType.INTERNAL_SERVER_ERROR, AlertType.RETRY_LIMIT_EXCEEDED):
@@ -110,9 +110,9 @@ def look_at_dashboard(stack: Stack) -> None:
 
 
 def heal_and_replay(stack: Stack, operator: Operator) -> None:
-    """The stream works again, and what had waited arrives."""
+    """Repair the stream, replay, and check that the records arrive."""
     step(f"The stream {WIN_BACK.name} works again. The operator replays the dead letter.")
-    stack.aws.mend_stream(WIN_BACK.name)
+    stack.aws.repair_stream(WIN_BACK.name)
     (letter,) = operator.list("dead-letters")
     operator.run("replay", letter["id"])
     show_landed(stack.aws, EXPECTED_AFTER_REPLAY)
@@ -134,19 +134,19 @@ def show_landed(aws: LocalAws, expected: Mapping[DeliveryStream, Sequence[str]])
 
 
 def arrived(aws: LocalAws, stream: DeliveryStream, records: int) -> list[list[str]]:
-    """What landed in a stream, or nothing as long as there are fewer records."""
+    """Return the puts that arrived in a stream; none while there are fewer records."""
     puts = aws.delivered(stream.name)
     return puts if sum(map(len, puts)) >= records else []
 
 
 def check_records(stream: DeliveryStream, landed: Sequence[str], promised: Sequence[str]) -> None:
-    """The same records, in whatever order the messages were worked off."""
+    """Check the records, in whatever order the messages were delivered."""
     surplus, missing = Counter(landed) - Counter(promised), Counter(promised) - Counter(landed)
     difference = f"surplus:\n{''.join(surplus)}\nmissing:\n{''.join(missing)}"
     expect(f"{stream.name} received other records than promised; {difference}", not (surplus or missing))
 
 
 def read_page(url: str) -> str:
-    """A page of this machine, past any proxy."""
+    """Read a page of this machine, without a proxy."""
     with build_opener(ProxyHandler({})).open(url, timeout=10) as page:
         return str(page.read().decode())

@@ -1,4 +1,4 @@
-"""What the demo registers and sends, and what must come of it.
+"""The demo's registrations, its messages, and the records that must arrive.
 
 The user and the first audience are those of the documentation. The expected records are
 written down here, and not made by the code that they check.
@@ -34,7 +34,7 @@ FIX = {"CustomerId": "detective.fix"}
 
 
 class DeliveryStream(NamedTuple):
-    """One of the local Firehose."""
+    """A stream of the local Firehose."""
 
     name: str
     region: str
@@ -89,7 +89,7 @@ MESSAGES: tuple[list[Change], ...] = (
     ],
     [{"type": "audience_deleted", **LOW_ENGAGEMENT, "timestamp": TIMESTAMP}],
 )
-"""What another app enqueues, a message a line."""
+"""The messages that another app enqueues."""
 
 MESSAGES_IN_OUTAGE: tuple[list[Change], ...] = (
     [_change("member_added", LAPSED, AOUDA), _change("member_added", LAPSED, FIX)],
@@ -116,7 +116,7 @@ def _without(user: Mapping[str, str], *names: str) -> dict[str, str]:
 
 REMOVAL = _record(123123, "LowEngagement", False, PHILEAS)
 ADDITION = _record(123123, "LowEngagement", True, PHILEAS_RENAMED)
-"""What becomes of the change of an identity: both, in this order, with nothing between."""
+"""The records of an identity change: both, in this order, with nothing between."""
 
 EXCLUDED_FROM_CRM = ("Email", "Other3")
 EXPECTED: dict[DeliveryStream, list[str]] = {

@@ -52,7 +52,7 @@ class Stream:
 
 @dataclass
 class Call:
-    """One request: what is asked, by whom, where, and with which records."""
+    """A request: the operation, the access key, the region, the stream and the records."""
 
     operation: str
     access_key_id: str
@@ -63,7 +63,7 @@ class Call:
 
 @dataclass
 class Answer:
-    """What the server says: a status and a body, or refusals by position of the record."""
+    """An answer: a status and a body, or refusals by position of the record."""
 
     status: int = 200
     body: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ class Answer:
     raw: bytes | None = None
     """The bytes of the answer, in place of `body` as JSON."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Of the answer; they go before the usual ones."""
+    """Headers of the answer, which replace the usual ones."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Conduct:
     code: str = ""
     """The error it answers with; none takes all records."""
     status: int = 400
-    """Of that error. 200 refuses each record of the call by itself."""
+    """The status of that error. 200 refuses each record of the call by itself."""
     keep: bool = False
     """Whether `GET /calls` tells the records, as base64, or only how many there were."""
 
@@ -96,7 +96,7 @@ class Counted(NamedTuple):
     """A call that was only counted."""
 
     moment: float
-    """Of its answer, on this machine's monotonic clock."""
+    """The time of its answer, on this machine's monotonic clock."""
     stream_name: str
     records: int
     bytes: int
@@ -222,7 +222,7 @@ class FakeFirehose:
         self.stop()
 
     def answer(self, call: Call) -> Answer:
-        """What Firehose says to a call."""
+        """Answer a call as Firehose does."""
         with self.lock:
             self.calls.append(call)
             if self.credentials is not None and call.access_key_id not in self.credentials:

@@ -1,4 +1,4 @@
-"""Signals that end a program which has started others, at no moment that would leave one behind."""
+"""Signals that end a program which has started others, without leaving one of them running."""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption(BaseException):
-    """Somebody wants this program to end. Not an `Exception`: nothing handles it but the end itself."""
+    """A signal asked this program to end. No `Exception`, so that no handler of errors catches it."""
 
 
 class Interruptions:
@@ -18,7 +18,7 @@ class Interruptions:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        """The one that came."""
+        """The number of the signal that came."""
         self._held = False
 
     def __enter__(self) -> Self:
@@ -31,7 +31,7 @@ class Interruptions:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What is done here is done wholly; a signal that comes meanwhile counts afterwards."""
+        """Delay signals until the context ends, so that its block runs to its end."""
         was_held, self._held = self._held, True
         before = self.signal
         try:

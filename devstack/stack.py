@@ -1,4 +1,4 @@
-"""Everything a user would run, on this machine and for as long as its context lasts."""
+"""The local stack: Redis, Firehose, workers and dashboard, for as long as its context lasts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,8 +15,8 @@ from devstack.processes import LOOPBACK, Process, dashboard_command, moto_comman
 
 WORKERS = 2
 CONCURRENCY = 2
-IMPATIENCE = {"AUDIENCE_RETRY_MAX": "3", "AUDIENCE_RETRY_BACKOFF_MAX": "1"}
-"""Retries that are spent within seconds, where real ones last for hours."""
+SHORT_RETRIES = {"AUDIENCE_RETRY_MAX": "3", "AUDIENCE_RETRY_BACKOFF_MAX": "1"}
+"""Retries that are spent within seconds; the defaults last for hours."""
 
 
 class Ports(NamedTuple):
@@ -29,10 +29,10 @@ class Ports(NamedTuple):
 
 @dataclass(frozen=True)
 class Stack:
-    """The running parts, and how to reach them."""
+    """The running processes and their addresses."""
 
     env: dict[str, str]
-    """What the workers, the dashboard and the command have in their environment. Holds a key."""
+    """The environment variables of the workers, the dashboard and the command. Holds a key."""
     aws: LocalAws
     dashboard_url: str
     processes: Sequence[Process]
@@ -40,7 +40,7 @@ class Stack:
 
 @contextmanager
 def running(directory: Path, interruptions: Interruptions, ports: Ports) -> Iterator[Stack]:
-    """A Redis, a Firehose with S3 behind it, workers and a dashboard. Raises `StartError`."""
+    """Start a Redis, a Firehose with S3 behind it, workers and a dashboard. Raises `StartError`."""
     parts = ExitStack()
     started: list[Process] = []
 
@@ -87,5 +87,5 @@ def _environment(redis_url: str, firehose_url: str) -> dict[str, str]:
         "AUDIENCE_SECRET_KEY": Fernet.generate_key().decode(),
         "AWS_ENDPOINT_URL_FIREHOSE": firehose_url,
         **CREDENTIALS,
-        **IMPATIENCE,
+        **SHORT_RETRIES,
     }

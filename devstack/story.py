@@ -1,4 +1,4 @@
-"""How the demo tells what happens, and how it notices that something else happened."""
+"""The demo's output, and its checks."""
 
 import textwrap
 import time
@@ -16,21 +16,21 @@ _numbers = count(1)
 
 
 class Mismatch(Exception):
-    """What happened is not what was promised."""
+    """The result is not the promised one."""
 
 
 def step(title: str) -> None:
-    """A new step begins."""
+    """Print the title of the next step, with its number."""
     tell(f"\n{next(_numbers)}. {title}")
 
 
 def tell(text: str) -> None:
-    """Say something, now."""
+    """Print text at once."""
     print(text, flush=True)
 
 
 def show(text: str) -> None:
-    """Show what a program or a stream says."""
+    """Print the output of a program or a stream, indented."""
     tell(textwrap.indent(text.strip("\n"), "   "))
 
 
@@ -41,7 +41,7 @@ def expect(what: str, holds: bool) -> None:
 
 
 def eventually(what: str, question: Callable[[], T]) -> T:
-    """The first answer that says something. Raises `Mismatch` where there is none in time."""
+    """Ask until the answer is true. Raises `Mismatch` where none is within the timeout."""
     deadline = time.monotonic() + TIMEOUT
     while not (answer := question()):
         expect(f"waited {TIMEOUT:.0f} seconds in vain for {what}", time.monotonic() < deadline)

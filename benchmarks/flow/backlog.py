@@ -1,8 +1,8 @@
-"""Messages that wait. As the forwarder itself makes them, only many at once.
+"""A backlog of messages, as the forwarder itself makes them, only many at once.
 
-One message of each kind comes from the real producer task, or from a caller's Celery; the
-others are its copies under other IDs, which is all that tells them apart. Copies are put
-under names that nobody consumes, and renamed to their queues when a run begins.
+The real producer task, or a caller's Celery, makes a message of each kind; the others are copies
+of it under other IDs, which alone distinguish them. Copies are put under names that nobody
+consumes, and renamed to their queues when a run begins.
 """
 
 import json
@@ -17,7 +17,7 @@ from benchmarks.changes import change
 from benchmarks.stack import Stack
 from worker.queues import CHANGES_QUEUE, FORWARD, Stream
 
-PARKED = "benchmark:parked:"
+BACKLOG = "benchmark:backlog:"
 AT_ONCE = 200
 """Messages sent to Redis in one go."""
 
@@ -59,7 +59,7 @@ def send_changes(app: Celery, audience: int, changes: int, queue: str = CHANGES_
 
 def change_templates(stack: Stack, audiences: Iterable[int], changes: int) -> list[Template]:
     """Per audience, a message of so many changes, as another app sends it."""
-    app, queue = caller(stack), f"{PARKED}templates"
+    app, queue = caller(stack), f"{BACKLOG}templates"
     for audience in audiences:
         send_changes(app, audience, changes, queue)
     return _taken(stack.broker, queue)
@@ -83,17 +83,17 @@ def enqueue_batches(broker: Redis, templates: Mapping[str, Sequence[Template]], 
     with broker.pipeline(transaction=False) as pipe:
         for queue, kinds in templates.items():
             for number in range(messages):
-                pipe.lpush(PARKED + queue, kinds[number % len(kinds)].copy())
+                pipe.lpush(BACKLOG + queue, kinds[number % len(kinds)].copy())
                 if len(pipe) >= AT_ONCE:
                     pipe.execute()
         pipe.execute()
 
 
 def release(broker: Redis, queues: Iterable[str]) -> None:
-    """All that is parked for these queues is in them now."""
+    """Move the backlog of these queues into them."""
     with broker.pipeline() as pipe:
         for queue in queues:
-            pipe.rename(PARKED + queue, queue)
+            pipe.rename(BACKLOG + queue, queue)
         pipe.execute()
 
 

@@ -1,4 +1,4 @@
-"""What the runs of all scenarios have in common."""
+"""The parts that the runs of all scenarios share."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ RAMP = 1.0
 
 @dataclass
 class Bench:
-    """One scenario's servers and options."""
+    """The servers and options of a scenario."""
 
     stack: Stack
     given_seconds: float | None
@@ -106,7 +106,7 @@ class Bench:
         )
 
     def release(self, *streams: Stream) -> float:
-        """What was parked for these streams is in their queues now. The moment when that was so."""
+        """Move the backlog of these streams into their queues. Returns the moment (monotonic seconds)."""
         release(self.stack.broker, [stream.queue for stream in streams])
         return time.monotonic()
 
@@ -146,10 +146,10 @@ class Bench:
         """Raise `NotMeasured` where nothing is left to send: whatever was measured had an end."""
         if any(self.stack.broker.llen(stream.queue) for stream in streams):
             return
-        buried = len(self.services.dead_letters.all())
+        dead = len(self.services.dead_letters.all())
         raise NotMeasured(
             "the backlog was used up before the time was up; try fewer --seconds"
-            f" ({buried:,} of its batches are dead letters)"
+            f" ({dead:,} of its batches are dead letters)"
         )
 
     def rate(self, streams: Sequence[Stream], released: float, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""How soon a breaker's word counts in the whole fleet."""
+"""The time until a change of a circuit breaker counts in all workers."""
 
 import time
 from collections.abc import Iterator
@@ -64,4 +64,4 @@ def _first_call(bench: Bench) -> Call:
     return found[0]
 
 
-SCENARIOS = [Scenario("gates", "seconds until pause and resume count, with two workers", breakers)]
+SCENARIOS = [Scenario("circuit-breakers", "seconds until pause and resume count, with two workers", breakers)]

@@ -35,7 +35,7 @@ FAILURES = (
     psutil.Error,
     OSError,
 )
-"""What ends one scenario, and not the others."""
+"""Errors that end a scenario and let the others run."""
 
 Results = list[tuple[Scenario, Figure]]
 

@@ -16,7 +16,7 @@ STREAMS = 100
 NOISE = 100
 """Times as many messages for the noisy stream as for each of the others."""
 LOAD = 1 / 3
-"""Of what the worker can take."""
+"""A share of the worker's capacity."""
 FOR_CAPACITY = 20
 """Messages of one change for each stream."""
 SKIP = 2.0
@@ -36,7 +36,7 @@ class Fairness:
 
     @property
     def load(self) -> str:
-        """What is sent, in words."""
+        """Describe the load."""
         return (
             f"{self._each:.2f} changes/s for each of {STREAMS - 1} streams, {self._each * NOISE:.0f} for one"
         )
@@ -79,11 +79,11 @@ class Fairness:
 
 
 def fairness(bench: Bench) -> Iterator[Figure]:
-    """What one noisy stream does to the others' latency."""
+    """Measure the latency of quiet streams beside a noisy one."""
     runs = Fairness(bench)
     pairs = in_pairs(bench.pairs, partial(runs.latency, False), partial(runs.latency, True))
     for figure in latency_figures("latency of the others", pairs, WITHIN):
-        yield figure.noted(runs.load)
+        yield figure.with_note(runs.load)
 
 
 SCENARIOS = [Scenario("fairness", "latency of 99 streams beside one with 100 times the traffic", fairness)]

@@ -1,4 +1,4 @@
-"""What a scenario found: a figure beside what it is compared with, and the target. Pure."""
+"""The result of a scenario: a figure beside what it is compared with, and the target. Pure."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ class NotMeasured(Exception):
 
 
 class Target(NamedTuple):
-    """What a ratio should be; where there is no ratio, the measured figure itself."""
+    """The target of a ratio; where there is no ratio, of the measured figure itself."""
 
     relation: str
     """`at least` or `at most`."""
@@ -37,7 +37,7 @@ def at_most(bound: float) -> Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table."""
+    """A line of the table."""
 
     what: str
     unit: str
@@ -55,7 +55,7 @@ class Figure:
             return None
         return self.target.is_met(self.measured if self.ratio is None else self.ratio)
 
-    def noted(self, text: str) -> "Figure":
+    def with_note(self, text: str) -> "Figure":
         """The same with this before what its note says."""
         return replace(self, note="; ".join(filter(None, (text, self.note))))
 
@@ -76,7 +76,7 @@ def compared(what: str, unit: str, baseline: float, measured: float, target: Tar
 
 
 def in_pairs(runs: int, alone: Callable[[], T], disturbed: Callable[[], T]) -> list[tuple[T, T]]:
-    """Both, by turns and each as often first, so that a machine's mood spoils neither."""
+    """Both, alternately and each as often first, so that a slow moment of the machine falls on both alike."""
     pairs: list[tuple[T, T]] = []
     for number in range(runs):
         if number % 2:

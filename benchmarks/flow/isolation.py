@@ -39,7 +39,7 @@ SLOW = {"delay": 0.1}
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is the matter with A."""
+    """The trouble of stream A."""
 
     name: str
     about: str
@@ -53,7 +53,7 @@ class Trouble:
     streams: int = 1
     """A is as many."""
     limit: int = 0
-    """Batches a second that A's region may take, where it is told what becomes of that."""
+    """Batches a second that A's region may take, in troubles that limit it."""
     conduct_of_b: Conduct = field(default_factory=dict)
 
 
@@ -120,7 +120,7 @@ class Isolation:
         self._batches = bench.batches(RECORDS)
 
     def rates(self, disturbed: bool) -> Rates:
-        """What A takes, and B, which has more than it can send."""
+        """Measure the rates of A and of B, which has more than it can send."""
         bench = self._bench
         seconds = bench.seconds(10)
         with self._worker(disturbed, as_many_as_go(seconds, RECORDS), self._trouble.conduct_of_b):
@@ -175,7 +175,7 @@ class Isolation:
 
 
 def throughput(trouble: Trouble, bench: Bench) -> Iterator[Figure]:
-    """What B keeps of its throughput."""
+    """Measure B's throughput beside A's trouble."""
     runs = Isolation(bench, trouble)
     pairs = in_pairs(bench.pairs, partial(runs.rates, False), partial(runs.rates, True))
     of_b = [(alone.b, beside.b) for alone, beside in pairs]
@@ -186,7 +186,7 @@ def throughput(trouble: Trouble, bench: Bench) -> Iterator[Figure]:
 
 
 def latency(trouble: Trouble, bench: Bench) -> Iterator[Figure]:
-    """What becomes of B's latency."""
+    """Measure B's latency beside A's trouble."""
     runs = Isolation(bench, trouble)
     pairs = in_pairs(bench.pairs, partial(runs.latency, False), partial(runs.latency, True))
     yield from latency_figures("latency of B", pairs, LATENCY_KEPT)

@@ -1,4 +1,4 @@
-"""What a worker's memory holds while a stream's records must wait."""
+"""The memory of a worker while a stream's records must wait."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from worker.flow.circuit_breakers import OPERATOR
 
 CONCURRENCY = 8
 CLOSED_BATCHES = 2_000
-"""Of 500 records: a million of them."""
+"""Batches of 500 records: a million records."""
 OUTAGE_BATCHES = 500
 WARMING = 20
 """Full batches for each pool process, before its memory is looked at for the first time."""
@@ -33,7 +33,7 @@ class Memory(NamedTuple):
     pool: int
     """Resident in the pool processes together; what they share counts each time."""
     together: int
-    """Of all of them; what some share counts once (PSS). Grows a little as forks cease to share."""
+    """The memory of all processes; shared pages count once (PSS). Grows a little as forks cease to share."""
 
 
 def memory(worker: Worker) -> Memory:
@@ -70,7 +70,7 @@ def waiting(batches: int, conduct: Conduct, is_closed: bool, bench: Bench) -> It
         left = int(bench.stack.broker.llen(stream.queue))
     note = f"{left:,} of {batches:,} batches were in the queue at the end"
     for what, before, after in zip(("main process", "pool", "all together"), idle, held, strict=True):
-        yield compared(f"memory, {what}", "MiB", before / MIB, after / MIB, GROWTH).noted(note)
+        yield compared(f"memory, {what}", "MiB", before / MIB, after / MIB, GROWTH).with_note(note)
 
 
 OUTAGE: Conduct = {"code": "InternalFailure", "status": 500}

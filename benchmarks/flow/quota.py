@@ -30,9 +30,9 @@ class Bound:
     """As operators write it."""
     a_second: float
     amount: Callable[[Call], float]
-    """What a call takes of it."""
+    """The part of the quota that a call takes."""
     records: int
-    """In a batch."""
+    """The number of records in a batch."""
     batches: float
     """A second, about; no more than the quota allows."""
 
@@ -63,13 +63,13 @@ def quota(bound: Bound, bench: Bench) -> Iterator[Figure]:
 
 def _figures(bound: Bound, workers: int, calls: list[Call], start: float, seconds: float) -> Iterator[Figure]:
     amounts = [(call.moment - start, bound.amount(call)) for call in calls]
-    fleet = f"{workers} worker{'s' * (workers > 1)}"
+    size = f"{workers} worker{'s' * (workers > 1)}"
     window = min(WINDOW, seconds)
     worst = worst_window(amounts, window) / window
     mean = sum(amount for _, amount in amounts) / seconds
     unit = f"{bound.kind}/s"
-    yield compared(f"worst {window:g} s, {fleet}", unit, bound.a_second, worst, KEPT)
-    yield compared(f"mean, {fleet}", unit, bound.a_second, mean, USED)
+    yield compared(f"worst {window:g} s, {size}", unit, bound.a_second, worst, KEPT)
+    yield compared(f"mean, {size}", unit, bound.a_second, mean, USED)
 
 
 SCENARIOS = [

@@ -1,4 +1,4 @@
-"""What another worker brings."""
+"""The gain of a second worker."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from worker.queues import CHANGES_QUEUE, Stream
 CONCURRENCY = 2
 STREAMS = 20
 MESSAGES_A_SECOND = 20
-"""Of 500 changes, that wait for each second of a run: about what one core forwards."""
+"""Messages of 500 changes for each second of a run: about as many as a core forwards."""
 GAIN = at_least(1.8)
 FEWEST_CORES = 2
 
@@ -35,14 +35,14 @@ QUOTA_USED, QUOTA_KEPT = at_least(0.9), at_most(1.05)
 
 
 class Run(NamedTuple):
-    """What a pinned fleet did."""
+    """The result of workers that are pinned to cores."""
 
     rate: float
     """Records a second."""
     efficiency: float
     """Records for each second of the workers' CPU time."""
     servers: float
-    """What Redis and Firehose took meanwhile, in cores."""
+    """The CPU of Redis and Firehose meanwhile, in cores."""
 
 
 class Cores:
@@ -59,7 +59,7 @@ class Cores:
 
     @property
     def where(self) -> str:
-        """Where the servers run, in words."""
+        """Describe where the servers run."""
         return "on cores of their own" if self._others else "on the workers' cores, as beside one worker"
 
     def run(self, workers: int) -> Run:
@@ -67,13 +67,15 @@ class Cores:
         bench = self._bench
         bench.say(f"{workers} worker{'s' * (workers > 1)}")
         messages = self._park()
-        with bench.warm_workers(self._warm, workers, concurrency=bench.concurrency(CONCURRENCY)) as fleet:
-            for worker, core in zip(fleet, self._cores, strict=False):
+        with bench.warm_workers(
+            self._warm, workers, concurrency=bench.concurrency(CONCURRENCY)
+        ) as workers_running:
+            for worker, core in zip(workers_running, self._cores, strict=False):
                 worker.pin(core)
             # On a machine with no more cores, one worker is to have no better a Redis than two.
             for server in bench.stack.servers:
                 server.cpu_affinity(self._others or self._cores[:workers])
-            members, firehose = members_of(fleet), bench.stack.firehose
+            members, firehose = members_of(workers_running), bench.stack.firehose
             target = firehose.counted() + messages * BATCH
             before, servers_before = cpu_seconds(members), cpu_seconds(bench.stack.servers)
             start = time.monotonic()
@@ -84,7 +86,7 @@ class Cores:
         return Run(messages * BATCH / wall, messages * BATCH / cpu, servers / wall)
 
     def _park(self) -> int:
-        """Have the bulk wait: as much for every fleet. How many messages."""
+        """Have the bulk wait: as much for every number of workers. How many messages."""
         self._register()
         templates = change_templates(self._bench.stack, self._bench.streams.values(), BATCH)
         messages = round(MESSAGES_A_SECOND * self._bench.seconds(10))
@@ -98,19 +100,19 @@ class Cores:
 
 
 def cores(bench: Bench) -> Iterator[Figure]:
-    """One worker on one core, two on two, with the same bulk of changes."""
+    """Compare a worker on one core with two on two, with the same bulk of changes."""
     runs = Cores(bench)
     pairs = in_pairs(bench.pairs, partial(runs.run, 1), partial(runs.run, 2))
     servers = median(two.servers for _, two in pairs)
     note = f"Redis and Firehose took {servers:.2f} cores beside two workers, {runs.where}"
     rates = [(one.rate, two.rate) for one, two in pairs]
-    yield of_pairs("throughput, 2 workers beside 1", "records/s", rates, GAIN).noted(note)
+    yield of_pairs("throughput, 2 workers beside 1", "records/s", rates, GAIN).with_note(note)
     efficiencies = [(one.efficiency, two.efficiency) for one, two in pairs]
     yield of_pairs("the same per CPU second of theirs", "records/CPU s", efficiencies)
 
 
 def latency(bench: Bench) -> Iterator[Figure]:
-    """One, two and four workers with a slow Firehose, until the quotas bind."""
+    """Compare one, two and four workers with a slow Firehose, until the quotas bind."""
     streams = [
         bench.connect(f"slow-{number}", stream_quota=f"{SLOW_QUOTA}requests/s")
         for number in range(SLOW_STREAMS)
@@ -120,10 +122,10 @@ def latency(bench: Bench) -> Iterator[Figure]:
     one, two, four = (_slow_rate(bench, streams, templates, workers) for workers in FLEETS)
     quota = float(SLOW_QUOTA * SLOW_STREAMS * RECORDS)
     note = f"Firehose takes {DELAY * 1000:.0f} ms; {SLOW_STREAMS} streams of {SLOW_QUOTA} requests/s"
-    yield compared("throughput, 2 workers beside 1", "records/s", one, two, GAIN).noted(note)
+    yield compared("throughput, 2 workers beside 1", "records/s", one, two, GAIN).with_note(note)
     allowed = min(quota, one * FLEETS[-1])
-    yield compared("4 workers beside the quotas", "records/s", allowed, four, QUOTA_USED).noted(note)
-    yield compared("4 workers within the quotas", "records/s", quota, four, QUOTA_KEPT).noted(note)
+    yield compared("4 workers beside the quotas", "records/s", allowed, four, QUOTA_USED).with_note(note)
+    yield compared("4 workers within the quotas", "records/s", quota, four, QUOTA_KEPT).with_note(note)
 
 
 def _slow_rate(

@@ -9,7 +9,7 @@ from benchmarks.flow.figures import Figure
 
 @dataclass(frozen=True)
 class Scenario:
-    """What can be asked for by name."""
+    """A measurement that the command runs by its name."""
 
     name: str
     about: str

@@ -11,7 +11,7 @@ from benchmarks.stack import Stack
 from worker.queues import CHANGES_QUEUE, FORWARD
 
 GRACE = 30.0
-"""Seconds after the last was sent. What has not arrived by then counts as having taken until then."""
+"""Seconds after the last was sent. A change that has not arrived by then counts with this latency."""
 
 
 class Due(NamedTuple):

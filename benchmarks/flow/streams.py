@@ -1,4 +1,4 @@
-"""What it costs that there are many streams."""
+"""The cost of many streams."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -26,7 +26,7 @@ def streams(bench: Bench) -> Iterator[Figure]:
     one = median(rates[1])
     for count in COUNTS[1:]:
         figure = compared(f"throughput, {count:,} streams", "records/s", one, median(rates[count]), KEPT)
-        yield figure.noted("runs: " + ", ".join(f"{rate:,.0f}" for rate in rates[count]))
+        yield figure.with_note("runs: " + ", ".join(f"{rate:,.0f}" for rate in rates[count]))
 
 
 def _batches(bench: Bench, count: int) -> dict[Stream, Template]:
