@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 ANONYMOUS_NAME = "MPID"
 """Every user of mParticle has this identity. A user left with nothing else is anonymous."""
 
+CUSTOMER_NAME = "CustomerId"
+
 
 class Identity(NamedTuple):
     """A row of `identities.json`."""
@@ -60,6 +62,13 @@ class Catalogue:
     def device_names(self) -> frozenset[str]:
         """The configured names of the identities that a device has, of which a user may have several."""
         return frozenset(self.configured_name(row.name) for row in ROWS if row.kind == "device")
+
+    @cached_property
+    def names_by_precedence(self) -> tuple[str, ...]:
+        """The configured names, the most telling first: MPID, Customer ID, then the order of the file."""
+        first = (ANONYMOUS_NAME, CUSTOMER_NAME)
+        others = (row.name for row in ROWS if row.name not in first)
+        return tuple(map(self.configured_name, (*first, *others)))
 
     @cached_property
     def anonymous(self) -> str:

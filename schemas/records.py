@@ -1,6 +1,6 @@
-"""What a stream receives: a change, seen through a connection, as bytes.
+"""The records that a stream receives: a change, as a connection forwards it, as bytes.
 
-A record is rendered once, here. Nobody downstream looks inside it.
+A record is rendered once, here. Nothing downstream looks inside it.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,11 @@ class Skip(StrEnum):
     NO_CONNECTION = "no_connection"
     """The audience has no connection."""
     ANONYMOUS = "anonymous"
-    """The connection forwards no users known by their MPID alone."""
+    """The connection forwards no users of whom nothing but the MPID is known."""
     NO_IDENTITIES = "no_identities"
     """The connection's exclusions leave nothing of the user."""
+    UNCHANGED = "unchanged"
+    """An identity change of which the connection's exclusions leave nothing changed."""
     ATTRIBUTE_UPDATE = "attribute_update"
     """mParticle told of user attributes, which is no membership change."""
     UNNAMED_IDENTITY = "unnamed_identity"
@@ -35,10 +37,10 @@ class Skip(StrEnum):
 
 
 class Projection(NamedTuple):
-    """All that a connection and its configuration say about the looks of a record."""
+    """The settings of a connection and its configuration that decide how a record looks."""
 
     excluded: frozenset[str]
-    """Identity names, as in force, that this connection does not forward."""
+    """Configured names of the identities that this connection does not forward."""
     anonymous_name: str
     send_anonymous_users: bool
     send_remove_on_identity_change: bool
@@ -49,7 +51,7 @@ class Rendered(NamedTuple):
     """A change as records."""
 
     lines: tuple[bytes, ...]
-    """None, one, or a removal and the addition that follows it, never to be parted."""
+    """None, one, or a removal and the addition that follows it."""
     skipped: tuple[Skip, ...]
     """Why records are missing."""
 
@@ -86,28 +88,41 @@ DELETION = DeletionSchema()
 
 
 def render(change: Change, projection: Projection) -> Rendered:
-    """The records that a connection with this view receives for a change."""
+    """The records that a connection with this projection receives for a change."""
     if change.type == ChangeType.AUDIENCE_DELETED:
         return Rendered((_line(change, False, {}, projection, DELETION),), ())
+    user = _forwarded(change.user_identities, projection)
     if change.type != ChangeType.IDENTITY_CHANGED:
-        is_member = change.type == ChangeType.MEMBER_ADDED
-        return _rendered(_membership(change, is_member, change.user_identities, projection))
-    addition = _membership(change, True, change.user_identities, projection)
+        return _rendered(_membership(change, change.type == ChangeType.MEMBER_ADDED, user, projection))
+    previous_user = _forwarded(change.previous_user_identities, projection)
+    if user and user == previous_user:
+        return Rendered((), (Skip.UNCHANGED,))
+    addition = _membership(change, True, user, projection)
     if not projection.send_remove_on_identity_change:
         return _rendered(addition)
-    return _rendered(_membership(change, False, change.previous_user_identities, projection), addition)
+    return _rendered(_membership(change, False, previous_user, projection), addition)
+
+
+def _forwarded(user: dict[str, str], projection: Projection) -> dict[str, str]:
+    """The identities of a user that the connection forwards."""
+    if not projection.excluded:
+        return user
+    return {name: value for name, value in user.items() if name not in projection.excluded}
 
 
 def _membership(
     change: Change, is_member: bool, user: dict[str, str], projection: Projection
 ) -> bytes | Skip:
-    if projection.excluded:
-        user = {name: value for name, value in user.items() if name not in projection.excluded}
     if not user:
         return Skip.NO_IDENTITIES
-    if not projection.send_anonymous_users and user.keys() == {projection.anonymous_name}:
+    if not projection.send_anonymous_users and _is_anonymous(user, projection):
         return Skip.ANONYMOUS
     return _line(change, is_member, user, projection, RECORD)
+
+
+def _is_anonymous(user: dict[str, str], projection: Projection) -> bool:
+    """Whether nothing but the MPID tells who the user is. An empty value tells nothing."""
+    return not any(value for name, value in user.items() if name != projection.anonymous_name)
 
 
 def _line(

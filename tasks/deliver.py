@@ -18,7 +18,7 @@ from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.firehose.creation import reclassify_missing
-from worker.firehose.deliveries import is_delivery, records_of
+from worker.firehose.deliveries import following_delivery, is_delivery, records_of
 from worker.firehose.errors import FIREHOSE_ERRORS, classify
 from worker.firehose.groups import Group, records_in
 from worker.firehose.put import Outcome, put
@@ -72,6 +72,7 @@ class DeliveryTask(ForwarderTask):
             raise TransientError(
                 outcome.failure, outcome.remaining, accepted=outcome.accepted, refused=outcome.refused
             )
+        self._enqueue_following(stream)
         self._enter(stream, accepted=outcome.accepted)
 
     def retry(
@@ -154,6 +155,23 @@ class DeliveryTask(ForwarderTask):
             kind = TransientError if found.transient else PermanentError
             # `from None`: what AWS says may quote what it was sent.
             raise kind(found.failure, refused=records_in(groups)) from None
+
+    def _enqueue_following(self, stream: Stream) -> None:
+        """Send the rest of the chain, now that Firehose has accepted this batch of it.
+
+        Under a new ID: where this batch comes back and is delivered once more, so is what follows it, and
+        the last record to arrive is still the chain's last.
+        """
+        if kwargs := following_delivery(self.request.kwargs):
+            self.app.send_task(
+                stream.task,
+                kwargs=kwargs,
+                queue=stream.queue,
+                argsrepr=HIDDEN,
+                kwargsrepr=HIDDEN,
+                # A full Redis takes nothing but retries. This one replaces a message that held more.
+                retries=1,
+            )
 
     def _close_for_a_while(self, stream: Stream, failure: Failure) -> None:
         """What is to be delivered waits in the broker, until a single batch has found the stream well."""
@@ -244,6 +262,7 @@ def make_delivery_task(region: str) -> DeliveryTask:
         records: list[Group],
         connection_ids: list[str],
         audience_ids: list[int],
+        then: list[list[Group]] | None = None,
     ) -> None:
         if not is_delivery(self.request.kwargs):
             raise TypeError("not the arguments of a delivery")

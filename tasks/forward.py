@@ -24,7 +24,7 @@ from worker.consumer.request import HIDDEN
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable, dead_letter
 from worker.failures.dead_letters import Message
-from worker.firehose.batching import MAX_RECORD_BYTES, Batch
+from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Chain
 from worker.firehose.deliveries import make_delivery
 from worker.firehose.groups import firehose_records
 from worker.queues import CHANGES_QUEUE, FORWARD, Stream
@@ -71,12 +71,12 @@ class ProducerTask(ForwarderTask):
             snapshot = self.app.services.registry.latest()
         if snapshot.unreadable:
             changes = self._without_unreadable(changes, snapshot)
-        streams, skipped = fan_out(changes, snapshot)
+        streams, skipped = fan_out(changes, snapshot, CATALOGUE.names_by_precedence)
         for stream, batches in streams.items():
             if batches.oversize.records:
                 self._dead_letter_oversize(stream, batches.oversize)
-            for number, batch in enumerate(batches):
-                self._enqueue(stream, number, batch)
+            for number, chain in enumerate(batches):
+                self._enqueue(stream, number, chain)
         skipped.update({Skipped(None, None, skip): count for skip, count in skips.items()})
         self._enter({stream: batches.records for stream, batches in streams.items()}, skipped)
 
@@ -140,7 +140,7 @@ class ProducerTask(ForwarderTask):
         )
         undeliverable = Undeliverable(
             id=self._derived_id(f"oversize:{stream.queue}"),
-            message=Message(stream.task, stream.queue, make_delivery(stream, batch)),
+            message=Message(stream.task, stream.queue, make_delivery(stream, [batch])),
             failure=failure,
             records=batch.records,
             stream=stream,
@@ -149,13 +149,14 @@ class ProducerTask(ForwarderTask):
         )
         dead_letter(self.app.services, undeliverable)
 
-    def _enqueue(self, stream: Stream, number: int, batch: Batch) -> None:
+    def _enqueue(self, stream: Stream, number: int, chain: Chain) -> None:
         digest = blake2b(f"{self.attempt}:{stream.queue}:{number}".encode(), digest_size=16)
-        for record in firehose_records(batch.groups):
-            digest.update(record.encode())
+        for batch in chain:
+            for record in firehose_records(batch.groups):
+                digest.update(record.encode())
         self.app.send_task(
             stream.task,
-            kwargs=make_delivery(stream, batch),
+            kwargs=make_delivery(stream, chain),
             queue=stream.queue,
             task_id=str(UUID(bytes=digest.digest())),
             argsrepr=HIDDEN,

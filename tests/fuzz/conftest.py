@@ -28,7 +28,7 @@ class Taking:
 
     def put_record_batch(self, DeliveryStreamName, Records):  # noqa: N803 boto3's own names
         self.taken += [record["Data"] for record in Records]
-        return {"FailedPutCount": 0}
+        return {"FailedPutCount": 0, "RequestResponses": [{"RecordId": "1"} for _ in Records]}
 
     def describe_delivery_stream(self, DeliveryStreamName):  # noqa: N803 boto3's own names
         """What a stream says that takes records."""

@@ -125,12 +125,15 @@ def test_a_user_is_anonymous_who_is_left_with_an_mpid_alone():
     assert render(change(user={"MPID": "1", "Email": "a"}), seen).skipped == (Skip.ANONYMOUS,)
 
 
-def test_a_user_with_any_other_identity_is_not_anonymous():
-    assert sent_identities({"MPID": "1", "Email": ""}, send_anonymous_users=False) == {
-        "MPID": "1",
-        "Email": "",
-    }
-    assert sent_identities({"Email": "a"}, send_anonymous_users=False) == {"Email": "a"}
+@pytest.mark.parametrize("user", [{"MPID": "1", "Email": ""}, {"Email": ""}, {"MPID": "", "Other": ""}])
+def test_an_empty_value_identifies_nobody_so_the_user_is_anonymous(user):
+    assert render(change(user=user), projection(send_anonymous_users=False)).skipped == (Skip.ANONYMOUS,)
+    assert sent_identities(user) == user
+
+
+@pytest.mark.parametrize("user", [{"MPID": "1", "Email": "a"}, {"Email": "a", "Other": ""}])
+def test_a_user_with_a_value_of_any_other_identity_is_not_anonymous(user):
+    assert sent_identities(user, send_anonymous_users=False) == user
 
 
 def test_anonymity_goes_by_the_name_in_force():
@@ -149,6 +152,26 @@ def test_of_an_identity_change_what_remains_of_the_user_is_sent():
     rendered = render(change("identity_changed", {"Other": "b"}, {"Email": "a"}), seen)
     assert rendered.skipped == (Skip.NO_IDENTITIES,)
     assert [json.loads(line)["IsMember"] for line in rendered.lines] == [True]
+
+
+BEFORE, AFTER = {"CustomerId": "c", "Email": "old"}, {"CustomerId": "c", "Email": "new"}
+
+
+@pytest.mark.parametrize("send_removal", [True, False])
+def test_an_identity_change_of_an_excluded_identity_is_skipped_as_unchanged(send_removal):
+    seen = projection(forward_email_addresses=False, send_remove_on_identity_change=send_removal)
+    assert render(change("identity_changed", AFTER, BEFORE), seen) == ((), (Skip.UNCHANGED,))
+
+
+def test_an_identity_change_of_a_forwarded_identity_is_sent_whatever_else_is_excluded():
+    seen = projection(forward_customer_ids=False)
+    assert len(render(change("identity_changed", AFTER, BEFORE), seen).lines) == 2
+
+
+def test_an_identity_change_of_which_nothing_is_forwarded_leaves_no_identities():
+    seen = projection(forward_email_addresses=False)
+    rendered = render(change("identity_changed", {"Email": "b"}, {"Email": "a"}), seen)
+    assert rendered == ((), (Skip.NO_IDENTITIES, Skip.NO_IDENTITIES))
 
 
 @given(st.dictionaries(st.sampled_from(sorted(Catalogue().names)), st.text(), min_size=1), st.text())

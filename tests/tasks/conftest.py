@@ -128,7 +128,7 @@ def stream(connect, firehose):
 def deliver(worker, stream):
     """Enqueue a batch for the stream, and run everything that comes of it."""
 
-    def send(*records, run=True, queue=None, **options):
+    def send(*records, then=None, run=True, queue=None, **options):
         call = {
             "configuration": stream.configuration,
             "delivery_stream_name": stream.name,
@@ -136,6 +136,8 @@ def deliver(worker, stream):
             "connection_ids": ["1-a"],
             "audience_ids": [1],
         }
+        if then:
+            call["then"] = then
         worker.send(stream.task, call, queue=queue or stream.queue, **options)
         if run:
             worker.run(stream.queue)

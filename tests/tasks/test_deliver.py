@@ -14,6 +14,7 @@ from worker.consumer.request import MAX_LOST_PROCESSES
 from worker.firehose.clients import Clients
 from worker.firehose.regions import rate_limits, regions
 from worker.flow.admission import Cost
+from worker.state.idempotency import COMPLETED
 
 DEFAULTS = read_settings({})
 
@@ -45,6 +46,39 @@ def test_of_a_pair_whose_addition_is_refused_only_that_is_sent_again(deliver, fi
     firehose.faults.append(refuse_once(b"addition"))
     deliver("a", ["removal", "addition"])
     assert puts(firehose) == [[b"a", b"removal", b"addition"], [b"addition"]]
+
+
+def test_a_batch_that_may_only_follow_is_sent_when_all_before_it_was_accepted(
+    deliver, firehose, services, stream
+):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", then=[[["c", "d"]], ["e"]])
+    assert puts(firehose) == [[b"a", b"b"], [b"b"], [b"c", b"d"], [b"e"]]
+    counts = services.counters.of(stream)
+    assert (counts.delivered, counts.refused, counts.retrying) == (5, 1, 0)
+
+
+def test_a_batch_that_is_delivered_again_has_what_follows_it_delivered_again(
+    worker, deliver, firehose, redis
+):
+    for _ in range(2):
+        deliver("a", then=[["b"]], task_id="one")
+        redis.delete(*redis.keys(f"{COMPLETED}:one:*"))
+    assert puts(firehose) == [[b"a"], [b"b"]] * 2
+
+
+@pytest.mark.usefixtures("few_retries")
+def test_a_chain_that_is_given_up_is_one_dead_letter_and_replayed_in_its_order(
+    worker, deliver, firehose, services, stream
+):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=4))
+    deliver("a", then=[["b", "c"]])
+    (letter,) = services.dead_letters.all()
+    assert letter.records == 3
+    message = services.dead_letters.message(letter)
+    worker.send(message.task, message.kwargs, queue=message.queue, task_id=letter.replay_id)
+    worker.run(stream.queue)
+    assert firehose.accepted("travel") == [b"a", b"b", b"c"]
 
 
 def test_what_waits_for_another_try_is_counted(worker, deliver, firehose, services, stream):

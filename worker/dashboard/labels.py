@@ -31,6 +31,7 @@ SKIP_LABELS = {
     Skip.NO_CONNECTION: "without a connection",
     Skip.ANONYMOUS: "anonymous users",
     Skip.NO_IDENTITIES: "no identities left",
+    Skip.UNCHANGED: "nothing changed",
     Skip.ATTRIBUTE_UPDATE: "attribute updates",
     Skip.UNNAMED_IDENTITY: "unnamed identities",
     Skip.FURTHER_VALUE: "further values of an identity",

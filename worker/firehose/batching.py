@@ -1,6 +1,6 @@
-"""Batches that fit into one PutRecordBatch call."""
+"""Batches that fit into one PutRecordBatch call, and chains of batches that must arrive in their order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,18 +12,22 @@ MAX_RECORD_BYTES = 1_024_000
 MAX_BATCH_RECORDS = 500
 """Source: PutRecordBatch, AWS API reference."""
 MAX_BATCH_BYTES = 4 * 2**20
-"""Counted as base64: the reference does not say which is meant, and this is the safe reading.
-A group always fits: two records of the largest size are 2.6 MiB of base64."""
+"""Counted as base64: the reference does not say which is meant, and this is the safe reading."""
 BATCHES_A_SECOND = 10
-"""At least, where a stream is at its quota: a batch takes a tenth of a second's worth at most, unless
-it is a single group. What the fleet sends in any five seconds is to be its quota to within 5 %, so no
-batch may be a large part of that."""
+"""At least, where a stream is at its quota: a batch takes a tenth of a second's worth at most, unless it is a
+single group. All workers together are to keep a quota to within 5 % in any five seconds, so no batch may be
+a large part of that."""
+
+
+Lines = Sequence[bytes]
+"""Rendered records of one user and audience, in their order."""
 
 
 class BatchLimit(NamedTuple):
     """What a batch may hold beyond its first group. By default what Firehose takes in one call."""
 
     records: int = MAX_BATCH_RECORDS
+    """Firehose records."""
     bytes: int = MAX_BATCH_BYTES
     """Before base64, as quotas count."""
 
@@ -36,9 +40,16 @@ def batch_limit(quota: Quota) -> BatchLimit:
     )
 
 
+class Source(NamedTuple):
+    """The connection that an atomic group's records are for."""
+
+    connection_id: str
+    audience_id: int
+
+
 @dataclass(slots=True)
 class Batch:
-    """Groups for one stream, in their order, and whose they are."""
+    """Groups for one stream, in their order, and the connections that they are for."""
 
     groups: list[Group] = field(default_factory=list, repr=False)
     records: int = 0
@@ -47,61 +58,129 @@ class Batch:
     connection_ids: set[str] = field(default_factory=set)
     audience_ids: set[int] = field(default_factory=set)
 
+    def add(self, lines: Lines, size: "_Size", source: Source) -> None:
+        """Append an atomic group."""
+        self.groups.append(as_group([line.decode() for line in lines]))
+        self.records += size.records
+        self.bytes += size.bytes
+        self.base64_bytes += size.base64_bytes
+        self.connection_ids.add(source.connection_id)
+        self.audience_ids.add(source.audience_id)
+
+
+Chain = list[Batch]
+"""Batches of which each is sent when Firehose has accepted all of the one before it."""
+
 
 class Batches:
-    """The batches of one stream under construction, within its limit. Oversize groups are set apart."""
+    """The batches of one stream under construction, within its limit. Oversize records are set apart."""
 
     def __init__(self, limit: BatchLimit) -> None:
         self._limit = limit
+        self._independent = _Packer(limit)
+        self._chains: list[Chain] = []
         self.oversize = Batch()
-        self._batches: list[Batch] = []
+        """Records that Firehose never takes."""
 
-    def add(self, lines: Sequence[bytes], connection_id: str, audience_id: int) -> None:
-        """Append a group: its lines stay adjacent, in one batch.
+    def add(self, lines: Lines, source: Source) -> None:
+        """Append an atomic group, which may be sent before and after any other."""
+        size = _size(lines)
+        if size.fits_one_call:
+            self._independent.add(lines, size, source)
+        else:
+            self.add_stages([[lines]], source)
 
-        A removal that is too large is set apart alone, and its addition is sent: what a
-        stream hears last is then still true. It would not be the other way round.
-        """
-        if len(lines) > 1 and _is_oversize(lines[0]) and not _is_oversize(lines[1]):
-            self._append(lines[:1], connection_id, audience_id)
-            lines = lines[1:]
-        self._append(lines, connection_id, audience_id)
+    def add_stages(self, stages: Iterable[Iterable[Lines]], source: Source) -> None:
+        """Append atomic groups in stages, of which each is sent when all of the one before has arrived."""
+        packer = _Packer(self._limit)
+        for groups in stages:
+            packer.begin_batch()
+            for lines in groups:
+                packer.add_in_pieces(lines, source)
+        self._chains.append(packer.batches)
 
-    def _append(self, lines: Sequence[bytes], connection_id: str, audience_id: int) -> None:
-        size = sum(map(len, lines))
-        base64_bytes = sum((len(line) + 2) // 3 * 4 for line in lines)
-        batch = self._batch_for(lines, size, base64_bytes)
-        batch.groups.append(as_group([line.decode() for line in lines]))
-        batch.records += len(lines)
-        batch.bytes += size
-        batch.base64_bytes += base64_bytes
-        batch.connection_ids.add(connection_id)
-        batch.audience_ids.add(audience_id)
+    def set_apart(self, lines: Lines, source: Source) -> None:
+        """Append lines of which at least one is oversize, and which must not arrive without each other."""
+        self.oversize.add(lines, _size(lines), source)
 
     @property
     def records(self) -> int:
-        """Of all batches, and set apart."""
-        return self.oversize.records + sum(batch.records for batch in self._batches)
+        """Records in all batches, and those set apart."""
+        return self.oversize.records + sum(batch.records for chain in self for batch in chain)
 
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches)
+    def __iter__(self) -> Iterator[Chain]:
+        """Chains, most of them of a single batch. They may be sent in any order, and at the same time."""
+        for batch in self._independent.batches:
+            yield [batch]
+        yield from self._chains
 
-    def _batch_for(self, lines: Sequence[bytes], size: int, base64_bytes: int) -> Batch:
-        if size > MAX_RECORD_BYTES and any(map(_is_oversize, lines)):
-            return self.oversize
-        if not self._batches or not self._has_room_for(len(lines), size, base64_bytes):
-            self._batches.append(Batch())
-        return self._batches[-1]
 
-    def _has_room_for(self, records: int, size: int, base64_bytes: int) -> bool:
-        """Whether a group of this size still fits into the last batch."""
-        last = self._batches[-1]
-        return (
-            last.records + records <= self._limit.records
-            and last.bytes + size <= self._limit.bytes
-            and last.base64_bytes + base64_bytes <= MAX_BATCH_BYTES
+def is_oversize(line: bytes) -> bool:
+    """Whether a line is more than Firehose takes as a record."""
+    return len(line) > MAX_RECORD_BYTES
+
+
+class _Size(NamedTuple):
+    records: int
+    bytes: int
+    base64_bytes: int
+
+    @property
+    def fits_one_call(self) -> bool:
+        return self.records <= MAX_BATCH_RECORDS and self.base64_bytes <= MAX_BATCH_BYTES
+
+
+def _size(lines: Lines) -> _Size:
+    if len(lines) == 1:
+        size = len(lines[0])
+        return _Size(1, size, (size + 2) // 3 * 4)
+    return _Size(len(lines), sum(map(len, lines)), sum((len(line) + 2) // 3 * 4 for line in lines))
+
+
+class _Packer:
+    """Fills one batch after the other."""
+
+    def __init__(self, limit: BatchLimit) -> None:
+        self._limit = limit
+        self._is_full = True
+        self.batches: list[Batch] = []
+
+    def begin_batch(self) -> None:
+        """Put what comes next into a new batch."""
+        self._is_full = True
+
+    def add(self, lines: Lines, size: _Size, source: Source) -> None:
+        """Append an atomic group that one call can take."""
+        if self._is_full or not self._has_room_for(size):
+            self.batches.append(Batch())
+            self._is_full = False
+        self.batches[-1].add(lines, size, source)
+
+    def add_in_pieces(self, lines: Lines, source: Source) -> None:
+        """Append an atomic group of any size: one that no call can take fills several batches in a row."""
+        if (size := _size(lines)).fits_one_call:
+            self.add(lines, size, source)
+            return
+        for piece in self._pieces(lines):
+            self.begin_batch()
+            self.add(piece, _size(piece), source)
+        self.begin_batch()
+
+    def _pieces(self, lines: Lines) -> Iterator[Lines]:
+        start, taken = 0, _Size(0, 0, 0)
+        for position, line in enumerate(lines):
+            size = _size([line])
+            taken = _Size(*map(sum, zip(taken, size, strict=True)))
+            if position > start and not self._may_hold(*taken):
+                yield lines[start:position]
+                start, taken = position, size
+        yield lines[start:]
+
+    def _has_room_for(self, size: _Size) -> bool:
+        last = self.batches[-1]
+        return self._may_hold(
+            last.records + size.records, last.bytes + size.bytes, last.base64_bytes + size.base64_bytes
         )
 
-
-def _is_oversize(line: bytes) -> bool:
-    return len(line) > MAX_RECORD_BYTES
+    def _may_hold(self, records: int, size: int, base64_size: int) -> bool:
+        return records <= self._limit.records and size <= self._limit.bytes and base64_size <= MAX_BATCH_BYTES

@@ -1,0 +1,213 @@
+"""Whatever a message holds, whatever Firehose refuses and whichever batch goes first, last words are true."""
+
+import json
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.changes import Change
+from schemas.identities import Catalogue
+from schemas.quotas import Quota
+from schemas.settings import Configuration, Connection
+from tasks.fan_out import fan_out
+from worker.firehose.deliveries import following_delivery, is_delivery, make_delivery, records_of
+from worker.firehose.groups import size_of
+from worker.firehose.put import put
+from worker.queues import Stream
+from worker.state.registry import Route, Snapshot
+
+STREAM = Stream("main", "eu-central-1", "travel")
+EU_CENTRAL_1 = Quota(requests=1_000, records=100_000, bytes=2**20)
+NARROW = Quota(requests=10, records=30, bytes=10_000)
+AUDIENCES = (1, 2)
+
+
+def snapshot(quota=EU_CENTRAL_1, audiences=AUDIENCES, **connection_settings):
+    routes = {}
+    for audience_id in audiences:
+        connection = Connection(audience_id, "main", STREAM.name, STREAM.region, **connection_settings)
+        projection = connection.projection(Configuration("main"), Catalogue())
+        routes[audience_id] = (Route(f"{audience_id}-a", STREAM, projection),)
+    return Snapshot(
+        version="1",
+        configurations={},
+        connections={},
+        routes=routes,
+        streams=frozenset([STREAM]),
+        unreadable=frozenset(),
+        quotas={STREAM: quota},
+        region_quotas={},
+    )
+
+
+def change(kind, user="", previous=None, audience_id=1):
+    before = {} if previous is None else {"CustomerId": previous}
+    after = {} if kind == "audience_deleted" else {"CustomerId": user}
+    return Change(kind, audience_id, "Name", 7, after, before)
+
+
+def added(user, audience_id=1):
+    return change("member_added", user, audience_id=audience_id)
+
+
+def removed(user, audience_id=1):
+    return change("member_removed", user, audience_id=audience_id)
+
+
+def deliveries(changes, registry):
+    streams, _ = fan_out(changes, registry, Catalogue().names_by_precedence)
+    return [make_delivery(stream, chain) for stream, batches in streams.items() for chain in batches]
+
+
+class RefusingFirehose:
+    """Refuses some records of each call, and keeps the others in the order in which they arrive."""
+
+    def __init__(self, random, refused_share):
+        self._random = random
+        self._refused_share = refused_share
+        self.records = []
+
+    def put_record_batch(self, DeliveryStreamName, Records):  # noqa: N803 boto3's own names
+        assert len(Records) <= 500
+        return {"RequestResponses": [self._answer(record["Data"]) for record in Records]}
+
+    def _answer(self, data):
+        if self._random.random() < self._refused_share:
+            return {"ErrorCode": "ServiceUnavailableException"}
+        self.records += [json.loads(line) for line in data.decode().splitlines()]
+        return {"RecordId": "1"}
+
+
+def deliver_in_any_order(waiting, random, refused_share):
+    """What a stream has received when all is delivered, by workers that take any waiting message."""
+    firehose = RefusingFirehose(random, refused_share)
+    while waiting:
+        kwargs = waiting.pop(random.randrange(len(waiting)))
+        # As it is read from a broker.
+        kwargs = json.loads(json.dumps(kwargs))
+        assert is_delivery(kwargs)
+        outcome = put(firehose, kwargs["delivery_stream_name"], kwargs["records"])
+        if outcome.remaining:
+            waiting.append({**kwargs, "records": outcome.remaining})
+        elif following := following_delivery(kwargs):
+            waiting.append(following)
+    return firehose.records
+
+
+def last_words(records):
+    """By audience and user, whether the last record says that the user is a member."""
+    words = {}
+    for record in records:
+        audience_id = record["AudienceId"]
+        if record.get("IsDeleted"):
+            words = {key: is_member for key, is_member in words.items() if key[0] != audience_id}
+            words[audience_id, None] = False
+        else:
+            words[audience_id, record["UserIdentities"]["CustomerId"]] = record["IsMember"]
+    return words
+
+
+def true_words(changes):
+    """The same, of the changes themselves in their order."""
+    records = []
+    for told in changes:
+        common = {"AudienceId": told.audience_id}
+        if told.type == "audience_deleted":
+            records.append(common | {"IsDeleted": True})
+            continue
+        if told.previous_user_identities == told.user_identities:
+            continue  # Nothing changed, so nothing is sent.
+        if told.previous_user_identities:
+            records.append(common | {"IsMember": False, "UserIdentities": told.previous_user_identities})
+        is_member = told.type != "member_removed"
+        records.append(common | {"IsMember": is_member, "UserIdentities": told.user_identities})
+    return last_words(records)
+
+
+def check_last_words(changes, registry, seed, refused_share):
+    waiting = deliveries(changes, registry)
+    expected_records = sum(map(records_of, waiting))
+    received = deliver_in_any_order(waiting, Random(seed), refused_share)
+    assert last_words(received) == true_words(changes)
+    assert len(received) >= expected_records
+
+
+USER = st.sampled_from("abcd")
+AUDIENCE = st.sampled_from(AUDIENCES)
+CHANGE = st.one_of(
+    st.builds(added, USER, AUDIENCE),
+    st.builds(removed, USER, AUDIENCE),
+    st.builds(change, st.just("identity_changed"), USER, USER, AUDIENCE),
+    st.builds(change, st.just("audience_deleted"), audience_id=AUDIENCE),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(CHANGE, max_size=40), st.sampled_from([EU_CENTRAL_1, NARROW]), st.integers(), st.floats(0, 0.6)
+)
+def test_any_interleaving_and_any_refusals_leave_each_user_s_last_record_true(changes, quota, seed, share):
+    check_last_words(changes, snapshot(quota), seed, share)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_user_added_first_and_removed_last_of_600_changes_ends_removed(seed):
+    changes = [added("u"), *(added(f"other-{number}") for number in range(598)), removed("u")]
+    assert len(deliveries(changes, snapshot(audiences=(1,)))) > 1
+    check_last_words(changes, snapshot(), seed, 0.3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_400_changes_of_one_user_and_30_percent_refused(seed):
+    check_last_words([added("u"), removed("u")] * 200, snapshot(), seed, 0.3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_200_users_each_added_and_removed_end_removed_whatever_is_refused(seed):
+    changes = [told(f"user-{number}") for number in range(200) for told in (added, removed)]
+    check_last_words(changes, snapshot(), seed, 0.3)
+
+
+def test_a_group_that_no_call_can_take_arrives_in_its_order():
+    changes = [told("u") for _ in range(400) for told in (added, removed)]
+    (kwargs,) = deliveries(changes, snapshot())
+    assert (len(kwargs["records"]), len(kwargs["then"]), records_of(kwargs)) == (1, 1, 800)
+    check_last_words(changes, snapshot(), 1, 0.01)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neither_an_addition_before_nor_one_after_overtakes_the_end_of_its_audience(seed):
+    before = [added(f"before-{number}") for number in range(700)]
+    after = [added(f"after-{number}") for number in range(700)]
+    changes = [*before, change("audience_deleted"), *after]
+    check_last_words(changes, snapshot(), seed, 0.3)
+
+
+def test_the_end_of_an_audience_of_which_a_message_tells_nothing_else_goes_with_the_other_records():
+    changes = [change("audience_deleted"), *(added(str(number), audience_id=2) for number in range(5))]
+    (kwargs,) = deliveries(changes, snapshot())
+    assert len(kwargs["records"]) == 6
+    assert "then" not in kwargs
+
+
+def test_the_batches_of_a_chain_keep_their_stream_s_quota():
+    changes = [added("a"), change("audience_deleted"), *(added(str(number)) for number in range(10))]
+    (kwargs,) = deliveries(changes, snapshot(NARROW))
+    assert [size_of(groups).firehose_records for groups in [kwargs["records"], *kwargs["then"]]] == [
+        1, 1, 3, 3, 3, 1,
+    ]  # fmt: skip
+
+
+def test_a_user_whose_identity_changes_is_in_one_group_with_the_user_of_before():
+    changes = [added("old"), added("x"), change("identity_changed", "new", previous="old"), removed("new")]
+    (kwargs,) = deliveries(changes, snapshot())
+    groups = [
+        [
+            json.loads(line)["UserIdentities"]["CustomerId"]
+            for line in ([group] if isinstance(group, str) else group)
+        ]
+        for group in kwargs["records"]
+    ]
+    assert groups == [["old", "old", "new", "new"], ["x"]]

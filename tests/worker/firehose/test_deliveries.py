@@ -1,0 +1,74 @@
+"""The arguments of a delivery task: made, checked, and followed by the rest of their chain."""
+
+import pytest
+
+from worker.firehose.batching import Batch
+from worker.firehose.deliveries import following_delivery, is_delivery, make_delivery, records_of
+from worker.queues import Stream
+
+STREAM = Stream("main", "us-east-1", "travel")
+ADDRESS = {
+    "configuration": "main",
+    "delivery_stream_name": "travel",
+    "connection_ids": ["1-a"],
+    "audience_ids": [1],
+}
+
+
+def batch(*groups, connection_id="1-a", audience_id=1):
+    return Batch(groups=list(groups), connection_ids={connection_id}, audience_ids={audience_id})
+
+
+def test_a_batch_alone_has_the_arguments_that_every_version_knows():
+    assert make_delivery(STREAM, [batch("a", ["b", "c"])]) == {**ADDRESS, "records": ["a", ["b", "c"]]}
+
+
+def test_a_chain_is_delivered_batch_by_batch():
+    first = make_delivery(STREAM, [batch("a"), batch("b"), batch("c", audience_id=2)])
+    address = {**ADDRESS, "audience_ids": [1, 2]}
+    assert first == {**address, "records": ["a"], "then": [["b"], ["c"]]}
+    second = following_delivery(first)
+    assert second == {**address, "records": ["b"], "then": [["c"]]}
+    third = following_delivery(second)
+    assert third == {**address, "records": ["c"]}
+    assert following_delivery(third) is None
+
+
+def test_a_delivery_answers_for_its_whole_chain():
+    assert records_of({"records": ["a\nb\n", ["c", "d"]]}) == 4
+    assert records_of({"records": ["a"], "then": [["b", "c"], ["d"]]}) == 4
+
+
+GOOD = {**ADDRESS, "records": ["a", ["b", "c", "d"]]}
+
+
+@pytest.mark.parametrize("kwargs", [GOOD, {**GOOD, "then": [["a"], [["b", "c"]]]}, {**GOOD, "then": []}])
+def test_what_the_producer_makes_is_a_delivery(kwargs):
+    assert is_delivery(kwargs)
+
+
+WRONG = [
+    {"records": []},
+    {"records": "a"},
+    {"records": [[]]},
+    {"records": [5]},
+    {"records": [["a", 5]]},
+    {"then": None},
+    {"then": "a"},
+    {"then": [[]]},
+    {"then": ["a"]},
+    {"then": [[5]]},
+    {"connection_ids": [5]},
+    {"audience_ids": ["1"]},
+    {"configuration": None},
+]
+
+
+@pytest.mark.parametrize("part", WRONG)
+def test_anything_else_is_none(part):
+    assert not is_delivery({**GOOD, **part})
+
+
+def test_a_part_that_is_missing_makes_it_none():
+    for name in GOOD:
+        assert not is_delivery({key: value for key, value in GOOD.items() if key != name})
