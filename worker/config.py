@@ -1,10 +1,13 @@
 """The settings. The only reader of `os.environ`; every variable is listed in the README."""
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -31,6 +34,21 @@ VISIBILITY_MARGIN = 300
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL")
 """botocore's own variables."""
 
+PREFIX = "AUDIENCE_"
+FILE_VARIABLES = {
+    f"{name}_FILE": name
+    for name in (
+        "CELERY_BROKER_URL",
+        "AUDIENCE_REDIS_URL",
+        "AUDIENCE_SECRET_KEY",
+        "AUDIENCE_ALERT_URLS",
+        "FLOWER_BASIC_AUTH",
+    )
+}
+"""The variables that name a file, by which a secret need not be in the environment, to what it holds."""
+
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -56,6 +74,8 @@ class Settings:
     """Seconds."""
     has_endpoint: bool
     """Whether botocore is told of another Firehose than AWS's, such as a local one."""
+    flower_basic_auth: tuple[str, ...] = field(repr=False)
+    """`user:password` of those who may do everything on the dashboard; Flower's own variable."""
     viewer_auth: tuple[str, ...] = field(repr=False)
     """`user:password` of those who may look at the dashboard and change nothing."""
     flower_control: bool
@@ -68,7 +88,11 @@ class Settings:
 def read_settings(variables: Mapping[str, str]) -> Settings:
     """The settings that `variables` say. Raises `SettingError`, naming the variable."""
 
+    variables = _with_files(variables)
+    known: set[str] = set()
+
     def setting(name: str, default: T, parse: Callable[[str], T]) -> T:
+        known.add(name)
         text = variables.get(name, "").strip()
         if not text:
             return default
@@ -86,7 +110,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
             f"AUDIENCE_VISIBILITY_TIMEOUT: {visibility_timeout} must be above the longest backoff"
             f" ({backoff_max}, AUDIENCE_RETRY_BACKOFF_MAX), or waiting batches are delivered twice"
         )
-    return Settings(
+    settings = Settings(
         broker_url=setting("CELERY_BROKER_URL", "redis://localhost:6379/0", _url),
         redis_url=setting("AUDIENCE_REDIS_URL", "redis://localhost:6379/1", _redis_url),
         secret_keys=setting("AUDIENCE_SECRET_KEY", (), _keys),
@@ -100,18 +124,51 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         firehose_timeout=setting(
             "AUDIENCE_FIREHOSE_TIMEOUT", FIREHOSE_TIMEOUT, _whole(minimum=1, maximum=FIREHOSE_TIMEOUT)
         ),
+        flower_basic_auth=setting("FLOWER_BASIC_AUTH", (), _listed),
         viewer_auth=setting("AUDIENCE_VIEWER_AUTH", (), _listed),
         flower_control=setting("AUDIENCE_FLOWER_CONTROL", False, _truth),
         environment_name=setting("AUDIENCE_ENVIRONMENT", "", str),
         has_endpoint=any(variables.get(name) for name in ENDPOINT_VARIABLES),
         catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
     )
+    _warn_of_unknown(variables, known | FILE_VARIABLES.keys() | set(FILE_VARIABLES.values()))
+    return settings
 
 
 @cache
 def current_settings() -> Settings:
     """This process's settings."""
     return read_settings(os.environ)
+
+
+def _with_files(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables, with each secret that a `…_FILE` variable names read from its file."""
+    found = dict(variables)
+    for file_variable, name in FILE_VARIABLES.items():
+        path = variables.get(file_variable, "").strip()
+        if not path:
+            continue
+        if variables.get(name, "").strip():
+            raise SettingError(f"{file_variable}: {name} is set, too; unset one of them")
+        try:
+            found[name] = Path(path).read_text("utf-8").strip()
+        except OSError as error:
+            raise SettingError(f"{file_variable}: {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SettingError(f"{file_variable}: {path}: not UTF-8") from None
+        if not found[name]:
+            raise SettingError(f"{file_variable}: {path}: empty")
+    return found
+
+
+def _warn_of_unknown(variables: Iterable[str], known: Collection[str]) -> None:
+    """Warn of variables that look like ours and are read by nothing, as a misspelt one is."""
+    endings = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]
+    for name in sorted(set(variables) - set(known)):
+        if name.startswith(PREFIX):
+            near = get_close_matches(name.removeprefix(PREFIX), endings, n=1)
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+            logger.warning("%s is not a setting%s", name, hint)
 
 
 def _whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:

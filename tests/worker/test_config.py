@@ -166,3 +166,51 @@ def retrying_lasts(environment, seed):
 def test_by_default_retries_go_on_for_four_hours():
     lasts = [retrying_lasts(read_settings({}), seed) for seed in range(1000)]
     assert quantiles(lasts, n=1000)[0] >= FOUR_HOURS
+
+
+SECRETS = {
+    "CELERY_BROKER_URL": ("redis://:hunter2@broker/0", "broker_url", "redis://:hunter2@broker/0"),
+    "AUDIENCE_REDIS_URL": ("redis://:hunter2@state/1", "redis_url", "redis://:hunter2@state/1"),
+    "AUDIENCE_SECRET_KEY": ("A" * 43 + "=", "secret_keys", ("A" * 43 + "=",)),
+    "FLOWER_BASIC_AUTH": ("user:hunter2", "flower_basic_auth", ("user:hunter2",)),
+}
+
+
+@pytest.mark.parametrize(("name", "secret"), SECRETS.items(), ids=SECRETS)
+def test_a_secret_may_come_from_a_file(tmp_path, name, secret):
+    text, setting, value = secret
+    path = tmp_path / "secret"
+    path.write_text(f"{text}\n")
+    settings = read_settings({f"{name}_FILE": str(path)})
+    assert getattr(settings, setting) == value
+    assert "hunter2" not in repr(settings)
+
+
+def test_a_secret_s_file_that_cannot_be_used_is_named_without_its_content(tmp_path):
+    empty, binary = tmp_path / "empty", tmp_path / "binary"
+    empty.touch()
+    binary.write_bytes(b"\xffhunter2")
+    for path, problem in (tmp_path / "none", "No such file"), (empty, "empty"), (binary, "not UTF-8"):
+        with pytest.raises(SettingError, match=f"AUDIENCE_SECRET_KEY_FILE: .*{problem}") as raised:
+            read_settings({"AUDIENCE_SECRET_KEY_FILE": str(path)})
+        assert "hunter2" not in str(raised.value)
+
+
+def test_a_secret_and_its_file_are_not_both_given(tmp_path):
+    path = tmp_path / "url"
+    path.write_text("redis://one")
+    with pytest.raises(SettingError, match="AUDIENCE_REDIS_URL_FILE: AUDIENCE_REDIS_URL is set, too"):
+        read_settings({"AUDIENCE_REDIS_URL": "redis://two", "AUDIENCE_REDIS_URL_FILE": str(path)})
+
+
+def test_a_misspelt_variable_is_warned_of_with_the_nearest_name_and_without_its_value(caplog):
+    read_settings({"AUDIENCE_REDIS_ULR": "redis://:hunter2@state/1", "AUDIENCE_ZZZ": "1", "HOME": "/"})
+    assert caplog.messages == [
+        "AUDIENCE_REDIS_ULR is not a setting; did you mean AUDIENCE_REDIS_URL?",
+        "AUDIENCE_ZZZ is not a setting",
+    ]
+
+
+def test_a_variable_that_is_a_setting_is_not_warned_of(caplog):
+    read_settings({"AUDIENCE_REGIONS": "eu-west-1", "AUDIENCE_ENVIRONMENT": "staging"})
+    assert caplog.messages == []

@@ -67,6 +67,8 @@ def dashboard(ctx: click.Context, flower_options: tuple[str, ...]) -> None:
 def read_options(flower_options: tuple[str, ...], ours: Settings) -> None:
     """Fill Flower's options and settings. Raises `SettingError` where they would let strangers in."""
     apply_env_options()
+    if ours.flower_basic_auth:
+        options.basic_auth = list(ours.flower_basic_auth)
     apply_options(sys.argv[0], flower_options)
     options.basic_auth = credentials(options.basic_auth)
     if credentials(ours.viewer_auth, "AUDIENCE_VIEWER_AUTH") and not options.basic_auth:
