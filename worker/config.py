@@ -35,16 +35,8 @@ ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL")
 """botocore's own variables."""
 
 PREFIX = "AUDIENCE_"
-FILE_VARIABLES = {
-    f"{name}_FILE": name
-    for name in (
-        "CELERY_BROKER_URL",
-        "AUDIENCE_REDIS_URL",
-        "AUDIENCE_SECRET_KEY",
-        "AUDIENCE_ALERT_URLS",
-        "FLOWER_BASIC_AUTH",
-    )
-}
+SECRETS = ("CELERY_BROKER_URL", "AUDIENCE_REDIS_URL", "AUDIENCE_SECRET_KEY", "FLOWER_BASIC_AUTH")
+FILE_VARIABLES = {f"{name}_FILE": name for name in SECRETS}
 """The variables that name a file, by which a secret need not be in the environment, to what it holds."""
 
 logger = logging.getLogger(__name__)
@@ -131,7 +123,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         has_endpoint=any(variables.get(name) for name in ENDPOINT_VARIABLES),
         catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
     )
-    _warn_of_unknown(variables, known | FILE_VARIABLES.keys() | set(FILE_VARIABLES.values()))
+    _warn_of_unknown(variables, known | FILE_VARIABLES.keys())
     return settings
 
 

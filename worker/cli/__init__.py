@@ -1,6 +1,7 @@
 """The operator's command: `audience-firehose`."""
 
 import errno
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -30,6 +31,7 @@ SECTIONS = {
     },
     "Changes": {
         "send": Entry("changes", "Enqueue changes from a file or a pipe."),
+        "explain": Entry("explain", "Show the records that a change would make."),
     },
     "Failures": {
         "alerts": Entry("failures", "List the system alerts."),
@@ -58,6 +60,13 @@ class Commands(click.Group):
             return None
         module = import_module(f"{__name__}.{ENTRIES[cmd_name].module}")
         return cast(click.Command, getattr(module, cmd_name.replace("-", "_")))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in ENTRIES and (near := get_close_matches(args[0], ENTRIES, n=3)):
+            ctx.fail(f"no such command: {args[0]!r}; did you mean {' or '.join(near)}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, entries in SECTIONS.items():

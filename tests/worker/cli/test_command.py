@@ -32,6 +32,7 @@ CONTRACT = {
     "test": {"connection_id"},
     "policy": {"connection_id", "--account-id"},
     "send": {"file"},
+    "explain": {"change", "--json"},
     "alerts": {"--json", "--follow", "--since"},
     "acknowledge": {"alert_id", "--all"},
     "dead-letters": {"--json"},
@@ -60,6 +61,17 @@ def test_every_command_has_help(operator, name):
 def test_every_listing_takes_json(operator, name):
     assert "--json" in operator.runs(name, "--help").stdout
     operator.lists(name)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("conect", "connect"), ("dead-leters", "dead-letters")])
+def test_a_mistyped_command_is_answered_with_the_nearest_one(operator, typed, meant):
+    assert f"did you mean {meant}" in operator.is_told(typed, "--json")
+
+
+def test_a_command_unlike_any_is_answered_without_a_guess(operator):
+    told = operator.is_told("zzz")
+    assert "zzz" in told
+    assert "did you mean" not in told
 
 
 def test_help_needs_no_setting_and_does_not_wait_for_aws():
