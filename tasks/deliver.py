@@ -12,7 +12,6 @@ from redis.exceptions import RedisError
 from tasks.base import REQUEUE_PAUSE, ForwarderTask
 from worker.celery import app
 from worker.config import current_settings
-from worker.consumer.request import HIDDEN
 from worker.errors import DeliveryError, PermanentError, TransientError
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
@@ -23,6 +22,7 @@ from worker.firehose.errors import FIREHOSE_ERRORS, classify
 from worker.firehose.groups import Group, records_in
 from worker.firehose.put import Outcome, put
 from worker.firehose.regions import regions
+from worker.privacy import HIDDEN
 from worker.queues import Stream, delivery_task, is_stream_queue, stream_of
 
 LONGEST_CLOSING = 60

@@ -20,13 +20,13 @@ from tasks.fan_out import Skipped, fan_out
 from worker.broker.serialization import dumps
 from worker.celery import app
 from worker.config import current_settings
-from worker.consumer.request import HIDDEN
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable, dead_letter
 from worker.failures.dead_letters import Message
 from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Chain
 from worker.firehose.deliveries import make_delivery
 from worker.firehose.groups import firehose_records
+from worker.privacy import HIDDEN
 from worker.queues import CHANGES_QUEUE, FORWARD, Stream
 from worker.state.registry import Snapshot
 

@@ -64,7 +64,7 @@ class KeptClients:
 
 @pytest.fixture(scope="session")
 def real_clients(firehose_server):
-    clients = Clients(cipher=None)
+    clients = Clients(cipher=None, read_timeout=30)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ENDPOINT_URL_FIREHOSE", firehose_server.url)
         environment.setenv("AWS_ACCESS_KEY_ID", "AKIASECRETIVE0001")

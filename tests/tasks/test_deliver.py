@@ -368,7 +368,7 @@ def test_expired_credentials_are_fetched_anew_and_the_batch_is_tried_again(deliv
 
 
 def test_an_endpoint_that_is_no_url_pauses_the_stream(deliver, app, services, stream, monkeypatch):
-    monkeypatch.setitem(app.__dict__, "clients", Clients(cipher=None))
+    monkeypatch.setitem(app.__dict__, "clients", Clients(cipher=None, read_timeout=30))
     monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", "secretive@localhost:5000")
     deliver("a")
     (alert,) = services.alerts.all()

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import redis as redis_transport
 from kombu.transport.base import StdChannel
 
-from worker.consumer.request import HIDDEN
+from worker.privacy import HIDDEN
 from worker.store.scripts import Script
 
 TIMEOUT_SECONDS = 5

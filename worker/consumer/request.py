@@ -19,9 +19,9 @@ from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
 from worker.failures.dead_lettering import dead_letter
+from worker.privacy import HIDDEN
 from worker.upstream import limit_last_result_wait
 
-HIDDEN = "(not shown)"
 MAX_LOST_PROCESSES = 4
 """Pool processes that may be lost over a message. With one more, it is a poison message."""
 

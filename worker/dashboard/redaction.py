@@ -11,7 +11,7 @@ from celery.events.state import State
 from flower.events import Events
 from flower.inspector import Inspector
 
-from worker.consumer.request import HIDDEN
+from worker.privacy import HIDDEN
 
 PAYLOAD = frozenset({"args", "kwargs", "result"})
 """As Celery calls them in events and in answers to `inspect`."""

@@ -11,7 +11,6 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import NoCredentialsError
 
 from schemas.settings import Configuration
-from worker.config import FIREHOSE_TIMEOUT
 from worker.errors import EndpointError
 from worker.upstream import set_session_credentials
 
@@ -46,7 +45,8 @@ class Cipher(Protocol):
 class Clients:
     """This process's Firehose clients. Made when first needed, and again when a configuration changes."""
 
-    def __init__(self, cipher: Cipher, read_timeout: int = FIREHOSE_TIMEOUT) -> None:
+    def __init__(self, cipher: Cipher, read_timeout: int) -> None:
+        """`read_timeout`: seconds for which an answer is waited for."""
         self._cipher = cipher
         self._config = CONFIG.merge(Config(read_timeout=read_timeout))
         # By when they were used, the latest last.

@@ -115,7 +115,7 @@ def services(clock, monkeypatch):
     settings = read_settings({"AUDIENCE_SECRET_KEY": Fernet.generate_key().decode()})
     found = Services(FakeRedis(decode_responses=True), settings, clock)
     monkeypatch.setitem(app.__dict__, "services", found)
-    monkeypatch.setitem(app.__dict__, "clients", Clients(found.cipher))
+    monkeypatch.setitem(app.__dict__, "clients", Clients(found.cipher, read_timeout=30))
     return found
 
 

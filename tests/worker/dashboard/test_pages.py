@@ -11,8 +11,8 @@ from celery import Celery
 from waiting import eventually
 
 from devstack.processes import LOOPBACK
-from worker.consumer.request import HIDDEN
 from worker.failures.alerts import AlertState
+from worker.privacy import HIDDEN
 
 SECRET = "phileas@example.com"
 FLOWERS_PAGES = ["/", "/workers", "/tasks", "/broker", "/nothing-here", "/logout"]

@@ -4,8 +4,8 @@ import pytest
 from celery import Celery
 from flower.events import Events
 
-from worker.consumer.request import HIDDEN
 from worker.dashboard.redaction import RedactingEvents, RedactingInspector, redacted
+from worker.privacy import HIDDEN
 
 SECRET = "phileas@example.com"
 SENT = {

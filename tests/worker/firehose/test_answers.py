@@ -77,7 +77,7 @@ def client(firehose):
         variables.setenv("AWS_ENDPOINT_URL_FIREHOSE", firehose.url)
         variables.setenv("AWS_ACCESS_KEY_ID", "AKIASECRETIVE0001")
         variables.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
-        return Clients(cipher=None).get(Configuration("main"), "us-east-1")
+        return Clients(cipher=None, read_timeout=30).get(Configuration("main"), "us-east-1")
 
 
 @pytest.mark.parametrize(("answer", "codes"), ANSWERS.values(), ids=ANSWERS)

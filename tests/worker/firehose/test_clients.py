@@ -87,7 +87,7 @@ def endpoints(firehose, sts, monkeypatch):
 
 @pytest.fixture
 def clients(services):
-    return Clients(services.cipher)
+    return Clients(services.cipher, read_timeout=30)
 
 
 @pytest.fixture
@@ -207,14 +207,15 @@ def test_a_rotated_key_still_opens_a_stored_secret(redis, firehose):
         name="main", access_key_id="AKIACONFIGURED001", secret_access_key="secretive"
     )
     rotated = Services(redis, read_settings({"AUDIENCE_SECRET_KEY": f"{new},{old}"}))
-    client = Clients(rotated.cipher).get(rotated.registry.snapshot().configurations["main"], "us-east-1")
+    configuration = rotated.registry.snapshot().configurations["main"]
+    client = Clients(rotated.cipher, read_timeout=30).get(configuration, "us-east-1")
     client.put_record_batch(DeliveryStreamName="travel", Records=[{"Data": b"a"}])
     assert firehose.calls[-1].access_key_id == "AKIACONFIGURED001"
 
 
 def test_a_secret_that_cannot_be_opened_makes_no_client(services):
     with pytest.raises(SecretKeyError):
-        Clients(Cipher([])).get(with_key(services), "us-east-1")
+        Clients(Cipher([]), read_timeout=30).get(with_key(services), "us-east-1")
 
 
 def test_botocore_does_not_try_again_since_celery_does(clients, services, firehose):
@@ -228,5 +229,5 @@ def test_botocore_does_not_try_again_since_celery_does(clients, services, fireho
 
 def test_how_long_an_answer_is_waited_for(services):
     configuration = with_key(services)
-    for clients, seconds in ((Clients(services.cipher), 30), (Clients(services.cipher, read_timeout=7), 7)):
-        assert clients.get(configuration, "us-east-1").meta.config.read_timeout == seconds
+    client = Clients(services.cipher, read_timeout=7).get(configuration, "us-east-1")
+    assert client.meta.config.read_timeout == 7
