@@ -1,4 +1,4 @@
-"""What comes in and what goes out, checked and serialised with marshmallow.
+"""Changes, records and settings: their shapes, checked and serialised with marshmallow.
 
 Imports nothing else of this project.
 """

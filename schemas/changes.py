@@ -1,4 +1,4 @@
-"""What other apps send: changes of audience memberships."""
+"""Changes of audience memberships, as other apps enqueue them."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -12,7 +12,7 @@ from schemas.identities import Catalogue
 
 
 class ChangeType(StrEnum):
-    """What happened to a user, or to the whole audience."""
+    """The kinds of change: to a user's membership, or to the whole audience."""
 
     MEMBER_ADDED = "member_added"
     MEMBER_REMOVED = "member_removed"
@@ -32,7 +32,7 @@ class Change(NamedTuple):
     previous_user_identities: dict[str, str]
 
     def as_item(self) -> dict[str, Any]:
-        """The change as somebody would send it."""
+        """Return the change as a caller would enqueue it."""
         item = {
             "type": self.type,
             "audience_id": self.audience_id,
@@ -49,7 +49,7 @@ class Change(NamedTuple):
 
 
 class Invalid(NamedTuple):
-    """A refused item: where it stood, what is wrong (without values), and the item itself."""
+    """An invalid item: its position, the problems (without values), and the item itself."""
 
     position: int
     problems: list[str]
@@ -92,8 +92,8 @@ class ChangeSchema(Schema):
     def load_known(self, item: Any, known: dict[Event, dict[str, Any]]) -> dict[str, Any]:
         """`load`, at a third of the cost where only the user is new.
 
-        Most changes of a message tell of the same event in the same audience. What
-        marshmallow took once is remembered in `known`, and only the rest is checked.
+        Most changes of a message describe the same event in the same audience. `known` keeps the event
+        values that marshmallow accepted, and only the user and the timestamp are checked.
         """
         try:
             event = tuple((key, type(value), value) for key, value in item.items() if key not in PERSONAL)

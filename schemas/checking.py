@@ -1,4 +1,4 @@
-"""Checks a list item by item, so that a bad one never holds up its neighbours."""
+"""Checks a list item by item, so that an invalid item does not hold up its neighbours."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from marshmallow import Schema, ValidationError
 
 
 class Checked(NamedTuple):
-    """What a check found."""
+    """The result of a check."""
 
     valid: list[tuple[int, dict[str, Any]]]
     """Each valid item, loaded, with its position."""
@@ -27,7 +27,7 @@ def check(schema: Schema, items: list[Any]) -> Checked:
 
 
 def sentences(schema: Schema, error: ValidationError) -> list[str]:
-    """What is wrong with a single item, without its values."""
+    """Describe the problems of a single item, without its values."""
     return sorted(_sentences(schema, _messages(error)))
 
 

@@ -1,4 +1,4 @@
-"""What an operator writes of a stream's quota: `1MiB/s`, `1MiB/s+200requests/s`."""
+"""Stream quotas, and the text in which operators write them: `1MiB/s`, `1MiB/s+200requests/s`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ UNITS = {
     "requests": ("requests", 1),
     "records": ("records", 1),
 }
-"""Of which figure each is, and how many of it."""
+"""By unit, the figure of a quota that it counts, and its multiplier."""
 PART = re.compile(
     # Nobody's quota needs more digits, and a fraction of a byte, a request or a record is none.
     r"(?P<number>[0-9]{1,12})(?P<unit>B|requests|records)/s"
@@ -21,7 +21,7 @@ PART = re.compile(
 
 
 def stated_figures(text: str) -> dict[str, int]:
-    """What `text` states a second, of `bytes`, `requests` and `records`; raises `ValueError`."""
+    """Parse a text into figures a second, by `bytes`, `requests` and `records`. Raises `ValueError`."""
     figures: dict[str, int] = {}
     for part in text.split("+"):
         name, figure = _figure(part)
@@ -43,12 +43,12 @@ def _figure(part: str) -> tuple[str, int]:
 
 
 class Quota(NamedTuple):
-    """What one stream may take under Direct PUT, a second."""
+    """The limits of a stream under Direct PUT, a second."""
 
     records: int
     requests: int
     bytes: int
-    """Of the records' data, before base64."""
+    """The bytes of the records' data, before base64."""
 
 
 LARGE = Quota(records=500_000, requests=2_000, bytes=5 * 2**20)
@@ -58,7 +58,7 @@ LARGE_REGIONS = {"us-east-1", "us-west-2", "eu-west-1"}
 
 
 def default_quota(region: str) -> Quota:
-    """What AWS allows a stream in this region unless it was asked for more."""
+    """Return AWS's default quota of a stream in this region."""
     return LARGE if region in LARGE_REGIONS else STANDARD
 
 
@@ -68,7 +68,7 @@ def region_quota(region: str, overrides: Mapping[str, Quota]) -> Quota:
 
 
 def stated_quota(otherwise: Quota, texts: Iterable[str]) -> Quota:
-    """Of each figure the smallest that a text (`1MiB/s`) states; where none does, as `otherwise`.
+    """Combine texts (`1MiB/s`): the smallest figure of each kind, or that of `otherwise`.
 
     Raises `ValueError` where a text is no quota.
     """

@@ -21,14 +21,14 @@ DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True)
 class Configuration:
-    """One AWS identity, shared by many connections."""
+    """An AWS identity, shared by many connections."""
 
     name: str
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     """Encrypted: only `worker.state.secrets` makes and opens it."""
     session_token: str | None = field(default=None, repr=False)
-    """Encrypted, as the secret. Of temporary credentials, which end after some hours."""
+    """Encrypted, as the secret. Temporary credentials have one and expire after some hours."""
     role_arn: str | None = None
     external_id: str | None = field(default=None, repr=False)
     send_remove_on_identity_change: bool = True
@@ -36,7 +36,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Connection:
-    """One audience tied to one delivery stream. The defaults are the documented ones."""
+    """An audience tied to a delivery stream. The defaults are the documented ones."""
 
     audience_id: int
     configuration: str
@@ -51,19 +51,19 @@ class Connection:
     """By their standard names."""
     append_newline: bool = True
     stream_quota: str | None = None
-    """What the stream may take from the whole fleet (`1MiB/s+200requests/s`); its region's otherwise."""
+    """The most that all workers together send it (`1MiB/s+200requests/s`); None for its region's quota."""
 
     def projection(self, configuration: Configuration, catalogue: Catalogue) -> Projection:
-        """What this connection and its configuration make of a change."""
+        """Reduce the settings of this connection and its configuration to what decides a record's looks."""
         return Projection(
-            excluded=frozenset(catalogue.configured_name(name) for name in self._withheld()),
+            excluded=frozenset(catalogue.configured_name(name) for name in self._excluded_identities()),
             anonymous_name=catalogue.anonymous,
             send_anonymous_users=self.send_anonymous_users,
             send_remove_on_identity_change=configuration.send_remove_on_identity_change,
             append_newline=self.append_newline,
         )
 
-    def _withheld(self) -> set[str]:
+    def _excluded_identities(self) -> set[str]:
         forwarded = {
             "Email": self.forward_email_addresses,
             "CustomerId": self.forward_customer_ids,

@@ -26,7 +26,7 @@ to 600 s make 5.6 hours in the mean, and with a standard deviation of 0.4 hours 
 one batch in ten thousand gives up before 4 hours."""
 
 FIREHOSE_TIMEOUT = 30
-"""Seconds, and the most there may be: how long a batch is taken to be in hand depends on it."""
+"""Seconds, and the most there may be: the length of a lease depends on it."""
 
 VISIBILITY_MARGIN = 300
 """Seconds above the longest backoff: the time that a batch takes once its wait is over."""
@@ -54,7 +54,7 @@ class Settings:
     rate_limits: Mapping[str, str]
     """Region to a Celery rate (`10/s`), where it is not the quota table's."""
     stream_quotas: Mapping[str, Quota]
-    """Region to what one of its streams may take from the whole fleet, where it is not the table's."""
+    """By region, the most that a stream takes from all workers together, where it is not the table's."""
     retry_max: int
     retry_backoff: int
     """Seconds."""

@@ -1,4 +1,4 @@
-"""What the forwarder remembers, in Redis: from the registry to the receipts."""
+"""The composition root: the objects that share one Redis, from the registry to the idempotency records."""
 
 import time
 from collections.abc import Callable

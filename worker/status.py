@@ -126,7 +126,7 @@ def read_status(services: Services, queue_lengths: QueueLengths) -> Status:
     counted = services.counters.streams()
     asked = connections.keys() | unregistered | counted
     lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in asked)])
-    # The books alone would not do: what was delivered twice hides as much that is left.
+    # The counters alone would not do: records that were delivered twice hide as many that are left.
     unregistered |= {
         stream for stream in counted if lengths.get(stream.queue) or services.counters.of(stream).in_hand
     }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import click
 
 INTERRUPTED = 130
-"""What a shell makes of a command that Ctrl-C ended."""
+"""The exit status that a shell gives a command which Ctrl-C ended."""
 
 
 class Entry(NamedTuple):

@@ -12,7 +12,7 @@ MAX_LINE_BYTES = 4 * 2**20
 """Room for two records of Firehose's largest size, with every other character escaped."""
 CHUNK_CHANGES = 500
 CHUNK_BYTES = 1_000_000
-"""What one message holds at most, unless a single change is larger."""
+"""The most bytes of changes in a message, unless a single change is larger."""
 
 
 class Line(NamedTuple):

@@ -1,7 +1,7 @@
-"""The format of a file of changes, told from its first line, so that a wrong one is one error.
+"""The format of a file of changes, recognised by its first line, so that a wrong one is one error.
 
 Changes come as JSON lines in UTF-8, or as gzip of them. Another format would make an error of each
-of its lines, so it is recognised before any line is read, and the operator is told how to convert it.
+of its lines, so it is recognised before any line is read, and the error says how to convert it.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from worker.errors import UnknownFormat
 HEAD_BYTES = 4096
 """Read of a line to recognise a format by."""
 MAX_BLANK_BYTES = 65_536
-"""Of blank lines before the first line that is looked at."""
+"""The most bytes of blank lines that are skipped before the first line."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
@@ -98,7 +98,7 @@ def _size(file: BinaryIO) -> int | None:
 
 
 class _Rejoined(io.RawIOBase):
-    """What was read of a file before, and then the rest of it, as it comes."""
+    """A stream of the bytes that were already read of a file, then of the rest of it."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self._head = head

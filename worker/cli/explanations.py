@@ -1,4 +1,4 @@
-"""What an error means to an operator: one line, and what to do next. Never a traceback."""
+"""Explanations of errors to operators: a line with the next step, and never a traceback."""
 
 import traceback
 from collections.abc import Callable
@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 def explain(error: Exception) -> str:
-    """What happened and what to do. Of an error from elsewhere only what cannot hold a value."""
+    """Explain an error and the next step. An error of a library is reduced to what cannot hold a value."""
     for kinds, explanation in EXPLANATIONS:
         if isinstance(error, kinds):
             return explanation(error)
@@ -74,7 +74,7 @@ def _reason(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """Where it was raised: the innermost of our own lines."""
+    """The innermost line of our own code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if _is_ours(Path(frame.filename))]
     return f"{Path(ours[-1].filename).relative_to(PROJECT)}:{ours[-1].lineno}" if ours else "an unknown place"

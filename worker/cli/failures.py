@@ -129,7 +129,7 @@ def dead_letters(as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="All of them; what cannot be replayed is left.")
 @click.option("--connection", metavar="ID", help="With --all: only what is for this connection.")
 def replay(dead_letter_id: str | None, everything: bool, connection: str | None) -> None:
-    """Send dead letters again, once what stopped them is mended.
+    """Send dead letters again, once the trouble that stopped them is fixed.
 
     The records go back into the queue they came from, and the alert counts as resolved.
 
@@ -172,7 +172,7 @@ def alert_rows(found: Sequence[Alert], services: Services) -> list[Row]:
 
 @dataclass
 class Replayed:
-    """What a run has sent again."""
+    """The result of a replay so far."""
 
     services: Services
     letters: list[DeadLetter] = field(default_factory=list)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SIGNALLED = 128
-"""What a shell adds to a signal's number to make an exit status."""
+"""A shell adds this to a signal's number to make an exit status."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,7 +37,7 @@ class Interruption:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """What is to be done wholly or not at all. Raises `Interrupted` at its end."""
+        """Run a block without interruption. Raises `Interrupted` at its end where a signal came."""
         self._in_step = True
         try:
             yield

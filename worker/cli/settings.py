@@ -67,7 +67,7 @@ CONFIGURATION_COLUMNS: Columns = {
 def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: bool, **given: Any) -> None:
     """Store an AWS identity under NAME, or change the one that is there.
 
-    What is not given stays as it is; an empty value removes it (--role-arn ''). With
+    A setting that is not given keeps its value; an empty value removes it (--role-arn ''). With
     neither a key nor a role, the credentials of the workers' environment are used.
 
     \b
@@ -100,7 +100,7 @@ def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: boo
 @click.option(
     "--send-anonymous-users/--no-send-anonymous-users",
     default=None,
-    help="Whether a user known by an MPID alone is sent.  [default: send]",
+    help="Whether a user with no identity but an MPID is sent.  [default: send]",
 )
 @click.option("--forward-email-addresses/--no-forward-email-addresses", default=None)
 @click.option("--forward-customer-ids/--no-forward-customer-ids", default=None)
@@ -123,8 +123,8 @@ def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: boo
 def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
     """Send an audience's membership changes to a delivery stream, or change how.
 
-    Audience, configuration, region and stream name say which connection it is. Of one
-    that is there, what is not given stays as it is; --exclude '' excludes nothing any more,
+    Audience, configuration, region and stream name say which connection it is. A
+    setting that is not given keeps its value; --exclude '' excludes nothing any more,
     and --stream-quota '' is the region's again.
 
     \b
@@ -189,7 +189,7 @@ def configurations(as_json: bool) -> None:
 def disconnect(connection_id: str) -> None:
     """Send an audience's changes to a stream no longer.
 
-    What is enqueued for the stream is still delivered while another connection leads to it.
+    Records that are enqueued for the stream are still delivered while another connection leads to it.
     """
     app = application()
     connection = app.services.registry.disconnect(connection_id)
@@ -218,7 +218,7 @@ def standard_names(names: Sequence[str], catalogue: Catalogue) -> list[str]:
 
 
 def options(row: Row) -> list[str]:
-    """What differs from the defaults, as `connect` takes it."""
+    """List the settings that differ from the defaults, as `connect` takes them."""
     defaults = {f.name: f.default for f in fields(Connection) if f.default is not MISSING}
     switches = [
         f"--{'' if row[name] else 'no-'}{name.replace('_', '-')}"

@@ -130,7 +130,7 @@ def resume(connection_id: str) -> None:
         return
     click.echo(f"resumed {stream.name} in {stream.region}")
     if breaker and breaker.reason != OPERATOR:
-        note(f"it was paused for {breaker.reason}: where that is not mended, it is paused again")
+        note(f"it was paused for {breaker.reason}: where that is not fixed, it is paused again")
     _note_dead(services, stream, connection_id)
 
 

@@ -1,4 +1,4 @@
-"""What the System Alerts page shows: which alerts, which page of them, and links to others."""
+"""The content of the System Alerts page: the alerts of a query, a page at a time, and links to others."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Query:
-    """What the page was asked for. Empty values ask for everything."""
+    """The query of a request. Empty values ask for everything."""
 
     connection: str = ""
     type: str = ""
@@ -68,7 +68,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class AlertPage:
-    """One page of the alerts that a query asks for, newest first."""
+    """A page of the alerts that a query asks for, newest first."""
 
     query: Query
     rows: Sequence[Row]

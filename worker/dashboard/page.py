@@ -57,7 +57,7 @@ class Page(BaseHandler):  # type: ignore[misc]
 
     @property
     def actor(self) -> str:
-        """Who acts, as the audit list names them."""
+        """The acting person's name in the audit list."""
         user = self.application.access.user(self.request.headers.get("Authorization", ""))
         if user is not None:
             return str(user.name)

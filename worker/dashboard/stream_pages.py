@@ -29,7 +29,7 @@ from worker.status import Status, StreamState, read_status
 
 
 class StreamDetails(NamedTuple):
-    """One stream, its connections and their settings. No secret is among them."""
+    """A stream, its connections and their settings. No secret is among them."""
 
     row: StreamRow
     configuration: Configuration | None
@@ -37,7 +37,7 @@ class StreamDetails(NamedTuple):
     checks: list[Check]
     """The answers of `test`, where it was asked for just now."""
     done: str
-    """What an operator has just done."""
+    """The action that an operator has just taken."""
 
 
 class StreamsOverview(Page):
@@ -64,7 +64,7 @@ class StreamsOverview(Page):
 
 
 class StreamPage(Page):
-    """One stream, and the buttons of an operator."""
+    """The page of a stream, with an operator's buttons."""
 
     template = "stream.html"
 

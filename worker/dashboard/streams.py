@@ -27,7 +27,7 @@ STATE_ORDER = {
 
 @dataclass(frozen=True)
 class StreamQuery:
-    """What the page was asked for."""
+    """The query of a request."""
 
     search: str = ""
     sort: str = "trouble"

@@ -1,4 +1,4 @@
-"""The one door out: whatever ends a delivery for good goes through here.
+"""Dead-lettering: the one way in which a delivery ends undelivered.
 
 First the dead letter is stored, then the alert is raised. The message that failed is
 acknowledged only afterwards, so its records are always somewhere.
@@ -19,7 +19,7 @@ from worker.store.atomic import in_one_step
 
 @dataclass(frozen=True)
 class Undeliverable:
-    """What is known of a message that cannot be delivered."""
+    """A message that cannot be delivered, with the reason and its stream."""
 
     id: str
     """The same one if the message fails again before it is acknowledged."""

@@ -43,7 +43,7 @@ class Message:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """What is told of a dead letter. The records themselves are in its message."""
+    """The description of a dead letter. The records themselves are in its message."""
 
     id: str
     type: str
@@ -139,7 +139,7 @@ class DeadLetters:
         return _readable(DeadLetter, text, identifier)
 
     def message(self, letter: DeadLetter) -> Message:
-        """What the letter keeps. Raises `NotRegistered` where somebody else has just removed it."""
+        """Read a letter's message. Raises `NotRegistered` where somebody else has just removed it."""
         text = self._redis.hget(MESSAGES, letter.id)
         if text is None:
             raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
@@ -161,7 +161,7 @@ class DeadLetters:
 
 
 def _readable(kind: type[T], text: str, identifier: str) -> T:
-    """The entry. Raises `OperatorError` where somebody spoilt it."""
+    """Read an entry. Raises `OperatorError` where it is corrupt."""
     found = entry(kind, text)
     if found is None:
         raise OperatorError(f"the dead letter {identifier!r} cannot be read; look into Redis: {MESSAGES}")

@@ -1,4 +1,4 @@
-"""Dead letters on their way again.
+"""Replay of dead letters.
 
 A letter is sent before it is removed, and under an ID of its own that does not change:
 whoever is interrupted in between, and soon replays it once more, delivers nothing twice.

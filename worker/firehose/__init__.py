@@ -1,1 +1,1 @@
-"""Delivery into Amazon Kinesis Firehose: regions, clients, batches, requests and verdicts."""
+"""Delivery into Amazon Kinesis Firehose: regions, clients, batches, requests and error classification."""

@@ -16,7 +16,7 @@ MAX_ENTRIES = 10_000
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One action of one person."""
+    """An action of a person."""
 
     at: str
     """UTC, ISO 8601."""

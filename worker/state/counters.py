@@ -1,9 +1,9 @@
-"""The books: what has become of every record, per stream.
+"""Counters: the records of each stream, by outcome.
 
 Every record that a producer made for a stream is delivered, a dead letter, discarded,
-or in the broker: `in_broker` is what the other numbers leave. Numbers are written down
-together with the receipt of the attempt they belong to, so that neither is without the
-other; what is delivered twice is also counted twice.
+or in the broker: `in_broker` is the difference. The numbers of an
+attempt are written in one script with its idempotency record, so that neither is without the
+other. A record that is delivered twice counts twice.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from worker.store.entries import number
 COUNTERS = "audience:counters"
 RETRYING = "audience:retrying"
 NO_STREAM = "none"
-"""Where records are counted that no stream was to receive."""
+"""The key's suffix for records that no stream was to receive."""
 
 
 class Counts(NamedTuple):
@@ -46,20 +46,20 @@ class Counts(NamedTuple):
 
 
 class Counters:
-    """One Redis hash a stream. What is counted goes into `pipe`, where there is one."""
+    """A Redis hash for each stream. Numbers are added through `pipe`, where there is one."""
 
     def __init__(self, redis: Redis, clock: Callable[[], float]) -> None:
         self._redis = redis
         self._clock = clock
 
     def enqueued(self, stream: Stream, records: int, pipe: Redis | None = None) -> None:
-        """These records are for the stream."""
+        """Add records that were made for the stream."""
         self._add(stream, "accepted", records, pipe)
 
     def delivered(
         self, stream: Stream, *, accepted: int = 0, refused: int = 0, pipe: Redis | None = None
     ) -> None:
-        """Firehose has answered."""
+        """Add records of an answer of Firehose."""
         if accepted:
             self._add(stream, "delivered", accepted, pipe)
             self._into(pipe).hset(_key(stream), "last_delivery", self._now())
@@ -67,16 +67,16 @@ class Counters:
             self._add(stream, "refused", refused, pipe)
 
     def discarded(self, stream: Stream, records: int, pipe: Redis | None = None) -> None:
-        """An operator does not want these any more."""
+        """Add records that an operator discarded."""
         self._add(stream, "discarded", records, pipe)
 
     def skipped(self, skips: Mapping[tuple[Stream | None, Skip], int], pipe: Redis | None = None) -> None:
-        """Records were not sent, each for a reason."""
+        """Add records that were skipped, by stream and reason."""
         for (stream, skip), count in skips.items():
             self._add(stream, f"skipped:{skip}", count, pipe)
 
     def retrying(self, stream: Stream, task_id: str, records: int, pipe: Redis | None = None) -> None:
-        """This many records of a message wait for another try; with 0, none any more.
+        """Set how many records of a message wait for a retry; with 0, remove the message.
 
         Kept by message, so that a message which is delivered twice is not counted twice.
         """
@@ -86,7 +86,7 @@ class Counters:
             self._into(pipe).hdel(f"{RETRYING}:{stream.queue}", task_id)
 
     def of(self, stream: Stream | None) -> Counts:
-        """What is known of a stream; with None, of the records that were for no stream."""
+        """Read the counters of a stream; with None, of the records that were for no stream."""
         retrying = f"{RETRYING}:{stream.queue if stream else NO_STREAM}"
         with self._redis.pipeline(transaction=False) as pipe:
             counters, waiting = pipe.hgetall(_key(stream)).hvals(retrying).execute()
@@ -102,7 +102,7 @@ class Counters:
         )
 
     def streams(self) -> set[Stream]:
-        """Every stream that anything is known of."""
+        """Find every stream that has counters."""
         keys = self._redis.scan_iter(match=f"{COUNTERS}:{STREAM_QUEUE_PREFIX}.*")
         queues = (key.removeprefix(f"{COUNTERS}:") for key in keys)
         return {stream_of(queue) for queue in queues if is_stream_queue(queue)}

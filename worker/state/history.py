@@ -20,14 +20,14 @@ from worker.store.entries import number
 HISTORY = "audience:history"
 """By stream's queue and hour since 1970."""
 DELIVERY_SECONDS = "audience:delivery-seconds"
-"""Of all streams since the counters began: records by bucket, and their sum of seconds."""
+"""A hash for all streams since the counters began: records by bucket, and their sum of seconds."""
 SUM = "sum"
 
 BUCKET_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200, inf)
 """Upper bounds."""
 MINUTES_SHOWN = 60
 MINUTES_PER_SLOT = 10
-"""Of the buckets of one stream."""
+"""The resolution of a stream's buckets."""
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3_600
 EXPIRE_SECONDS = 2 * HOUR_SECONDS + MINUTE_SECONDS
@@ -36,13 +36,13 @@ EXPIRE_SECONDS = 2 * HOUR_SECONDS + MINUTE_SECONDS
 
 @dataclass(frozen=True)
 class StreamHistory:
-    """One stream's last hour."""
+    """The last hour of a stream."""
 
     delivered: Sequence[int]
     """Records, a number a minute, the current minute last."""
     refused: Sequence[int]
     bytes: Sequence[int]
-    """Of the delivered records, before base64."""
+    """The bytes of the delivered records, before base64."""
     buckets: Mapping[int, int]
     """Delivered records by the position of their bucket."""
 

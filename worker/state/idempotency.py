@@ -1,9 +1,9 @@
-"""Which attempts are done with, so that a message which comes back is not delivered again.
+"""Idempotency records of attempts, so that a message which comes back is not delivered again.
 
 Celery acknowledges a message after its task. A worker that dies in between, or a
 visibility timeout that runs out, brings it back although its records are delivered,
-or handed over to a retry. A message may also be in two hands at once: it came back
-while its task still ran, or was sent twice. The one who begins first claims it.
+or handed over to a retry. Two workers may also have a message at once: it came back
+while its task still ran, or was sent twice. The worker that begins first acquires a lease.
 """
 
 from enum import Enum
@@ -25,7 +25,7 @@ end
 
 
 class IdempotencyState(Enum):
-    """What is known of an attempt that is about to be made."""
+    """The state of an attempt that is about to be made."""
 
     ACQUIRED = "nobody has made it, and nobody else makes it now"
     IN_PROGRESS = "somebody makes it now, or has died over it a moment ago"
@@ -42,9 +42,9 @@ class IdempotencyRecords:
         self._release = redis.register_script(RELEASE)
 
     def acquire(self, task_id: str, retries: int, owner_token: str) -> IdempotencyState:
-        """Claim the attempt, unless it is done with or somebody else has it in hand.
+        """Acquire a lease of the attempt, unless it is completed or another worker has one.
 
-        Where this fails, the lease may be made all the same: `owner_token` can release it.
+        After a `RedisError` the lease may exist all the same: `release` with `owner_token` ends it.
         """
         lease, receipt = self._key(task_id, retries, LEASES), self._key(task_id, retries)
         acquired, completed = in_one_step(
@@ -58,20 +58,20 @@ class IdempotencyRecords:
         return IdempotencyState.ACQUIRED if acquired else IdempotencyState.IN_PROGRESS
 
     def release(self, task_id: str, retries: int, owner_token: str) -> None:
-        """The attempt is not made by whoever acquired it, if it was this one."""
+        """End the lease of the attempt, if `owner_token` is its owner's."""
         self._release(keys=[self._key(task_id, retries, LEASES)], args=[owner_token])
 
     def complete(self, task_id: str, retries: int, pipe: Redis) -> None:
-        """The attempt is done with: delivered, handed over to a retry, or a dead letter."""
+        """Record that the attempt is completed: delivered, handed over to a retry, or dead-lettered."""
         pipe.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
         pipe.delete(self._key(task_id, retries, LEASES))
 
     def is_completed(self, task_id: str, retries: int) -> bool:
-        """Whether the attempt was done with before."""
+        """Whether the attempt was completed before."""
         return bool(self._redis.exists(self._key(task_id, retries)))
 
     def received_at(self, task_id: str, now: int) -> int:
-        """When a message was first received (Unix seconds): the first `now` that is said of it."""
+        """Record when a message was first received (Unix seconds); returns the first `now` of its calls."""
         key = f"{RECEIVED}:{task_id}"
         _, first = in_one_step(
             self._redis, lambda pipe: pipe.set(key, now, nx=True, ex=self._keep_seconds).get(key)
@@ -79,7 +79,7 @@ class IdempotencyRecords:
         return int(first)
 
     def record_lost_worker(self, task_id: str, retries: int) -> int:
-        """A pool process died over this attempt; over how many of the message's by now."""
+        """Count a pool process that died over this attempt. Returns how many died over the message."""
         key = f"{LOST}:{task_id}"
         lease = self._key(task_id, retries, LEASES)
         deaths, *_ = in_one_step(

@@ -70,15 +70,15 @@ class Snapshot:
     """Per audience."""
     streams: frozenset[Stream]
     unreadable: frozenset[int]
-    """Audiences with a connection that somebody spoilt by writing past this module. What is
-    meant for them must not be taken for having no receiver."""
+    """Audiences with a connection that is corrupt, written by another program. Their changes must
+    not be skipped as if they had no connection."""
     quotas: dict[Stream, Quota]
-    """Of each of the streams."""
+    """The quota of each stream."""
     region_quotas: Mapping[str, Quota]
-    """Of the regions where an operator has set another than the default."""
+    """The quotas of regions where an operator has set another than the default."""
 
     def quota(self, stream: Stream) -> Quota:
-        """What a stream may take from the whole fleet; its region's where no connection leads to it."""
+        """Return the quota of a stream; its region's where no connection leads to it."""
         return self.quotas.get(stream) or region_quota(stream.region, self.region_quotas)
 
     @cached_property
@@ -101,12 +101,12 @@ def connection_id(connection: Connection) -> str:
 
 
 def stream_of_connection(connection: Connection) -> Stream:
-    """Where a connection delivers."""
+    """Return the stream that a connection delivers to."""
     return Stream(connection.configuration, connection.region, connection.delivery_stream_name)
 
 
 class Registry:
-    """The one place that knows who receives what."""
+    """The configurations and connections of the installation."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Registry:
     ) -> Configuration:
         """Store a configuration, new or changed. Raises `InvalidSettings` and `SecretKeyError`.
 
-        What is not given, or None, stays as it is stored; an empty text removes a setting. A new secret
+        A setting that is not given, or None, stays as it is stored; an empty text removes it. A new secret
         replaces the session token too, which belongs to the former one.
         """
         secrets = {"secret_access_key": secret_access_key, "session_token": session_token}
@@ -173,7 +173,7 @@ class Registry:
     def connect(self, **settings: Any) -> str:
         """Store a connection, new or changed, and return its ID. Raises `InvalidSettings`.
 
-        What is not given, or None, stays as it is stored; audience and stream say which one it is.
+        A setting that is not given, or None, stays as it is stored; audience and stream identify it.
         An empty stream quota removes it.
         """
         without_empty = settings | {"stream_quota": settings.get("stream_quota") or None}

@@ -24,7 +24,7 @@ COUNT = Script(__package__, "count_skipped")
 
 
 class AudienceSkips(NamedTuple):
-    """What was skipped for one reason."""
+    """The records that were skipped for one reason."""
 
     by_audience: dict[int, int]
     """Records by audience id, the most first."""
@@ -57,7 +57,7 @@ class SkippedAudiences:
             )
 
     def all(self) -> dict[Skip, AudienceSkips]:
-        """What is known, for each reason that there is anything for."""
+        """Read the skipped records, by reason; a reason without any is left out."""
         with self._redis.pipeline(transaction=False) as pipe:
             for skip in Skip:
                 pipe.hgetall(f"{SKIPPED}:{skip}")

@@ -1,9 +1,9 @@
-"""What a full Redis must still do.
+"""Atomic groups of commands, which a full Redis executes too.
 
 A Redis at its `maxmemory` refuses each command that may take memory, and begins no transaction.
-But it stops no script that has written something already. What delivers or keeps what lies in
-a full Redis is what empties it, so it writes with scripts that begin with a write that is always
-allowed. What comes from callers does not: they are to be refused.
+But it stops no script that has already written. Delivering a message empties a full Redis, so the
+commands of a delivery run in a script that begins with a write which is always allowed. Commands
+that add a caller's data do not: a full Redis refuses them.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def in_one_step(
 
 
 def read_in_one_step(redis: Redis, commands: Callable[[Pipeline], object]) -> list[Any]:
-    """The same of commands that only read, for a Redis, too, that must not be written to."""
+    """Execute commands that only read, atomically; a read-only replica executes them, too."""
     pipe = redis.pipeline()
     commands(pipe)
     return _execute(redis, COMMANDS, pipe)

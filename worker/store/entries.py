@@ -1,4 +1,4 @@
-"""Entries of Redis as they were stored, or as somebody left them who wrote past this package."""
+"""Entries of Redis, read back as dataclasses; another program may have made them corrupt."""
 
 import json
 import logging
@@ -10,13 +10,13 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 T = TypeVar("T")
 
 UNREADABLE = (ValueError, TypeError, RecursionError)
-"""What comes of JSON that is none, or says something else."""
+"""The errors of reading a corrupt entry."""
 
 logger = logging.getLogger(__name__)
 
 
 def entry(kind: type[T], text: str) -> T | None:
-    """The entry that JSON text describes; None where it describes none."""
+    """Read an entry from JSON text; None where the text is corrupt."""
     try:
         stored = json.loads(text)
         found = kind(**stored)
@@ -27,7 +27,7 @@ def entry(kind: type[T], text: str) -> T | None:
 
 
 def entries(kind: type[T], texts: Iterable[str]) -> Iterator[T]:
-    """The entries that can be read. Of the others only the number is told."""
+    """Yield the entries that can be read, and log the number of corrupt ones."""
     unreadable = 0
     for text in texts:
         found = entry(kind, text)
@@ -40,7 +40,7 @@ def entries(kind: type[T], texts: Iterable[str]) -> Iterator[T]:
 
 
 def number(text: str | None) -> int:
-    """A counter; one that was spoilt counts from zero."""
+    """Read a counter; a corrupt one counts from zero."""
     try:
         return int(text or 0)
     except ValueError:
