@@ -9,8 +9,11 @@ from worker.broker.redis.transport import register_redis_transport
 from worker.broker.serialization import register_orjson
 from worker.config import current_settings
 from worker.consumer.memory_watch import MemoryWatch
+from worker.consumer.notifications import Notifications
 from worker.consumer.stream_queues import StreamQueues
 from worker.errors import SettingError
+from worker.failures.apprise_sender import apprise_sender
+from worker.failures.notifications import Notifier
 from worker.firehose.clients import Clients
 from worker.services import Services, connect
 
@@ -28,6 +31,21 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
         """The Firehose clients."""
         return Clients(self.services.cipher, current_settings().firehose_timeout)
 
+    @cached_property
+    def notifier(self) -> Notifier | None:
+        """None without AUDIENCE_ALERT_URLS. Raises `SettingError` for a URL that apprise does not know."""
+        settings, services = current_settings(), self.services
+        if not settings.alert_urls:
+            return None
+        return Notifier(
+            services.redis,
+            alerts=services.alerts.all,
+            states=services.alerts.states,
+            send=apprise_sender(settings.alert_urls),
+            clock=services.clock,
+            environment_name=settings.environment_name,
+        )
+
 
 def make_app() -> AudienceFirehose:
     """The application. Ends the process with one line where a setting is wrong."""
@@ -41,6 +59,7 @@ def make_app() -> AudienceFirehose:
         raise SystemExit(f"audience-firehose: {error}") from None
     app.steps["consumer"].add(StreamQueues)
     app.steps["consumer"].add(MemoryWatch)
+    app.steps["consumer"].add(Notifications)
     return app
 
 

@@ -72,6 +72,8 @@ class Settings:
     """`user:password` of those who may look at the dashboard and change nothing."""
     flower_control: bool
     """Whether Flower's API may run tasks and control workers."""
+    alert_urls: tuple[str, ...] = field(repr=False)
+    """Apprise URLs that alerts are sent to; they hold tokens."""
     environment_name: str
     """Shown on every page of the dashboard: tells staging from production."""
     catalogue: Catalogue = field(repr=False, compare=False)
@@ -119,6 +121,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         flower_basic_auth=setting("FLOWER_BASIC_AUTH", (), _listed),
         viewer_auth=setting("AUDIENCE_VIEWER_AUTH", (), _listed),
         flower_control=setting("AUDIENCE_FLOWER_CONTROL", False, _truth),
+        alert_urls=setting("AUDIENCE_ALERT_URLS", (), _listed),
         environment_name=setting("AUDIENCE_ENVIRONMENT", "", str),
         has_endpoint=any(variables.get(name) for name in ENDPOINT_VARIABLES),
         catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),

@@ -35,6 +35,8 @@ SECTIONS = {
     },
     "Failures": {
         "alerts": Entry("failures", "List the system alerts."),
+        "notify": Entry("notify", "Send a test message to where alerts are sent."),
+        "audit": Entry("audit", "List who did what."),
         "acknowledge": Entry("failures", "Note that alerts have been seen."),
         "dead-letters": Entry("failures", "List the records that could not be delivered."),
         "replay": Entry("failures", "Send dead letters again."),

@@ -28,6 +28,7 @@ from worker.failures.alert_types import Severity
 UNAUTHORIZED = 401
 TOO_MANY_REQUESTS = 429
 PENDING_INTERVAL_SECONDS = 2
+NOTIFY_INTERVAL_SECONDS = 10
 STATIC = Path(__file__).with_name("static")
 STATIC_PATH = "/audience/static/"
 
@@ -45,6 +46,7 @@ class Dashboard(Flower):  # type: ignore[misc]
         self.access = access
         self.environment_name = environment_name
         self.pending = PendingAlerts(capp)
+        self.notifications = PeriodicCallback(self._notify, NOTIFY_INTERVAL_SECONDS * 1000)
         self.add_handlers(r".*", [_prefixed(handler, options.url_prefix) for handler in HANDLERS])
 
     @property
@@ -55,7 +57,15 @@ class Dashboard(Flower):  # type: ignore[misc]
     def start(self) -> None:
         """Serve until the loop is stopped."""
         self.pending.start()
+        self.notifications.start()
         super().start()
+
+    async def _notify(self) -> None:
+        notifier = self.capp.notifier
+        if notifier is not None:
+            # Without Redis nothing can be read that somebody could be notified of.
+            with suppress(RedisError):
+                await IOLoop.current().run_in_executor(None, notifier.run)
 
     def find_handler(self, request: HTTPServerRequest, **options: Any) -> HTTPMessageDelegate:
         """Choose the handler of a request: Flower's, ours, or the one that says why there is none."""

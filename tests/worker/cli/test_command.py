@@ -31,6 +31,8 @@ CONTRACT = {
     "disconnect": {"connection_id"},
     "test": {"connection_id"},
     "policy": {"connection_id", "--account-id"},
+    "notify": {"--test"},
+    "audit": {"--limit", "--json"},
     "send": {"file"},
     "explain": {"change", "--json"},
     "alerts": {"--json", "--follow", "--since"},
@@ -43,7 +45,7 @@ CONTRACT = {
     "status": {"--json"},
 }
 """Section 6 of the contract: every command, and what it takes."""
-LISTINGS = ["connections", "configurations", "alerts", "dead-letters", "status"]
+LISTINGS = ["audit", "connections", "configurations", "alerts", "dead-letters", "status"]
 
 
 def test_the_commands_are_the_contracts():
