@@ -1,7 +1,6 @@
 """What all tasks share: their arguments stay unseen, and nothing they fail at is lost."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from worker.failures.dead_lettering import Undeliverable, dead_letter
+from worker.failures.dead_lettering import Undeliverable
 from worker.state.idempotency import IdempotencyState
 from worker.store.atomic import in_one_step
 
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
 INFRASTRUCTURE_ERRORS = (RedisError, OperationalError)
 """Redis or the broker is away. No task can do anything about that but wait."""
-REQUEUE_PAUSE = 1.0
-"""Seconds before a message goes back to the broker for their sake, so that it does not spin."""
+REQUEUE_PAUSE_SECONDS = 1.0
+"""A worker waits this long before it requeues a message for their sake, so that the message does not spin."""
 BOOKKEEPING_ATTEMPTS = 30
 """About as many seconds: a Redis that restarts is back by then."""
 
@@ -54,7 +53,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
         except Exception as error:
             # Redis or the broker is away; or, which nothing should be, a defect in dead-lettering.
             logger.warning("%s: the message goes back to the broker", type(error).__name__)
-            time.sleep(REQUEUE_PAUSE)
+            self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             self._release()
             raise Reject(type(error).__name__, requeue=True) from None
 
@@ -92,7 +91,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             self.attempt, self.request.retries, self.request.owner_token
         )
         if standing is IdempotencyState.IN_PROGRESS:
-            time.sleep(REQUEUE_PAUSE)
+            self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             raise Reject("another copy of the message is being run", requeue=True)
         return standing is IdempotencyState.ACQUIRED
 
@@ -109,7 +108,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
                     self._enter_once(entries)
             except RedisError as error:
                 logger.warning("%s: the books have to wait", type(error).__name__)
-                time.sleep(REQUEUE_PAUSE)
+                self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             else:
                 return
         logger.error("the records of message %s moved, but their counters did not", self.request.id)
@@ -145,7 +144,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             raise
         except Exception as error:
             undeliverable = self.undeliverable(error, args, kwargs)
-            dead_letter(self.app.services, undeliverable, even_if_full=self.empties_redis)
+            self.app.services.dead_lettering.dead_letter(undeliverable, even_if_full=self.empties_redis)
             self.after_dead_lettering(undeliverable, error)
             failure = undeliverable.failure
             end = f"{failure.alert_type} ({failure.error_code}): dead letter {undeliverable.id}"

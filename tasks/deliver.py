@@ -1,6 +1,5 @@
 """From a batch to Firehose: `audience.deliver.<region>`, one task a region."""
 
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +8,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tasks.base import REQUEUE_PAUSE, ForwarderTask
+from tasks.base import REQUEUE_PAUSE_SECONDS, ForwarderTask
 from worker.celery import app
 from worker.config import current_settings
 from worker.errors import DeliveryError, PermanentError, TransientError
@@ -57,7 +56,7 @@ class DeliveryTask(ForwarderTask):
         Whether the stream flows was asked when the worker took the message off the stream's queue.
         """
         if self.queue_consumed != stream.queue and self.app.services.circuit_breakers.get(stream):
-            time.sleep(REQUEUE_PAUSE)
+            self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             raise Reject("the stream is closed", requeue=True)
         if not self.acquire():
             return
@@ -225,7 +224,7 @@ class DeliveryTask(ForwarderTask):
     def _warn(self, stream: Stream, failure: Failure, kwargs: dict[str, Any], records: int) -> None:
         """Tell operators of a stream that keeps failing, unless they have just been told."""
         alerts = self.app.services.alerts
-        if not alerts.is_quiet_about(stream):
+        if alerts.start_cooldown(stream.queue):
             alerts.raise_alert(
                 failure,
                 stream=stream,

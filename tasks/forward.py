@@ -21,7 +21,7 @@ from worker.broker.serialization import dumps
 from worker.celery import app
 from worker.config import current_settings
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.dead_lettering import Undeliverable, dead_letter
+from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Chain
 from worker.firehose.deliveries import make_delivery
@@ -89,7 +89,7 @@ class ProducerTask(ForwarderTask):
             failure=failure,
             records=len(invalid),
         )
-        dead_letter(self.app.services, undeliverable)
+        self.app.services.dead_lettering.dead_letter(undeliverable)
 
     def _without_unreadable(self, changes: list[Change], snapshot: Snapshot) -> list[Change]:
         """The changes whose receivers are known. The others wait as a dead letter for a repair."""
@@ -107,7 +107,7 @@ class ProducerTask(ForwarderTask):
                 records=len(unknown),
                 audience_ids={change.audience_id for change in unknown},
             )
-            dead_letter(self.app.services, undeliverable)
+            self.app.services.dead_lettering.dead_letter(undeliverable)
         return [change for change in changes if change.audience_id not in snapshot.unreadable]
 
     def count_repeated(self, changes: int) -> None:
@@ -147,7 +147,7 @@ class ProducerTask(ForwarderTask):
             connection_ids=batch.connection_ids,
             audience_ids=batch.audience_ids,
         )
-        dead_letter(self.app.services, undeliverable)
+        self.app.services.dead_lettering.dead_letter(undeliverable)
 
     def _enqueue(self, stream: Stream, number: int, chain: Chain) -> None:
         digest = blake2b(f"{self.attempt}:{stream.queue}:{number}".encode(), digest_size=16)

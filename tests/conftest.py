@@ -66,7 +66,7 @@ def real_redis(real_redis_url):
 def services(redis, secret_key, clock):
     """The forwarder's memory, over a Redis of its own. Time stands still."""
     environment = read_settings({"AUDIENCE_SECRET_KEY": secret_key})
-    return Services(redis, environment, clock=clock, monotonic=clock)
+    return Services(redis, environment, clock=clock, monotonic=clock, sleep=clock.sleep)
 
 
 @pytest.fixture

@@ -23,13 +23,13 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
 
     @cached_property
     def services(self) -> Services:
-        """The forwarder's memory in Redis."""
+        """The composition root of this process."""
         return connect(current_settings())
 
     @cached_property
     def clients(self) -> Clients:
         """The Firehose clients."""
-        return Clients(self.services.cipher, current_settings().firehose_timeout)
+        return Clients(self.services.cipher, self.services.settings.firehose_timeout)
 
     @cached_property
     def notifier(self) -> Notifier | None:

@@ -1,4 +1,7 @@
-"""The composition root: the objects that share one Redis, from the registry to the idempotency records."""
+"""The composition root: makes each part of a process from its settings, one Redis client and its clocks.
+
+Callers pass on the parts that a function uses, never `Services` itself.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,7 +10,9 @@ from redis import Redis
 
 from worker.config import Settings
 from worker.failures.alerts import Alerts
+from worker.failures.dead_lettering import DeadLettering
 from worker.failures.dead_letters import DeadLetters
+from worker.failures.replay import Replayer
 from worker.flow.admission import Admission
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.state.audit import Audit
@@ -18,30 +23,32 @@ from worker.state.queue_heads import QueueHeads
 from worker.state.registry import Registry
 from worker.state.secrets import Cipher
 from worker.state.skipped_audiences import SkippedAudiences
+from worker.status import StatusReader
 
-RECORDS_KEPT = 4
-"""Visibility timeouts: a message may come back, wait in a queue, and come back again."""
+KEPT_VISIBILITY_TIMEOUTS = 4
+"""An idempotency record outlives a message that returns, waits in a queue and returns once more."""
 LEASE_SECONDS = 60
-"""Above what one call of Firehose can take: five seconds to connect, thirty to answer."""
-SOCKET_TIMEOUT = 5
-"""Seconds."""
+"""Above the longest call of Firehose: five seconds to connect, thirty to answer."""
+SOCKET_TIMEOUT_SECONDS = 5
 
 
 class Services:
-    """All of it, over one Redis client. Time comes from the clocks that are passed in."""
+    """The parts of one process. They share a Redis client, and take their time from the injected clocks."""
 
     def __init__(
         self,
         redis: Redis,
-        environment: Settings,
+        settings: Settings,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.settings = settings
         self.redis = redis
-        self.cipher = Cipher(environment.secret_keys)
-        self.registry = Registry(
-            redis, self.cipher, environment.catalogue, environment.stream_quotas, monotonic
-        )
+        self.clock = clock
+        self.sleep = sleep
+        self.cipher = Cipher(settings.secret_keys)
+        self.registry = Registry(redis, self.cipher, settings.catalogue, settings.stream_quotas, monotonic)
         self.circuit_breakers = CircuitBreakers(redis, clock)
         self.admission = Admission(redis, clock)
         self.alerts = Alerts(redis, clock)
@@ -53,19 +60,28 @@ class Services:
         self.audit = Audit(redis, clock)
         self.idempotency = IdempotencyRecords(
             redis,
-            keep_seconds=RECORDS_KEPT * environment.visibility_timeout,
-            lease_seconds=min(LEASE_SECONDS, environment.visibility_timeout),
+            keep_seconds=KEPT_VISIBILITY_TIMEOUTS * settings.visibility_timeout,
+            lease_seconds=min(LEASE_SECONDS, settings.visibility_timeout),
         )
-        self.clock = clock
+        self.dead_lettering = DeadLettering(redis, self.dead_letters, self.alerts, self.counters)
+        self.replayer = Replayer(self.dead_letters, self.registry)
+        self.status = StatusReader(
+            registry=self.registry,
+            circuit_breakers=self.circuit_breakers,
+            counters=self.counters,
+            skipped_audiences=self.skipped_audiences,
+            dead_letters=self.dead_letters,
+            clock=clock,
+        )
 
 
-def connect(environment: Settings) -> Services:
-    """The state behind AUDIENCE_REDIS_URL. Connects when first used."""
+def connect(settings: Settings) -> Services:
+    """Make the services over the Redis of AUDIENCE_REDIS_URL. It connects when first used."""
     redis = Redis.from_url(
-        environment.redis_url,
+        settings.redis_url,
         decode_responses=True,
-        socket_timeout=SOCKET_TIMEOUT,
-        socket_connect_timeout=SOCKET_TIMEOUT,
+        socket_timeout=SOCKET_TIMEOUT_SECONDS,
+        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
         health_check_interval=30,
     )
-    return Services(redis, environment)
+    return Services(redis, settings)

@@ -7,11 +7,12 @@ from enum import StrEnum
 from kombu.exceptions import OperationalError
 
 from schemas.records import Skip
-from worker.flow.circuit_breakers import CircuitBreaker, CircuitState
+from worker.failures.dead_letters import DeadLetters
+from worker.flow.circuit_breakers import CircuitBreaker, CircuitBreakers, CircuitState
 from worker.queues import CHANGES_QUEUE, Stream, stream_of
-from worker.services import Services
-from worker.state.counters import Counts
-from worker.state.skipped_audiences import AudienceSkips
+from worker.state.counters import Counters, Counts
+from worker.state.registry import Registry
+from worker.state.skipped_audiences import AudienceSkips, SkippedAudiences
 
 
 class StreamState(StrEnum):
@@ -114,50 +115,69 @@ class Status:
 QueueLengths = Callable[[Iterable[str]], Mapping[str, int]]
 
 
-def read_status(services: Services, queue_lengths: QueueLengths) -> Status:
-    """Everything as it is now. Raises `RedisError`; a broker that is away only leaves its part unknown."""
-    breakers, now = services.circuit_breakers.all(), services.clock()
-    circuit_states = {queue: breaker.state(now) for queue, breaker in breakers.items()}
-    connections = services.registry.snapshot().connections_by_stream
-    dead = services.dead_letters.records_by_stream()
-    # Not those that only failed: nothing tries them any more, so that would never end.
-    unregistered = {stream_of(queue) for queue, breaker in breakers.items() if breaker.is_paused}
-    unregistered |= {stream for stream in dead if stream}
-    counted = services.counters.streams()
-    asked = connections.keys() | unregistered | counted
-    lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in asked)])
-    # The counters alone would not do: records that were delivered twice hide as many that are left.
-    unregistered |= {
-        stream for stream in counted if lengths.get(stream.queue) or services.counters.of(stream).in_hand
-    }
-    streams = sorted(connections.keys() | unregistered)
-    rows = [
-        StreamStatus(
-            stream=stream,
-            connection_ids=connections.get(stream, ()),
-            breaker=breakers.get(stream.queue),
-            circuit_state=circuit_states.get(stream.queue, CircuitState.CLOSED),
-            waiting=lengths.get(stream.queue),
-            dead=dead[stream],
-            counts=services.counters.of(stream),
+class StatusReader:
+    """Reads the status of all streams from what the workers share."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        circuit_breakers: CircuitBreakers,
+        counters: Counters,
+        skipped_audiences: SkippedAudiences,
+        dead_letters: DeadLetters,
+        clock: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._circuit_breakers = circuit_breakers
+        self._counters = counters
+        self._skipped_audiences = skipped_audiences
+        self._dead_letters = dead_letters
+        self._clock = clock
+
+    def read(self, queue_lengths: QueueLengths) -> Status:
+        """Read the status as it is now. Raises `RedisError`; without the broker, only its part is unknown."""
+        breakers, now = self._circuit_breakers.all(), self._clock()
+        circuit_states = {queue: breaker.state(now) for queue, breaker in breakers.items()}
+        connections = self._registry.snapshot().connections_by_stream
+        dead = self._dead_letters.records_by_stream()
+        # Not those that only failed: nothing tries them any more, so that would never end.
+        unregistered = {stream_of(queue) for queue, breaker in breakers.items() if breaker.is_paused}
+        unregistered |= {stream for stream in dead if stream}
+        counted = self._counters.streams()
+        asked = connections.keys() | unregistered | counted
+        lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in asked)])
+        # The counters alone would not do: records that were delivered twice hide as many that are left.
+        unregistered |= {
+            stream for stream in counted if lengths.get(stream.queue) or self._counters.of(stream).in_hand
+        }
+        streams = sorted(connections.keys() | unregistered)
+        rows = [
+            StreamStatus(
+                stream=stream,
+                connection_ids=connections.get(stream, ()),
+                breaker=breakers.get(stream.queue),
+                circuit_state=circuit_states.get(stream.queue, CircuitState.CLOSED),
+                waiting=lengths.get(stream.queue),
+                dead=dead[stream],
+                counts=self._counters.of(stream),
+            )
+            for stream in streams
+        ]
+        return Status(
+            problem=problem,
+            rows=rows,
+            incoming=lengths.get(CHANGES_QUEUE),
+            counts=self._counters.of(None),
+            skipped_audiences=self._skipped_by_audience(),
+            dead=dead[None],
         )
-        for stream in streams
-    ]
-    return Status(
-        problem=problem,
-        rows=rows,
-        incoming=lengths.get(CHANGES_QUEUE),
-        counts=services.counters.of(None),
-        skipped_audiences=_skipped_audiences(services),
-        dead=dead[None],
-    )
 
-
-def _skipped_audiences(services: Services) -> dict[Skip, AudienceSkips]:
-    skips = services.skipped_audiences.all()
-    if unconnected := skips.get(Skip.NO_CONNECTION):
-        skips[Skip.NO_CONNECTION] = unconnected.without(services.registry.snapshot().routes)
-    return skips
+    def _skipped_by_audience(self) -> dict[Skip, AudienceSkips]:
+        skips = self._skipped_audiences.all()
+        if unconnected := skips.get(Skip.NO_CONNECTION):
+            skips[Skip.NO_CONNECTION] = unconnected.without(self._registry.snapshot().routes)
+        return skips
 
 
 def _known(

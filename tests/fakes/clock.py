@@ -15,5 +15,8 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        """Return at once: what sleeps between two tries repeats what it does, whatever the time."""
+
     def advance(self, seconds: float) -> None:
         self.now += seconds

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from stack import Audience
 from waiting import eventually
 
-from worker.status import StreamStatus, read_status
+from worker.status import StreamStatus
 
 CUSTOMER = re.compile(rb"customer-(\d+)")
 ARRIVAL = 120.0
@@ -78,7 +78,7 @@ class Load:
 
     def books(self) -> StreamStatus:
         """What `audience-firehose status` says of the stream."""
-        rows = read_status(self.audience.stack.services, lambda _: {}).rows
+        rows = self.audience.stack.services.status.read(lambda _: {}).rows
         return next(row for row in rows if row.stream == self.audience.stream)
 
     def settle(self) -> StreamStatus:

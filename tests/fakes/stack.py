@@ -20,7 +20,6 @@ from worker.broker.client import queue_lengths, sender
 from worker.config import read_settings
 from worker.failures.alerts import Alert
 from worker.failures.dead_letters import DeadLetter
-from worker.failures.replay import replay
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.services import connect
 from worker.state.registry import stream_of_connection
@@ -197,7 +196,7 @@ class Stack:
     def replay(self, letter: DeadLetter) -> None:
         """What `audience-firehose replay` does."""
         with sender(self.caller) as broker:
-            replay(self.services, broker, letter)
+            self.services.replayer.replay(broker, letter)
         self.services.alerts.resolve([letter.id])
 
     def inspect(self, what: str) -> dict[str, Any]:

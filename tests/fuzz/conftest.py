@@ -10,9 +10,8 @@ from celery.signals import task_failure
 from kombu import Queue
 from little_worker import LittleWorker, forget_all_messages
 
-import tasks.base
 import tasks.deliver
-import tasks.forward
+import tasks.forward  # noqa: F401
 from worker.celery import app as real_app
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.services import Services
@@ -107,7 +106,6 @@ def world(services, monkeypatch):
     monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
     monkeypatch.setitem(real_app.__dict__, "services", services)
     monkeypatch.setitem(real_app.__dict__, "clients", firehose)
-    monkeypatch.setattr(tasks.base, "REQUEUE_PAUSE", 0)
     real_app.set_current()
     forget_producers()
     found = World(services, LittleWorker(real_app), firehose)

@@ -15,7 +15,6 @@ from worker.flow.circuit_breakers import PAUSED_KEY
 from worker.queues import Stream
 from worker.state.counters import COUNTERS, RETRYING
 from worker.state.registry import CONFIGURATIONS, CONNECTIONS, VERSION
-from worker.status import read_status
 
 STREAM = Stream("main", "us-east-1", "travel")
 CONFIGURATION = {"name": "main", "send_remove_on_identity_change": True, "access_key_id": None}
@@ -158,9 +157,9 @@ def test_what_operators_see_is_what_can_be_read(  # noqa: PLR0917
     assert "Known" in [alert.error_code for alert in services.alerts.all()]
     assert "known" in [letter.id for letter in services.dead_letters.all()]
     assert STREAM in [
-        row.stream for row in read_status(services, lambda queues: dict.fromkeys(queues, 0)).rows
+        row.stream for row in services.status.read(lambda queues: dict.fromkeys(queues, 0)).rows
     ]
-    assert not read_status(services, no_broker).broker_answers
+    assert not services.status.read(no_broker).broker_answers
     assert (
         (STREAM.queue in services.circuit_breakers.blocking())
         == (STREAM.queue in breakers)
@@ -181,5 +180,5 @@ def test_nesting_without_end_is_unreadable_like_anything_else(services, redis):
     for key in (CONFIGURATIONS, CONNECTIONS, PAUSED_KEY, DEAD_LETTERS):
         redis.hset(key, "firehose.a.b.c", nested)
     redis.lpush(ALERTS, nested)
-    read_status(services, lambda queues: {})
+    services.status.read(lambda queues: {})
     assert services.alerts.all() == []

@@ -3,9 +3,7 @@
 import pytest
 from little_worker import LittleWorker, forget_all_messages
 
-import tasks.base
-import tasks.deliver
-import tasks.forward
+import tasks.forward  # noqa: F401
 from devstack.firehose import FakeFirehose
 from schemas.settings import Configuration
 from tasks.deliver import DELIVERY_TASKS
@@ -19,7 +17,6 @@ def app(services, monkeypatch):
     """The application, over the test's state and broker."""
     monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
     monkeypatch.setitem(real_app.__dict__, "services", services)
-    monkeypatch.setattr(tasks.base, "REQUEUE_PAUSE", 0)
     real_app.set_current()
     forget_producers()
     forget_all_messages()

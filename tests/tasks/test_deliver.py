@@ -385,7 +385,7 @@ def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, service
 
 def test_a_defect_in_burying_leaves_the_batch_in_the_broker(worker, deliver, app, stream, monkeypatch):
     monkeypatch.setattr(tasks.deliver, "put", lambda *_: 1 / 0)
-    monkeypatch.setattr(tasks.base, "dead_letter", lambda *_: 1 / 0)
+    monkeypatch.setattr(app.services.dead_lettering, "dead_letter", lambda *_: 1 / 0)
     deliver("a", run=False)
     worker.run_one(stream.queue)
     assert len(worker.waiting(stream.queue)) == 1

@@ -7,7 +7,7 @@ from devstack.firehose import error, fail, refuse_once
 from schemas.quotas import Quota
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import MAX_ALERTS
-from worker.failures.dead_lettering import Undeliverable, dead_letter, discard
+from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.flow.admission import Cost
 from worker.flow.circuit_breakers import CircuitState
@@ -80,8 +80,8 @@ def test_deaths_over_a_message_are_counted(fill, services):
 
 def test_trouble_is_told(fill, services):
     fill()
-    assert not services.alerts.is_quiet_about_all("memory")
-    assert services.alerts.is_quiet_about_all("memory")
+    assert services.alerts.start_cooldown("memory")
+    assert not services.alerts.start_cooldown("memory")
     services.alerts.raise_alert(TROUBLE)
     assert [alert.message for alert in services.alerts.all()] == ["nearly full"]
 
@@ -89,7 +89,9 @@ def test_trouble_is_told(fill, services):
 def test_what_would_fill_it_more_is_refused(fill, worker, services):
     fill()
     with pytest.raises(OutOfMemoryError):
-        dead_letter(services, Undeliverable("one", Message("task", "queue", {}), TROUBLE, records=1))
+        services.dead_lettering.dead_letter(
+            Undeliverable("one", Message("task", "queue", {}), TROUBLE, records=1)
+        )
     worker.send("audience.forward", {"changes": [{"no": "change"}]})
     worker.run_one(CHANGES_QUEUE)
     assert len(worker.waiting(CHANGES_QUEUE)) == 1
@@ -126,7 +128,7 @@ def test_dead_letters_are_discarded(deliver, fill, firehose, services, stream):
     deliver("a")
     fill()
     (letter,) = services.dead_letters.all()
-    discard(services, letter)
+    services.dead_lettering.discard(letter)
     assert not services.dead_letters.all()
     assert services.counters.of(stream).discarded == 1
     assert list(services.alerts.states().values()) == ["resolved"]

@@ -10,7 +10,7 @@ from worker.failures.dead_letters import Message
 from worker.flow.admission import Cost
 from worker.flow.circuit_breakers import OPERATOR, PAUSED_KEY, UNREADABLE
 from worker.queues import CHANGES_QUEUE, Stream
-from worker.status import StreamState, read_status
+from worker.status import StreamState
 
 GONE = Failure(AlertType.STREAM_NOT_FOUND, "ResourceNotFoundException", "there is no such stream")
 
@@ -45,7 +45,7 @@ def test_a_flowing_stream(services, stream):
     services.counters.skipped({(stream, Skip.ANONYMOUS): 3})
     dead_letter(services, stream, records=4)
 
-    (row,) = read_status(services, lambda queues: nothing_waits(queues) | {stream.queue: 5}).rows
+    (row,) = services.status.read(lambda queues: nothing_waits(queues) | {stream.queue: 5}).rows
 
     assert (row.stream, row.state, row.breaker, row.waiting, row.dead) == (stream, "flowing", None, 5, 4)
     assert (row.counts.delivered, row.counts.refused, row.counts.retrying) == (10, 2, 2)
@@ -57,7 +57,7 @@ def test_a_stream_is_shown_once_with_all_its_connections(services, stream):
     for audience, name in (3, "members"), (2, "members"), (4, "others"):
         services.registry.connect(audience_id=audience, configuration="main", delivery_stream_name=name)
 
-    members, others = read_status(services, nothing_waits).rows
+    members, others = services.status.read(nothing_waits).rows
 
     assert [identifier.split("-")[0] for identifier in members.connection_ids] == ["1", "2", "3"]
     assert [identifier.split("-")[0] for identifier in others.connection_ids] == ["4"]
@@ -70,7 +70,7 @@ def test_a_stream_is_shown_once_with_all_its_connections(services, stream):
 def test_a_paused_stream_says_why(services, stream, reason, pause):
     services.circuit_breakers.pause(stream, reason)
 
-    table = read_status(services, nothing_waits)
+    table = services.status.read(nothing_waits)
 
     assert reason_label(table.rows[0].breaker) == pause
     assert table.rows[0].breaker.since == "2023-11-14T22:13:20+00:00"
@@ -81,7 +81,7 @@ def test_a_paused_stream_says_why(services, stream, reason, pause):
 def test_a_stream_that_fails_is_told_apart_from_one_that_somebody_must_resume(services, stream):
     fail(services, stream)
 
-    table = read_status(services, nothing_waits)
+    table = services.status.read(nothing_waits)
 
     assert (table.rows[0].state, table.rows[0].being_tried) == (StreamState.FAILING, False)
     assert (table.paused, table.failing) == (0, 1)
@@ -92,7 +92,7 @@ def test_a_stream_flows_no_earlier_than_it_has_taken_something(services, stream,
     clock.now = services.circuit_breakers.get(stream).until
 
     def shown():
-        (row,) = read_status(services, nothing_waits).rows
+        (row,) = services.status.read(nothing_waits).rows
         return row.state, row.being_tried
 
     assert shown() == (StreamState.FAILING, True), "the next batch will try it"
@@ -109,7 +109,7 @@ def test_a_paused_stream_that_failed_before_waits_for_somebody(services, stream,
     services.circuit_breakers.pause(stream, OPERATOR)
     clock.advance(60)
 
-    (row,) = read_status(services, nothing_waits).rows
+    (row,) = services.status.read(nothing_waits).rows
 
     assert (row.state, row.being_tried) == (StreamState.PAUSED, False)
 
@@ -117,7 +117,7 @@ def test_a_paused_stream_that_failed_before_waits_for_somebody(services, stream,
 def test_a_stream_whose_breaker_is_corrupt_is_paused(services, stream):
     services.redis.hset(PAUSED_KEY, stream.queue, "corrupt")
 
-    (row,) = read_status(services, nothing_waits).rows
+    (row,) = services.status.read(nothing_waits).rows
 
     assert (row.state, row.breaker.reason) == (StreamState.PAUSED, UNREADABLE)
 
@@ -127,7 +127,7 @@ def test_what_a_disconnected_stream_left_is_still_shown(services, stream):
     services.circuit_breakers.pause(paused, OPERATOR)
     dead_letter(services, Stream("main", "us-east-1", "dead"), records=7)
 
-    rows = {row.stream.name: row for row in read_status(services, nothing_waits).rows}
+    rows = {row.stream.name: row for row in services.status.read(nothing_waits).rows}
 
     assert rows.keys() == {"dead", "members", "paused.before"}
     assert rows["dead"].dead == 7
@@ -140,7 +140,7 @@ def test_records_for_no_stream_are_counted_apart(services, stream):
     dead_letter(services, stream, records=3)
     services.counters.skipped({(None, Skip.NO_CONNECTION): 40})
 
-    table = read_status(services, lambda queues: nothing_waits(queues) | {CHANGES_QUEUE: 8})
+    table = services.status.read(lambda queues: nothing_waits(queues) | {CHANGES_QUEUE: 8})
 
     assert (table.dead, table.all_dead, table.incoming) == (2, 5, 8)
     assert table.counts.skipped == {Skip.NO_CONNECTION: 40}
@@ -152,7 +152,7 @@ def test_a_broker_that_is_away_hides_only_what_waits_in_it(services, stream):
 
     services.counters.delivered(stream, accepted=10, refused=0)
 
-    table = read_status(services, nobody_there)
+    table = services.status.read(nobody_there)
 
     assert not table.broker_answers
     assert (table.waiting, table.rows[0].waiting) == (None, None)
@@ -167,7 +167,7 @@ def test_a_disconnected_stream_with_records_left_is_not_forgotten(services, stre
     services.counters.enqueued(stream, 3)
     services.registry.disconnect(*services.registry.snapshot().connections)
 
-    (row,) = read_status(services, nothing_waits).rows
+    (row,) = services.status.read(nothing_waits).rows
 
     assert (row.stream, row.connection_ids, row.in_broker) == (stream, (), 3)
 
@@ -180,10 +180,10 @@ def test_a_disconnected_stream_is_shown_while_its_queue_holds_something_whatever
     services.counters.delivered(stream, accepted=4)
     services.registry.disconnect(*services.registry.snapshot().connections)
 
-    (row,) = read_status(services, lambda queues: nothing_waits(queues) | {stream.queue: 1}).rows
+    (row,) = services.status.read(lambda queues: nothing_waits(queues) | {stream.queue: 1}).rows
 
     assert (row.stream, row.state, row.waiting) == (stream, StreamState.NOT_CONNECTED, 1)
-    assert not read_status(services, nothing_waits).rows
+    assert not services.status.read(nothing_waits).rows
 
 
 def test_a_disconnected_stream_is_not_held_to_have_left_something_by_a_broker_that_is_away(services, stream):
@@ -196,7 +196,7 @@ def test_a_disconnected_stream_is_not_held_to_have_left_something_by_a_broker_th
         services.counters.delivered(gone, accepted=delivered)
     services.registry.disconnect(*services.registry.snapshot().connections)
 
-    assert [row.stream for row in read_status(services, nobody_there).rows] == [left]
+    assert [row.stream for row in services.status.read(nobody_there).rows] == [left]
 
 
 def test_a_disconnected_stream_neither_pauses_nor_fails(services, stream):
@@ -207,7 +207,7 @@ def test_a_disconnected_stream_neither_pauses_nor_fails(services, stream):
     fail(services, stream)
     services.circuit_breakers.pause(paused, OPERATOR)
 
-    table = read_status(services, lambda queues: dict.fromkeys(queues, 1))
+    table = services.status.read(lambda queues: dict.fromkeys(queues, 1))
 
     assert [row.state for row in table.rows] == [StreamState.NOT_CONNECTED] * 2
     assert [(row.waiting, row.in_broker) for row in table.rows] == [(1, 3)] * 2
@@ -218,4 +218,4 @@ def test_a_disconnected_stream_that_failed_and_left_nothing_is_forgotten(service
     fail(services, stream)
     services.registry.disconnect(*services.registry.snapshot().connections)
 
-    assert not read_status(services, nothing_waits).rows
+    assert not services.status.read(nothing_waits).rows

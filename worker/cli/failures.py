@@ -28,13 +28,12 @@ from worker.cli.output import (
     text,
 )
 from worker.errors import NotRegistered
-from worker.failures import dead_lettering
-from worker.failures.alerts import Alert, AlertState
-from worker.failures.dead_letters import DeadLetter
-from worker.failures.replay import NotReplayable
-from worker.failures.replay import replay as send_again
+from worker.failures.alerts import Alert, Alerts, AlertState
+from worker.failures.dead_letters import DeadLetter, DeadLetters
+from worker.failures.replay import NotReplayable, Replayer
+from worker.flow.circuit_breakers import CircuitBreakers
 from worker.queues import stream_of
-from worker.services import Services
+from worker.state.registry import Registry
 
 FOLLOW_EVERY = 1.0
 """Seconds."""
@@ -89,12 +88,12 @@ def alerts(follow: bool, since: timedelta | None, as_json: bool) -> None:
     """
     services = application().services
     found = services.alerts.all()
-    recent = _since(found, since, services)
+    recent = _since(found, since, services.clock())
     if follow:
         note("waiting for alerts; Ctrl-C ends")
-        _follow(services, found[0].id if found else None, recent if since else [], as_json)
+        _follow(services.alerts, found[0].id if found else None, recent if since else [], as_json)
     else:
-        listing(alert_rows(recent, services), ALERT_COLUMNS, as_json=as_json, when_empty="no alerts")
+        listing(alert_rows(recent, services.alerts), ALERT_COLUMNS, as_json=as_json, when_empty="no alerts")
 
 
 @click.command()
@@ -142,11 +141,13 @@ def replay(dead_letter_id: str | None, everything: bool, connection: str | None)
     if connection and not everything:
         raise click.UsageError("--connection narrows --all; give both")
     app = application()
-    with _reporting(app.services) as replayed, sender(app) as broker:
+    dead_letters, registry = app.services.dead_letters, app.services.registry
+    run = Replayed(app.services.replayer, app.services.alerts, app.services.circuit_breakers, registry)
+    with _reporting(run) as replayed, sender(app) as broker:
         if dead_letter_id:
-            replayed.one(app.services.dead_letters.get(dead_letter_id), broker)
+            replayed.one(dead_letters.get(dead_letter_id), broker)
         else:
-            replayed.each(_letters(app.services, connection), broker)
+            replayed.each(_letters(dead_letters, registry, connection), broker)
     if replayed.left:
         raise click.ClickException(f"{count(replayed.left, 'dead letter')} left, as said above")
 
@@ -160,13 +161,13 @@ def discard(dead_letter_id: str, yes: bool) -> None:
     letter = services.dead_letters.get(dead_letter_id)
     if not yes:
         _confirm_loss(letter)
-    dead_lettering.discard(services, letter)
+    services.dead_lettering.discard(letter)
     click.echo(f"discarded {letter.id}: {count(letter.records, 'record')}")
 
 
-def alert_rows(found: Sequence[Alert], services: Services) -> list[Row]:
+def alert_rows(found: Sequence[Alert], alerts: Alerts) -> list[Row]:
     """The alerts, each with what has become of it."""
-    states = services.alerts.states()
+    states = alerts.states()
     return [{**asdict(alert), "state": states.get(alert.id, AlertState.OPEN)} for alert in found]
 
 
@@ -174,14 +175,17 @@ def alert_rows(found: Sequence[Alert], services: Services) -> list[Row]:
 class Replayed:
     """The result of a replay so far."""
 
-    services: Services
+    replayer: Replayer
+    alerts: Alerts
+    circuit_breakers: CircuitBreakers
+    registry: Registry
     letters: list[DeadLetter] = field(default_factory=list)
     left: int = 0
     """Letters that could not be sent."""
 
     def one(self, letter: DeadLetter, broker: Sender) -> None:
         """Send a letter again. Raises `NotReplayable` and `NotRegistered`."""
-        send_again(self.services, broker, letter)
+        self.replayer.replay(broker, letter)
         self.letters.append(letter)
 
     def each(self, letters: Sequence[DeadLetter], broker: Sender) -> None:
@@ -205,9 +209,8 @@ class Replayed:
 
 
 @contextmanager
-def _reporting(services: Services) -> Iterator[Replayed]:
+def _reporting(replayed: Replayed) -> Iterator[Replayed]:
     """However the run ends: the alerts of what was replayed are resolved, and it is said what was."""
-    replayed = Replayed(services)
     try:
         yield replayed
     except Interrupted as stop:
@@ -224,10 +227,9 @@ def _reporting(services: Services) -> Iterator[Replayed]:
 
 
 def _report(replayed: Replayed) -> None:
-    services = replayed.services
-    services.alerts.resolve({letter.id for letter in replayed.letters})
+    replayed.alerts.resolve({letter.id for letter in replayed.letters})
     click.echo(str(replayed))
-    closed = services.circuit_breakers.blocking()
+    closed = replayed.circuit_breakers.blocking()
     for queue in sorted({letter.queue for letter in replayed.letters} & closed.keys()):
         breaker = closed[queue]
         if not breaker.is_paused:
@@ -235,12 +237,12 @@ def _report(replayed: Replayed) -> None:
                 f"{queue} is failing ({breaker.reason}): the records wait there until it takes a batch again"
             )
         else:
-            opening = _opening(services, queue)
+            opening = _opening(replayed.registry, queue)
             note(f"{queue} is paused ({breaker.reason}): the records wait there until {opening}")
 
 
-def _opening(services: Services, queue: str) -> str:
-    connections = services.registry.snapshot().connections_to(stream_of(queue))
+def _opening(registry: Registry, queue: str) -> str:
+    connections = registry.snapshot().connections_to(stream_of(queue))
     connection = connections[0] if connections else "CONNECTION_ID"
     return f"`audience-firehose resume {connection}`"
 
@@ -253,14 +255,14 @@ def _confirm_loss(letter: DeadLetter) -> None:
         raise click.ClickException("nothing was discarded; --yes skips the question") from None
 
 
-def _letters(services: Services, connection: str | None) -> list[DeadLetter]:
-    letters = services.dead_letters.all()
+def _letters(dead_letters: DeadLetters, registry: Registry, connection: str | None) -> list[DeadLetter]:
+    letters = dead_letters.all()
     if connection is None:
         return letters
     found = [letter for letter in letters if connection in letter.connection_ids]
     if not found:
         # Raises for a connection that never was; one that is gone may still have letters.
-        services.registry.connection(connection)
+        registry.connection(connection)
     return found
 
 
@@ -269,21 +271,21 @@ def _one_or_all(identifier: str | None, everything: bool) -> None:
         raise click.UsageError("give either an ID or --all")
 
 
-def _since(found: Sequence[Alert], since: timedelta | None, services: Services) -> list[Alert]:
+def _since(found: Sequence[Alert], since: timedelta | None, now: float) -> list[Alert]:
     if since is None:
         return list(found)
-    earliest = datetime.fromtimestamp(services.clock(), UTC) - since
+    earliest = datetime.fromtimestamp(now, UTC) - since
     return [alert for alert in found if datetime.fromisoformat(alert.raised_at) >= earliest]
 
 
-def _follow(services: Services, last: str | None, recent: Sequence[Alert], as_json: bool) -> None:
+def _follow(alerts: Alerts, last: str | None, recent: Sequence[Alert], as_json: bool) -> None:
     """Print what is recent, and then what comes after `last`, until Ctrl-C."""
     try:
         while True:
-            for row in reversed(alert_rows(recent, services)):
+            for row in reversed(alert_rows(recent, alerts)):
                 click.echo(json.dumps(row) if as_json else _line(row))
             time.sleep(FOLLOW_EVERY)
-            recent = services.alerts.newer_than(last)
+            recent = alerts.newer_than(last)
             last = recent[0].id if recent else last
     except KeyboardInterrupt:
         return

@@ -14,15 +14,15 @@ from worker.broker.client import queue_lengths
 from worker.cli.application import application
 from worker.cli.explanations import explain
 from worker.cli.output import Columns, Row, count, json_option, listing, note
+from worker.failures.dead_letters import DeadLetters
 from worker.firehose.health import inspect
 from worker.firehose.regions import partition
-from worker.flow.circuit_breakers import OPERATOR
+from worker.flow.circuit_breakers import OPERATOR, CircuitBreakers
 from worker.queues import CHANGES_QUEUE, Stream
-from worker.services import Services
 from worker.state.counters import Counts
 from worker.state.registry import stream_of_connection
 from worker.state.skipped_audiences import OTHERS
-from worker.status import Status, StreamState, StreamStatus, read_status
+from worker.status import Status, StreamState, StreamStatus
 
 ACTIONS = ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"]
 """Delivery needs the first, `test` the second, and nothing here any other."""
@@ -80,7 +80,8 @@ def test(connection_id: str) -> None:
         click.echo(f"{'ok' if check.ok else 'failed':<8}{check.name:<13}{check.message}")
     if not all(check.ok for check in checks):
         raise click.ClickException(f"{stream.name} in {stream.region} cannot be delivered to as it is")
-    _reopen(app.services, stream, connection_id)
+    _reopen(app.services.circuit_breakers, stream, connection_id)
+    _note_dead(app.services.dead_letters, stream, connection_id)
 
 
 def _account_id(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -131,7 +132,7 @@ def resume(connection_id: str) -> None:
     click.echo(f"resumed {stream.name} in {stream.region}")
     if breaker and breaker.reason != OPERATOR:
         note(f"it was paused for {breaker.reason}: where that is not fixed, it is paused again")
-    _note_dead(services, stream, connection_id)
+    _note_dead(services.dead_letters, stream, connection_id)
 
 
 @click.command()
@@ -143,7 +144,7 @@ def status(as_json: bool) -> None:
     records. `audience.changes` is the queue that changes come in by.
     """
     app = application()
-    found = read_status(app.services, partial(queue_lengths, app))
+    found = app.services.status.read(partial(queue_lengths, app))
     rows = [_row(stream) for stream in found.rows]
     listing([*rows, _incoming_row(found)], STATUS_COLUMNS, as_json=as_json, when_empty="")
     if not as_json:
@@ -164,18 +165,17 @@ def policy_for(stream: Stream, account_id: str) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _reopen(services: Services, stream: Stream, connection_id: str) -> None:
-    breaker = services.circuit_breakers.get(stream)
+def _reopen(circuit_breakers: CircuitBreakers, stream: Stream, connection_id: str) -> None:
+    breaker = circuit_breakers.get(stream)
     if breaker and breaker.reason == OPERATOR:
         note(f"an operator has paused it; let it flow: audience-firehose resume {connection_id}")
     elif breaker:
-        services.circuit_breakers.resume(stream)
+        circuit_breakers.resume(stream)
         click.echo(f"it was paused ({breaker.reason}) and flows again")
-    _note_dead(services, stream, connection_id)
 
 
-def _note_dead(services: Services, stream: Stream, connection_id: str) -> None:
-    if dead := services.dead_letters.records_by_stream()[stream]:
+def _note_dead(dead_letters: DeadLetters, stream: Stream, connection_id: str) -> None:
+    if dead := dead_letters.records_by_stream()[stream]:
         advice = f"audience-firehose replay --all --connection {connection_id}"
         note(f"{count(dead, 'record')} could not be delivered before; send them again: {advice}")
 

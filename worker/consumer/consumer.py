@@ -19,7 +19,7 @@ from worker.consumer.flow_control import make_flow_control
 from worker.consumer.request import RedactingRequest
 from worker.consumer.validation import is_valid
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.dead_lettering import Undeliverable, dead_letter
+from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import FOREIGN, Message
 from worker.flow.delays import delay_message
 
@@ -37,7 +37,13 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     ) -> None:
         self._run_in_pool = on_task_request
         super().__init__(self._run, *args, **options)
-        self.flow_control = make_flow_control(self, self.app.services)
+        services = self.app.services
+        self.flow_control = make_flow_control(
+            self,
+            admission=services.admission,
+            circuit_breakers=services.circuit_breakers,
+            registry=services.registry,
+        )
         self.flow_control.rate_limits_changed()
 
     def reset_rate_limits(self) -> None:
@@ -100,7 +106,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         )
         logger.error("%s arrived in %s: %s", what, queue, error_code)
         try:
-            dead_letter(self.app.services, undeliverable)
+            self.app.services.dead_lettering.dead_letter(undeliverable)
         except RedisError as error:
             logger.error("cannot store it as a dead letter: %s; it is requeued", type(error).__name__)
             # Not at once: the reason for which it could not be stored lasts.

@@ -5,17 +5,22 @@ from collections.abc import Callable
 
 from celery.worker.consumer import Consumer
 
+from worker.flow.admission import Admission
+from worker.flow.circuit_breakers import CircuitBreakers
 from worker.flow.concurrency import ConcurrencyLimits, Pool, ProbeLimit
 from worker.flow.control import FlowControl
 from worker.flow.queue_pauses import QueuePauses
 from worker.flow.rate_limits import RateLimits
 from worker.flow.shared_limits import SharedLimits
-from worker.services import Services
+from worker.state.registry import Registry
 
 
 def make_flow_control(
     consumer: Consumer,
-    services: Services,
+    *,
+    admission: Admission,
+    circuit_breakers: CircuitBreakers,
+    registry: Registry,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> FlowControl:
@@ -28,9 +33,9 @@ def make_flow_control(
         probes=probes,
         rate_limits=RateLimits({} if consumer.disable_rate_limits else consumer.task_buckets, pauses),
         shared_limits=SharedLimits(
-            admission=services.admission,
-            circuit_breakers=services.circuit_breakers,
-            quota=lambda stream: services.registry.snapshot().quota(stream),
+            admission=admission,
+            circuit_breakers=circuit_breakers,
+            quota=lambda stream: registry.snapshot().quota(stream),
             probes=probes,
             pauses=pauses,
         ),

@@ -91,7 +91,7 @@ def fullness(memory: dict[str, Any]) -> float:
 
 def alert(alerts: Alerts, memory: dict[str, Any]) -> None:
     """Raise an alert for a server with this memory, unless one was raised within the cooldown."""
-    if alerts.is_quiet_about_all(SUBJECT):
+    if not alerts.start_cooldown(SUBJECT):
         return
     problem = (
         f"Redis is nearly full: {memory['used_memory']} of {memory['maxmemory']} bytes; at its limit"

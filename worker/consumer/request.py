@@ -18,7 +18,6 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
-from worker.failures.dead_lettering import dead_letter
 from worker.privacy import HIDDEN
 from worker.upstream import limit_last_result_wait
 
@@ -118,7 +117,7 @@ class RedactingRequest(Request):  # type: ignore[misc]
         self.task.request_stack.push(self._context)
         try:
             undeliverable = self.task.undeliverable(error, tuple(args), kwargs)
-            dead_letter(self._app.services, undeliverable, even_if_full=self.task.empties_redis)
+            self._app.services.dead_lettering.dead_letter(undeliverable, even_if_full=self.task.empties_redis)
             self.task.after_dead_lettering(undeliverable, error)
         finally:
             self.task.request_stack.pop()

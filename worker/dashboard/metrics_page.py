@@ -14,7 +14,6 @@ from tornado.ioloop import IOLoop
 from worker.broker.client import Backlog, backlogs
 from worker.failures.alert_types import Severity
 from worker.metrics import Figures, StreamFigures, exposition
-from worker.status import read_status
 
 
 class MetricsPage(BaseHandler):  # type: ignore[misc]
@@ -42,7 +41,7 @@ def read_figures(capp: Any, workers: int) -> Figures:
         seen.update(backlogs(capp, queues))
         return {queue: backlog.messages for queue, backlog in seen.items()}
 
-    status = read_status(services, lengths)
+    status = services.status.read(lengths)
     if status.problem is not None:
         raise status.problem
     states = services.alerts.states()

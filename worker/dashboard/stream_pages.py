@@ -25,7 +25,7 @@ from worker.dashboard.streams import (
 from worker.firehose.health import Check, inspect
 from worker.flow.circuit_breakers import OPERATOR
 from worker.queues import Stream, is_stream_queue, stream_of
-from worker.status import Status, StreamState, read_status
+from worker.status import Status, StreamState
 
 
 class StreamDetails(NamedTuple):
@@ -127,7 +127,7 @@ def _read_status(capp: Any) -> tuple[Status, Mapping[str, float]]:
         seen.update(backlogs(capp, queues))
         return {queue: backlog.messages for queue, backlog in seen.items()}
 
-    status = read_status(services, lengths)
+    status = services.status.read(lengths)
     return status, services.queue_heads.observe(seen, services.clock())
 
 

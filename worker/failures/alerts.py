@@ -21,12 +21,12 @@ from worker.store.entries import entries
 
 ALERTS = "audience:alerts"
 STATES = "audience:alerts:states"
-QUIET = "audience:alerts:quiet"
+COOLDOWNS = "audience:alerts:quiet"
 MAX_ALERTS = 10_000
 """About 5 MB of Redis memory. Dead letters are kept whatever becomes of their alert."""
 NEWEST = 100
 """Alerts that are looked at first where only new ones are asked for."""
-QUIET_SECONDS = 15 * 60
+COOLDOWN_SECONDS = 15 * 60
 """A stream that keeps failing raises one warning in this time."""
 
 
@@ -103,15 +103,14 @@ class Alerts:
         else:
             push(pipe)
 
-    def is_quiet_about(self, stream: Stream) -> bool:
-        """Whether this stream's trouble was told within 15 minutes. If not, it counts as told now."""
-        return self.is_quiet_about_all(stream.queue)
+    def start_cooldown(self, subject: str) -> bool:
+        """Start the cooldown of a subject: a stream's queue, or a name of what concerns no stream.
 
-    def is_quiet_about_all(self, subject: str) -> bool:
-        """The same of what concerns no stream by itself."""
-        key = f"{QUIET}:{subject}"
-        (told,) = in_one_step(self._redis, lambda pipe: pipe.set(key, 1, nx=True, ex=QUIET_SECONDS))
-        return not told
+        Returns True where the caller is to notify; False where a cooldown of 15 minutes suppresses it.
+        """
+        key = f"{COOLDOWNS}:{subject}"
+        (started,) = in_one_step(self._redis, lambda pipe: pipe.set(key, 1, nx=True, ex=COOLDOWN_SECONDS))
+        return bool(started)
 
     def all(self) -> list[Alert]:
         """Every alert, newest first."""

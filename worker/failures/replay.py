@@ -1,38 +1,45 @@
 """Replay of dead letters.
 
-A letter is sent before it is removed, and under an ID of its own that does not change:
-whoever is interrupted in between, and soon replays it once more, delivers nothing twice.
+A letter is sent before it is removed, under an ID that derives from the letter's. An operator who is
+interrupted in between and replays it again sends the same message, which is delivered once.
 """
 
 from collections.abc import Set
 
 from worker.broker.client import Sender
 from worker.errors import OperatorError
-from worker.failures.dead_letters import FOREIGN, DeadLetter, Message
+from worker.failures.dead_letters import FOREIGN, DeadLetter, DeadLetters, Message
 from worker.queues import Stream, is_stream_queue
-from worker.services import Services
+from worker.state.registry import Registry
 
 
 class NotReplayable(OperatorError):
     """Sending this dead letter again cannot succeed."""
 
 
-def replay(services: Services, sender: Sender, letter: DeadLetter) -> None:
-    """Send what the letter keeps, and forget the letter. Its alert is the caller's to resolve.
+class Replayer:
+    """Sends dead letters to their queues again."""
 
-    Raises `NotReplayable`, and `NotRegistered` where somebody else has just removed it.
-    """
-    message = services.dead_letters.message(letter)
-    if problem := obstacle(letter, message, services.registry.snapshot().streams):
-        raise NotReplayable(f"{letter.id}: {problem}")
-    sender.send(
-        message.task, message.kwargs, args=message.args, queue=message.queue, task_id=letter.replay_id
-    )
-    services.dead_letters.remove(letter)
+    def __init__(self, dead_letters: DeadLetters, registry: Registry) -> None:
+        self._dead_letters = dead_letters
+        self._registry = registry
+
+    def replay(self, sender: Sender, letter: DeadLetter) -> None:
+        """Send the letter's message, then remove the letter. The caller resolves its alert.
+
+        Raises `NotReplayable`, and `NotRegistered` where somebody else has just removed it.
+        """
+        message = self._dead_letters.message(letter)
+        if problem := obstacle(letter, message, self._registry.snapshot().streams):
+            raise NotReplayable(f"{letter.id}: {problem}")
+        sender.send(
+            message.task, message.kwargs, args=message.args, queue=message.queue, task_id=letter.replay_id
+        )
+        self._dead_letters.remove(letter)
 
 
 def obstacle(letter: DeadLetter, message: Message, streams: Set[Stream]) -> str | None:
-    """Why sending the letter again cannot succeed, while these streams are registered."""
+    """The reason why sending the letter again cannot succeed while these streams are registered, or None."""
     if message.task == FOREIGN or not message.queue:
         return "it was no call of a task, so nothing can take it; see who sent it, then discard it"
     if not letter.replayable:

@@ -12,7 +12,7 @@ from worker.cli import failures
 from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alert
-from worker.failures.dead_lettering import Undeliverable, dead_letter, discard
+from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import FOREIGN, Message
 from worker.queues import Stream
 
@@ -27,8 +27,7 @@ def dead_lettered(services):
 
     def make(identifier, *, stream=STREAM, failure=DENIED, message=None, connection_ids=(), records=2):
         kept = message or Message(stream.task, stream.queue, {"records": [IDENTITY, identifier]})
-        dead_letter(
-            services,
+        services.dead_lettering.dead_letter(
             Undeliverable(
                 id=identifier,
                 message=kept,
@@ -286,7 +285,7 @@ def test_a_letter_that_somebody_else_replays_meanwhile_is_not_discarded(dead_let
     letter = services.dead_letters.get("letter")
     services.dead_letters.remove(letter)
     with pytest.raises(NotRegistered):
-        discard(services, letter)
+        services.dead_lettering.discard(letter)
     assert services.counters.of(letter.stream).discarded == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from devstack.firehose import Answer, error
 from schemas.records import Skip
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.dead_lettering import Undeliverable, dead_letter
+from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.flow.circuit_breakers import PAUSED_KEY, CircuitBreakers
 from worker.queues import Stream
@@ -18,8 +18,7 @@ STREAM = Stream("main", "us-east-1", "stream")
 def bury_records(services, stream=STREAM, records=3, connection_ids=()):
     message = Message(stream.task, stream.queue, {"records": ["secret"] * records})
     failure = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "denied")
-    dead_letter(
-        services,
+    services.dead_lettering.dead_letter(
         Undeliverable(
             "letter", message, failure, records=records, stream=stream, connection_ids=connection_ids
         ),

@@ -8,7 +8,7 @@ from clock import NOON
 from worker.errors import NotRegistered
 from worker.failures import alerts as alerts_module
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import ALERTS, QUIET, QUIET_SECONDS, AlertState
+from worker.failures.alerts import ALERTS, COOLDOWN_SECONDS, COOLDOWNS, AlertState
 from worker.queues import Stream
 
 FAILURE = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "attach the policy")
@@ -64,20 +64,20 @@ def test_the_list_is_bounded_and_the_oldest_go(alerts, monkeypatch):
 
 
 def test_a_stream_s_trouble_is_told_once_in_a_quarter_of_an_hour(alerts, redis, stream):
-    assert not alerts.is_quiet_about(stream)
-    assert alerts.is_quiet_about(stream)
-    assert redis.ttl(f"{QUIET}:{stream.queue}") == QUIET_SECONDS == 900
+    assert alerts.start_cooldown(stream.queue)
+    assert not alerts.start_cooldown(stream.queue)
+    assert redis.ttl(f"{COOLDOWNS}:{stream.queue}") == COOLDOWN_SECONDS == 900
 
 
 def test_after_that_it_is_told_again(alerts, redis, stream):
-    alerts.is_quiet_about(stream)
-    redis.expire(f"{QUIET}:{stream.queue}", 0)
-    assert not alerts.is_quiet_about(stream)
+    alerts.start_cooldown(stream.queue)
+    redis.expire(f"{COOLDOWNS}:{stream.queue}", 0)
+    assert alerts.start_cooldown(stream.queue)
 
 
 def test_another_stream_s_trouble_is_told_all_the_same(alerts, stream):
-    alerts.is_quiet_about(stream)
-    assert not alerts.is_quiet_about(Stream("other", stream.region, stream.name))
+    alerts.start_cooldown(stream.queue)
+    assert alerts.start_cooldown(Stream("other", stream.region, stream.name).queue)
 
 
 def test_an_alert_can_be_acknowledged(alerts):

@@ -95,7 +95,14 @@ def consumer():
 
 @pytest.fixture
 def control(consumer, services, clock):
-    return make_flow_control(consumer, services, clock=clock, monotonic=clock)
+    return make_flow_control(
+        consumer,
+        admission=services.admission,
+        circuit_breakers=services.circuit_breakers,
+        registry=services.registry,
+        clock=clock,
+        monotonic=clock,
+    )
 
 
 @pytest.fixture
@@ -481,7 +488,14 @@ def test_no_stream_waits_for_a_rate_limit_that_was_changed(control, admit, consu
 
 def test_a_worker_without_rate_limits_has_none(consumer, services, stream, clock):
     consumer.disable_rate_limits = True
-    control = make_flow_control(consumer, services, clock=clock, monotonic=clock)
+    control = make_flow_control(
+        consumer,
+        admission=services.admission,
+        circuit_breakers=services.circuit_breakers,
+        registry=services.registry,
+        clock=clock,
+        monotonic=clock,
+    )
     bucket = consumer.task_buckets[stream.task] = TokenBucket(1)
     assert bucket.can_consume(1)
     message = Message(stream.queue)
