@@ -4,7 +4,7 @@ import pytest
 
 from worker.config import FIREHOSE_TIMEOUT, read_settings
 from worker.firehose.clients import CONNECT_TIMEOUT
-from worker.services import RECORDS_KEPT
+from worker.services import KEPT_VISIBILITY_TIMEOUTS
 from worker.state.idempotency import COMPLETED, LEASES, IdempotencyState
 
 
@@ -24,8 +24,8 @@ def test_an_attempt_is_done_with_and_no_other(records, redis):
 def test_a_receipt_outlives_the_return_of_its_message(records, redis):
     records.complete("task", 0, redis)
     (key,) = redis.keys(f"{COMPLETED}*")
-    assert redis.ttl(key) == RECORDS_KEPT * read_settings({}).visibility_timeout
-    assert RECORDS_KEPT >= 2
+    assert redis.ttl(key) == KEPT_VISIBILITY_TIMEOUTS * read_settings({}).visibility_timeout
+    assert KEPT_VISIBILITY_TIMEOUTS >= 2
 
 
 def test_a_message_that_comes_back_was_received_when_it_first_came(records):
