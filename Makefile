@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# In several processes; tests/conftest.py says which tests share one.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test chaos install up check upstream bench lock clean
 
@@ -15,10 +18,10 @@ demo: $(INSTALLED) ## see everything work in half a minute, on this machine alon
 	@$(BIN)/python -m devstack demo
 
 test: $(INSTALLED) ## run the whole test suite
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 chaos: $(INSTALLED) ## prove that nothing is lost under faults and hostile input, in full size; takes minutes
-	@CHAOS=full $(BIN)/python -m pytest -q tests/chaos tests/fuzz
+	@CHAOS=full $(PYTEST) tests/chaos tests/fuzz
 
 install: $(INSTALLED) ## make .venv with the pinned dependencies and the commands
 

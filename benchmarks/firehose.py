@@ -1,4 +1,4 @@
-"""The Firehose that only counts, as the benchmarks see it."""
+"""A client of the local Firehose while it only counts: `python -m devstack.firehose PORT`."""
 
 import base64
 import json
@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from devstack import processes
 
-PROGRAM = processes.ROOT / "devstack" / "firehose.py"
 TIMEOUT_SECONDS = 60.0
 """Seconds for an answer. The calls of a long run are a long answer, on a busy machine."""
 
@@ -34,7 +33,7 @@ class Call(NamedTuple):
 
 
 class Firehose:
-    """Talks to the program."""
+    """The running server, asked over HTTP."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://{processes.LOOPBACK}:{port}"

@@ -9,9 +9,10 @@ from pathlib import Path
 import psutil
 from redis import Redis
 
-from benchmarks.firehose import PROGRAM, Firehose
+from benchmarks.firehose import Firehose
 from devstack import processes
 from devstack.interruption import Interruptions
+from devstack.ports import free_port
 from worker.firehose.regions import regions
 
 TIMEOUT = 300.0
@@ -127,8 +128,8 @@ class Stack:
 @contextmanager
 def running(directory: Path, interruptions: Interruptions) -> Iterator[Stack]:
     """The servers, up for as long as the context lasts. Raises `StartError`."""
-    port = processes.free_port()
-    command: list[str | Path] = [sys.executable, PROGRAM, str(port)]
+    port = free_port()
+    command = (sys.executable, "-m", "devstack.firehose", str(port))
     with ExitStack() as parts:
         try:
             with interruptions.held():

@@ -8,7 +8,7 @@ answer in its place. In a test:
         firehose.create("stream")
         firehose.faults.append(refuse_once(b"p.fogg138"))
 
-Run as a program it only counts, for benchmarks: `python firehose.py PORT [LATENCY_MS]`.
+Run as a program it only counts, for benchmarks: `python -m devstack.firehose PORT [LATENCY_MS]`.
 `GET /` says how many records it has taken, `GET /calls` which calls there were since it was
 last asked, and a `PUT` of JSON how each stream behaves: `{"stream": {"delay": 5, "code":
 "InternalFailure", "status": 500}}`, the fields of `Conduct`.

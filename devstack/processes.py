@@ -17,6 +17,8 @@ from typing import Any, Self
 from redis import Redis
 from redis.exceptions import RedisError
 
+from devstack.ports import free_port
+
 RABBITMQ_NODE = "private@localhost"
 
 START_TIMEOUT = 60.0
@@ -146,18 +148,6 @@ def dashboard_command(address: str, port: int) -> tuple[str, ...]:
 def moto_command(address: str, port: int) -> tuple[str, ...]:
     """Return the command that starts moto's server."""
     return ("moto_server", "-H", address, "-p", str(port))
-
-
-def free_port(preferred: int = 0) -> int:
-    """Return a port that was free a moment ago: the preferred one if it was."""
-    with socket.socket() as probe:
-        # Connections that have just been closed do not make a port taken; a server that listens does.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, preferred))
-        except OSError:
-            probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:

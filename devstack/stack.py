@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 from devstack import processes
 from devstack.aws import CREDENTIALS, LocalAws
 from devstack.interruption import Interruptions
+from devstack.ports import free_port
 from devstack.processes import LOOPBACK, Process, dashboard_command, moto_command, worker_command
 
 WORKERS = 2
@@ -52,11 +53,9 @@ def running(directory: Path, interruptions: Interruptions, ports: Ports) -> Iter
 
     try:
         with interruptions.held():
-            redis, redis_url = parts.enter_context(
-                processes.redis(directory, port=processes.free_port(ports.redis))
-            )
-        aws_port = processes.free_port(ports.firehose)
-        dashboard_port = processes.free_port(ports.dashboard)
+            redis, redis_url = parts.enter_context(processes.redis(directory, port=free_port(ports.redis)))
+        aws_port = free_port(ports.firehose)
+        dashboard_port = free_port(ports.dashboard)
         aws = LocalAws(f"http://{LOOPBACK}:{aws_port}")
         env = _environment(redis_url, aws.url)
         moto = start("moto", moto_command(LOOPBACK, aws_port), {})

@@ -1,6 +1,10 @@
-"""What all tests share. Nothing of the developer's own settings reaches a test, or a process of one."""
+"""Fixtures for all tests, and how the tests are spread over processes.
+
+No setting of the developer's own reaches a test or a process that a test starts.
+"""
 
 import os
+from pathlib import Path
 
 for name in list(os.environ):
     if name.startswith(("AUDIENCE_", "AWS_", "CELERY_")):
@@ -22,6 +26,52 @@ from schemas.identities import Catalogue  # noqa: E402
 from worker.config import read_settings  # noqa: E402
 from worker.queues import Stream  # noqa: E402
 from worker.services import Services  # noqa: E402
+
+TESTS = Path(__file__).parent
+PROCESSES_PER_CORE = 2
+"""Most of a test's time is spent waiting for the servers that it has started."""
+MAX_PROCESSES = 8
+SHARED_SERVERS = {"running": "the running stack", "rabbitmq": "RabbitMQ", "place": "the dashboard"}
+"""Session fixtures whose servers are slow to start, and the groups of the tests that use them."""
+SERVERS_OF_THEIR_OWN = {"chaos", "devstack", "end_to_end"}
+"""Directories of `tests/` in which each test starts what it needs."""
+
+
+def pytest_xdist_auto_num_workers():
+    """How many processes `make test` runs the tests in."""
+    return min(PROCESSES_PER_CORE * (os.cpu_count() or 1), MAX_PROCESSES)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark which tests must run in one process, and put the longest groups first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    items.sort(key=place_in_order)
+
+
+def group_of(item):
+    """The tests of a group run in one process, one after another."""
+    broker = broker_of(item)
+    for fixture, group in SHARED_SERVERS.items():
+        if fixture in item.fixturenames:
+            return f"{group} over {broker}" if broker else group
+    if broker == "rabbitmq":
+        return SHARED_SERVERS["rabbitmq"]
+    directory = item.path.relative_to(TESTS).parts[0]
+    return item.nodeid if directory in SERVERS_OF_THEIR_OWN else str(item.path)
+
+
+def broker_of(item):
+    """The broker that a test is parametrized with; None where it is not."""
+    return item.callspec.params.get("broker") if hasattr(item, "callspec") else None
+
+
+def place_in_order(item):
+    """Groups on a shared stack first; in each the search for leaks last, when there is most to search."""
+    if "running" not in item.fixturenames:
+        return (1, "", False)
+    return (0, broker_of(item), item.path.name == "test_secrecy.py")
 
 
 @pytest.fixture(scope="session")

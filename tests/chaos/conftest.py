@@ -1,7 +1,7 @@
 """Faults on purpose, under load: in short in `make test`, in full in `make chaos`."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 from chaos import CONCURRENCY, FULL, HASTE, RECORDS, Broker
@@ -10,7 +10,7 @@ from stack import Stack
 
 from devstack.firehose import FakeFirehose
 
-TABLE = pytest.StashKey[list["Row"]]()
+ROW = "a line of the table of faults"
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,16 @@ def tell(request):
 
     def tell(load, faults, *, allowed=0):
         row = Row(request.node.name, faults, load.sent, load.lost, load.repeated, allowed)
-        request.config.stash.setdefault(TABLE, []).append(row)
+        # A property of the report, as the test may run in another process than the one that prints.
+        request.node.user_properties.append((ROW, asdict(row)))
         assert (row.lost, row.repeated <= allowed) == (0, True), row
 
     return tell
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    rows = config.stash.get(TABLE, [])
+def pytest_terminal_summary(terminalreporter):
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    rows = [Row(**row) for report in reports for name, row in report.user_properties if name == ROW]
     if not rows:
         return
     terminalreporter.section(f"chaos, {'full' if FULL else 'short'}")

@@ -3,9 +3,9 @@
 import os
 import random
 import signal
-import subprocess
 from itertools import cycle, islice
 
+import psutil
 from chaos import CONCURRENCY, KILLS, RECORDS
 from load import Load
 from waiting import eventually
@@ -18,8 +18,7 @@ LONG_MESSAGE = 10_000
 
 def pool_processes(worker):
     """The IDs of a worker's pool processes."""
-    found = subprocess.run(["pgrep", "-P", str(worker.pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in found.stdout.split()]
+    return [child.pid for child in psutil.Process(worker.pid).children()]
 
 
 def kill_all(worker, chance):

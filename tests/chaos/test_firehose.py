@@ -10,7 +10,7 @@ from load import Load
 from waiting import eventually
 
 from devstack.firehose import Answer, error, fail
-from devstack.processes import free_port
+from devstack.ports import free_port
 
 FAILED_CALLS = 60 if FULL else 5
 """How long an outage lasts. One batch tries a failing stream, then the next one does."""

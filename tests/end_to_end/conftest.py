@@ -4,6 +4,7 @@ import threading
 from itertools import count
 
 import pytest
+from leaks import leaks
 from stack import Stack
 
 from devstack import processes
@@ -28,12 +29,17 @@ def redis_url(directory):
 
 
 @pytest.fixture(scope="session")
-def rabbitmq(tmp_path_factory):
-    """A RabbitMQ and its URL, where the machine has one. CI installs it."""
+def rabbitmq_installed():
+    """Skips where the machine has no RabbitMQ. CI installs it."""
     try:
         processes.rabbitmq_server()
     except processes.StartError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(rabbitmq_installed, tmp_path_factory):
+    """The process and the URL of a RabbitMQ that tests share."""
     with processes.rabbitmq(tmp_path_factory.mktemp("rabbitmq"), "running", "quiet") as running:
         yield running
 
@@ -121,6 +127,8 @@ def quiet_stack(directory, redis_url, broker, broker_url, request):
         stack.services.redis.flushdb()
         stack.configure("main")
         yield stack
+    for log in stack.logs:
+        assert not leaks(log.read_text(errors="replace")), log.name
 
 
 @pytest.fixture
@@ -129,8 +137,3 @@ def hanging():
     go = threading.Event()
     yield Answer(wait=go)
     go.set()
-
-
-def pytest_collection_modifyitems(items):
-    """The search for leaks comes last, when there is everything to search."""
-    items.sort(key=lambda item: item.path.name == "test_secrecy.py")

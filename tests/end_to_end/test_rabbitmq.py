@@ -14,6 +14,7 @@ from waiting import eventually
 
 from devstack import processes
 from devstack.firehose import FakeFirehose, refuse_once
+from devstack.ports import free_port
 from worker.broker.rabbitmq import Transport, copy_message
 from worker.queues import delay_queue
 
@@ -42,7 +43,7 @@ class Broker:
     """A private RabbitMQ that is stopped and started again, and keeps its directory and its port."""
 
     def __init__(self, directory):
-        self._directory, self._port = directory, processes.free_port()
+        self._directory, self._port = directory, free_port()
         self.start()
 
     def start(self):
@@ -55,7 +56,7 @@ class Broker:
 
 
 @pytest.fixture
-def restartable(tmp_path, redis_url, rabbitmq_url):
+def restartable(tmp_path, redis_url, rabbitmq_installed):
     """A RabbitMQ of the story's own, and a stack without a worker on it."""
     broker = Broker(tmp_path)
     try:

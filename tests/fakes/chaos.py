@@ -4,6 +4,7 @@ import os
 from contextlib import ExitStack
 
 from devstack import processes
+from devstack.ports import free_port
 
 FULL = os.environ.get("CHAOS") == "full"
 RECORDS = 100_000 if FULL else 3_000
@@ -23,7 +24,7 @@ class Broker:
 
     def __init__(self, directory, *options):
         self.directory, self.options = directory, options
-        self.port = processes.free_port()
+        self.port = free_port()
         self.start()
 
     def start(self):

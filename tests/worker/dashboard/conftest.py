@@ -15,6 +15,7 @@ import pytest
 from fakeredis import FakeRedis
 
 from devstack import processes
+from devstack.ports import free_port
 from schemas.records import Skip
 from worker.config import read_settings
 from worker.failures.alert_types import AlertType, Failure
@@ -104,13 +105,13 @@ class Place:
 
     @contextmanager
     def dashboard(self, env: Mapping[str, str] | None = None) -> Iterator[Site]:
-        port = processes.free_port()
+        port = free_port()
         with processes.dashboard(self.log("dashboard"), self.environment | dict(env or {}), port) as process:
             yield Site(process, port)
 
     @contextmanager
     def flower(self) -> Iterator[Site]:
-        port = processes.free_port()
+        port = free_port()
         command = [
             processes.BIN / "celery",
             "-A",

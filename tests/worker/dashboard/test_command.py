@@ -8,6 +8,7 @@ import pytest
 from waiting import eventually
 
 from devstack import processes
+from devstack.ports import free_port
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def exit_code(process):
 
 
 def test_an_open_dashboard_does_not_start(start):
-    process = start("--address=0.0.0.0", f"--port={processes.free_port()}")
+    process = start("--address=0.0.0.0", f"--port={free_port()}")
 
     assert exit_code(process) == 1
     assert "FLOWER_BASIC_AUTH=user:password" in process.output()
@@ -47,7 +48,7 @@ def test_half_a_password_is_none(start):
 
 
 def test_without_an_address_it_listens_on_this_machine_only(start):
-    port = processes.free_port()
+    port = free_port()
     process = start(f"--port={port}").wait_until(lambda: processes.listens(port))
 
     assert f"http://127.0.0.1:{port}" in process.output()
@@ -55,7 +56,7 @@ def test_without_an_address_it_listens_on_this_machine_only(start):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_cleanly(start, how):
-    port = processes.free_port()
+    port = free_port()
     process = start(f"--port={port}").wait_until(lambda: processes.listens(port))
 
     os.kill(process.pid, how)
