@@ -41,7 +41,7 @@ def test_the_docs_have_no_section_for_a_type_that_does_not_exist():
     assert sorted(SECTIONS) == sorted(alert_type.docs_anchor for alert_type in AlertType)
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", sorted(CODES))
 def test_the_health_check_reports_every_error_code_of_firehose_as_a_failed_check(code):
     error = ClientError({"Error": {"Code": code, "Message": ""}}, "DescribeDeliveryStream")
     failed = of_error(error)[-1]
