@@ -17,7 +17,7 @@ ROOM = 20 * 2**20 if FULL else 4 * 2**20
 SHORTAGE = ROOM // 4
 """Bytes that must go before Redis is full no more."""
 AWAY = {"AUDIENCE_VISIBILITY_TIMEOUT": "10"}
-"""Longer than Redis is away, so that nobody who has a batch in hand is taken for dead meanwhile."""
+"""Longer than Redis is away, so that no worker with a batch in flight counts as dead meanwhile."""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def kill_all(worker, chance):
 
 
 def kill_main_process(worker, chance):
-    """The pool processes finish what they have in hand, and there is nobody whom they could tell."""
+    """The pool processes finish their tasks, and no main process is left to read the results."""
     os.kill(worker.pid, signal.SIGKILL)
 
 

@@ -17,7 +17,7 @@ LETTERS = 2000 if FULL else 150
 
 
 def exhaust(stack, load, start, retries):
-    """Every batch uses up its retries. The books of what is left."""
+    """Wait until every batch has used up its retries. Returns the counters."""
     stack.firehose.faults.append(refuse_two_fifths)
     start(AUDIENCE_RETRY_MAX=str(retries))
     load.send()

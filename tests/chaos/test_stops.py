@@ -1,4 +1,4 @@
-"""Workers are asked to stop. They finish what they have in hand and hand back the rest."""
+"""Workers get SIGTERM. They finish the tasks in flight and requeue the other messages."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from waiting import eventually
 from devstack.firehose import Answer, error, fail, refuse_share
 
 GRACE = 10.0
-"""Seconds until a supervisor would lose its patience: Docker's default."""
+"""Seconds until a supervisor would send SIGKILL: Docker's default."""
 STOPS = 10 if FULL else 2
 BACKOFF = 8
 PATIENCE = 60

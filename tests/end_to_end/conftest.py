@@ -1,4 +1,4 @@
-"""One stack for all stories. Each story has audiences and streams of its own."""
+"""The stack that all end-to-end tests share. Each story has audiences and streams of its own."""
 
 import threading
 from itertools import count
@@ -58,7 +58,7 @@ def rabbitmq_url(rabbitmq):
 
 @pytest.fixture(scope="session", params=["redis", "rabbitmq"])
 def broker(request):
-    """Every story is told over both brokers, unless it says that it is about one of them."""
+    """Run every test over both brokers, unless it is marked for one of them."""
     return request.param
 
 

@@ -1,4 +1,4 @@
-"""What cannot be delivered is kept, told of once, and delivered when somebody asks for it."""
+"""Undeliverable records are dead-lettered, raise one alert, and are delivered by a replay."""
 
 import pytest
 from stack import RETRY_MAX

@@ -25,7 +25,7 @@ IDENTITIES = {
 
 @pytest.fixture
 def documented(documented_audience, stack):
-    """What `send_task` with these changes brings into the stream of the documented audience."""
+    """Enqueue changes and return the records that the documented audience's stream receives."""
 
     def forward(*changes):
         before = len(documented_audience.received())

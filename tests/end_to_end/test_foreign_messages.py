@@ -1,4 +1,4 @@
-"""Whatever else is put into a queue ends as a dead letter with an alert, and the worker lives on."""
+"""A malformed message ends as a dead letter with an alert, and the worker goes on."""
 
 import json
 
@@ -34,14 +34,14 @@ def letters(stack):
 
 
 def content(message):
-    """What was sent, from what is kept of it: the body as it came, or the arguments of a call."""
+    """Rebuild the message that was sent from its dead letter: the body as it came, or a call's arguments."""
     if "body" in message.kwargs:
         return message.kwargs["body"]
     return json.dumps([message.args, message.kwargs, {}])
 
 
 @pytest.mark.parametrize(("body", "headers"), FOREIGN.values(), ids=FOREIGN)
-def test_a_foreign_message_is_kept_and_told_of(stack, audience, body, headers):
+def test_a_malformed_message_becomes_a_dead_letter_and_raises_an_alert(stack, audience, body, headers):
     before = letters(stack)
     stack.push_raw(CHANGES_QUEUE, body, **headers)
     (identifier,) = eventually(lambda: letters(stack).keys() - before.keys())

@@ -174,7 +174,7 @@ def sending(load):
 
 
 def tell(load, story, faults):
-    """Nothing is lost. What was unacknowledged comes again, but its receipt says that it is done with.
+    """Nothing is lost. Unacknowledged messages come again, and their idempotency records are completed.
 
     Only a batch that was partly refused has none, where its retry could not be sent.
     """

@@ -34,7 +34,7 @@ class LittleWorker:
         self.app.send_task(task, kwargs=kwargs, queue=queue, **options)
 
     def waiting(self, queue: str) -> list[Any]:
-        """What waits in a queue; it stays there."""
+        """Read the messages of a queue without removing them."""
         with self.app.connection_for_read() as connection:
             channel = connection.default_channel
             messages = []

@@ -38,7 +38,7 @@ class Load:
     per_message: int = 100
     sent: int = 0
     refusals: int = 0
-    """How often the broker refused a message. The caller was told, and sent it again."""
+    """How often the broker refused a message, with an error to the caller, which sent it again."""
     bulky: bool = False
     """Records that do not shrink when they are compressed."""
     only_once: bool = False
@@ -82,7 +82,7 @@ class Load:
         return next(row for row in rows if row.stream == self.audience.stream)
 
     def settle(self) -> StreamStatus:
-        """Wait until no message is left in the broker. The books as they are then."""
+        """Wait until no message is left in the broker. Returns the counters."""
         eventually(self._is_quiet, timeout=ARRIVAL, what="the broker's emptiness")
         return self.books()
 

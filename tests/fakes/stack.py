@@ -75,7 +75,7 @@ class Audience:
         ]
 
     def alerts(self) -> list[Alert]:
-        """What operators are told of this audience."""
+        """The alerts of this audience."""
         return [alert for alert in self.stack.services.alerts.all() if self.id in alert.audience_ids]
 
     def letters(self) -> list[DeadLetter]:
@@ -89,7 +89,7 @@ class Audience:
 
 @dataclass
 class Stack:
-    """A private Redis, a fake Firehose, an app that enqueues, and an operator's view of the state."""
+    """A private Redis, a fake Firehose, an app that enqueues, and the state that an operator sees."""
 
     directory: Path
     redis_url: str

@@ -78,7 +78,7 @@ def check(items):
 
 
 def alone(item):
-    """What is said of an item when nothing was checked before it."""
+    """Check an item alone, with nothing checked before it."""
     try:
         return SCHEMA.load(item)
     except ValidationError as error:

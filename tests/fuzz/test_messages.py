@@ -206,7 +206,7 @@ class Fed:
         return {_content(json.loads(text)) for text in stored}
 
     def is_done(self) -> bool:
-        """Whether nothing waits, and no worker has anything in hand."""
+        """Whether no message waits or is in flight."""
         broker = self.stack.broker_client()
         queues = (CHANGES_QUEUE, self.audience.stream.queue)
         return not broker.hlen("unacked") and not any(map(broker.llen, queues))

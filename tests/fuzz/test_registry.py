@@ -81,7 +81,7 @@ def fill(redis, key, content):
 
 @inputs(400, each=2)
 @given(configurations=hashes(CONFIGURATION), connections=hashes(CONNECTION, AUDIENCES), version=UTF8)
-def test_a_spoilt_registry_keeps_what_can_be_read_and_loses_no_change(
+def test_a_corrupt_registry_keeps_its_readable_entries_and_loses_no_change(
     world, configurations, connections, version
 ):
     world.begin()
@@ -175,7 +175,7 @@ def test_what_operators_see_is_what_can_be_read(  # noqa: PLR0917
             assert letter.id != "known", error
 
 
-def test_nesting_without_end_is_unreadable_like_anything_else(services, redis):
+def test_an_entry_nested_without_end_is_corrupt_like_any_other(services, redis):
     nested = json.dumps(deep(1000)).replace("1", "1" * 10)
     for key in (CONFIGURATIONS, CONNECTIONS, PAUSED_KEY, DEAD_LETTERS):
         redis.hset(key, "firehose.a.b.c", nested)

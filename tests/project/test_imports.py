@@ -1,4 +1,4 @@
-"""Who may know whom: `tasks` know `worker`, which knows `schemas`, which know nobody."""
+"""The directions of imports: `tasks` know `worker`, which knows `schemas`, which know nobody."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""What `make install`, the image and another app install: pinned, with hashes, as pyproject.toml asks."""
+"""The pins that `make install`, the image and another app install: with hashes, as pyproject.toml asks."""
 
 import re
 import tomllib

@@ -254,7 +254,7 @@ ITEM = WRONG | st.fixed_dictionaries(
 
 
 def alone(item):
-    """What is said of a change when nothing was checked before it."""
+    """Check a change alone, with nothing checked before it."""
     try:
         return SCHEMA.load(item)
     except ValidationError as error:

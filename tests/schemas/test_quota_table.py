@@ -1,4 +1,4 @@
-"""What a stream may take: the table's, an operator's for a region, and what connections set."""
+"""The quota of a stream: the table's, an operator's for a region, and what connections set."""
 
 import pytest
 

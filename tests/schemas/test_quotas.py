@@ -1,4 +1,4 @@
-"""What an operator may write of a stream's quota, and what is refused."""
+"""The texts of stream quotas that are accepted, and those that are refused."""
 
 import pytest
 

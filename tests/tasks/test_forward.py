@@ -310,7 +310,7 @@ def test_while_redis_is_away_a_message_stays_in_the_broker(worker, connect, redi
 
 @pytest.fixture
 def spoil(services, redis):
-    """Write past the registry, into a connection of an audience; returns what mends it."""
+    """Corrupt a connection of an audience, past the registry; returns the function that fixes it."""
 
     def overwrite(identifier, text):
         redis.hset(CONNECTIONS, identifier, text)
@@ -326,7 +326,7 @@ def spoil(services, redis):
     return spoil
 
 
-def test_changes_of_a_spoilt_connection_wait_as_a_dead_letter(worker, connect, forward, services, spoil):
+def test_changes_of_a_corrupt_connection_wait_as_a_dead_letter(worker, connect, forward, services, spoil):
     good, bad = connect(1), connect(2, name="other")
     mend = spoil(2)
     forward(added(1, CustomerId="a"), added(2, CustomerId="b"))

@@ -1,4 +1,4 @@
-"""What `status` and the Streams page say of each stream."""
+"""The state and counters of each stream in `status` and on the Streams page."""
 
 import pytest
 from kombu.exceptions import OperationalError

@@ -70,7 +70,7 @@ class Operator:
 
 @dataclass
 class Sending:
-    """What happens while the second message is sent, to anybody who sends."""
+    """Run something while the second message is sent."""
 
     at_second: Callable[[], None] = lambda: None
     sent: int = 0

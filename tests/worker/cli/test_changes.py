@@ -47,7 +47,7 @@ def file(tmp_path):
 
 
 def refuse():
-    """What a broker does that has gone away."""
+    """Fail as a broker that has gone away."""
     raise OperationalError("Connection refused")
 
 
@@ -79,7 +79,7 @@ def test_a_last_line_without_an_end_counts_and_blank_lines_do_not(operator, queu
     assert queues.changes() == [[change(1), change(2)]]
 
 
-def test_a_byte_order_mark_does_not_spoil_the_first_line(operator, queues):
+def test_a_byte_order_mark_does_not_make_the_first_line_invalid(operator, queues):
     operator.runs("send", "-", stdin=b"\xef\xbb\xbf" + written(change()).encode())
     assert queues.changes() == [[change()]]
 
@@ -212,7 +212,7 @@ def test_a_message_holds_a_megabyte_unless_one_change_is_larger():
 
 def test_a_file_of_any_size_is_read_in_pieces():
     class Endless(io.RawIOBase):
-        """One line without an end, that asks how much of it anybody wants at once."""
+        """A line without an end, which records how much of it is read at once."""
 
         asked = 0
         pieces = 10

@@ -1,4 +1,4 @@
-"""What all commands share: help, errors, output."""
+"""The parts that all commands share: help, errors, output."""
 
 import os
 import signal

@@ -84,7 +84,7 @@ def test_a_session_token_needs_an_access_key(operator, services):
 
 @pytest.fixture
 def endpoint(monkeypatch):
-    """Says whether botocore is told of a local Firehose."""
+    """Set whether botocore has the endpoint of a local Firehose."""
 
     def set_endpoint(url):
         found = read_settings({"AWS_ENDPOINT_URL_FIREHOSE": url} if url else {})

@@ -260,7 +260,7 @@ def test_a_stream_without_connections_has_no_gate_any_more(operator, services, f
     assert not services.circuit_breakers.all()
 
 
-def test_status_shows_a_stream_whose_gate_somebody_spoilt(operator, services):
+def test_status_shows_a_stream_whose_circuit_breaker_is_corrupt(operator, services):
     operator.connects()
     services.redis.hset(PAUSED_KEY, STREAM.queue, "spoilt")
     assert "paused: unreadable, since an unknown time" in operator.runs("status").stdout

@@ -1,4 +1,4 @@
-"""Dead letters, and the burial that stores one and raises its alert: both or neither, and once."""
+"""Dead letters, and dead-lettering, which stores one and raises its alert: both or neither, and once."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""One PutRecordBatch: who is accepted, and who must be sent again."""
+"""A PutRecordBatch call: the records that are accepted, and those that must be sent again."""
 
 import pytest
 
@@ -9,7 +9,7 @@ REFUSED = {"ErrorCode": "ServiceUnavailableException", "ErrorMessage": "Slow dow
 
 
 class Firehose:
-    """Gives the answers it was told to, and remembers what it was sent."""
+    """Gives prepared answers and remembers the records of each call."""
 
     def __init__(self, *answers, failed=None):
         count = sum("ErrorCode" in answer for answer in answers) if failed is None else failed

@@ -178,7 +178,7 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("spoilt", SPOILT)
-def test_a_spoilt_connection_is_noted_and_does_not_hold_up_the_others(
+def test_a_corrupt_connection_is_reported_and_does_not_hold_up_the_others(
     registry, redis, reader, caplog, spoilt
 ):
     connect(registry)
@@ -191,7 +191,7 @@ def test_a_spoilt_connection_is_noted_and_does_not_hold_up_the_others(
     assert "secretive" not in caplog.text
 
 
-def test_the_connections_of_a_spoilt_configuration_are_unreadable_too(registry, redis, reader):
+def test_the_connections_of_a_corrupt_configuration_are_corrupt_too(registry, redis, reader):
     connect(registry)
     redis.hset(CONFIGURATIONS, "main", json.dumps({"name": "main", "access_key_id": "half"}))
     assert reader.snapshot().unreadable == {1}
