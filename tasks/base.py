@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
 from worker.state.idempotency import IdempotencyState
 from worker.store.atomic import in_one_step
@@ -60,6 +62,13 @@ class ForwarderTask(Task):  # type: ignore[misc]
     def undeliverable(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Undeliverable:
         """What is left of a call that failed for good."""
         raise NotImplementedError
+
+    def dead_letter(self, undeliverable: Undeliverable) -> None:
+        """Store what is left of the message that is being run as a dead letter, and raise its alert."""
+        call = TaskCall(self.name, self.request.id, getattr(self.request, "origin", None))
+        self.app.services.dead_lettering.dead_letter(
+            replace(undeliverable, call=call), even_if_full=self.empties_redis
+        )
 
     def after_dead_lettering(self, undeliverable: Undeliverable, error: Exception) -> None:
         """What else an end means. Called again if the message comes back."""
@@ -144,7 +153,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             raise
         except Exception as error:
             undeliverable = self.undeliverable(error, args, kwargs)
-            self.app.services.dead_lettering.dead_letter(undeliverable, even_if_full=self.empties_redis)
+            self.dead_letter(undeliverable)
             self.after_dead_lettering(undeliverable, error)
             failure = undeliverable.failure
             end = f"{failure.alert_type} ({failure.error_code}): dead letter {undeliverable.id}"

@@ -32,6 +32,7 @@ from worker.state.registry import Snapshot
 
 SHOWN_PROBLEMS = 5
 """Invalid changes of which an alert says what is wrong; its dead letter holds them all."""
+MAX_AUDIENCE_ID = 2**63
 SHOWN_RANGES = 100
 """Runs of invalid positions that an alert names."""
 
@@ -88,8 +89,9 @@ class ProducerTask(ForwarderTask):
             message=Message(self.name, CHANGES_QUEUE, kwargs),
             failure=failure,
             records=len(invalid),
+            audience_ids=_audiences(invalid),
         )
-        self.app.services.dead_lettering.dead_letter(undeliverable)
+        self.dead_letter(undeliverable)
 
     def _without_unreadable(self, changes: list[Change], snapshot: Snapshot) -> list[Change]:
         """The changes whose receivers are known. The others wait as a dead letter for a repair."""
@@ -107,7 +109,7 @@ class ProducerTask(ForwarderTask):
                 records=len(unknown),
                 audience_ids={change.audience_id for change in unknown},
             )
-            self.app.services.dead_lettering.dead_letter(undeliverable)
+            self.dead_letter(undeliverable)
         return [change for change in changes if change.audience_id not in snapshot.unreadable]
 
     def count_repeated(self, changes: int) -> None:
@@ -147,7 +149,7 @@ class ProducerTask(ForwarderTask):
             connection_ids=batch.connection_ids,
             audience_ids=batch.audience_ids,
         )
-        self.app.services.dead_lettering.dead_letter(undeliverable)
+        self.dead_letter(undeliverable)
 
     def _enqueue(self, stream: Stream, number: int, chain: Chain) -> None:
         digest = blake2b(f"{self.attempt}:{stream.queue}:{number}".encode(), digest_size=16)
@@ -165,6 +167,12 @@ class ProducerTask(ForwarderTask):
 
     def _derived_id(self, what: str) -> str:
         return str(uuid5(NAMESPACE_OID, f"{self.attempt}:{what}"))
+
+
+def _audiences(invalid: list[Invalid]) -> set[int]:
+    """The audiences of invalid changes, where they can be read."""
+    found = (item.item.get("audience_id") for item in invalid if isinstance(item.item, dict))
+    return {audience for audience in found if type(audience) is int and 0 <= audience < MAX_AUDIENCE_ID}
 
 
 def _told(invalid: list[Invalid], total: int) -> str:

@@ -124,6 +124,13 @@ def test_an_alert(services, redis):
         "attempts",
         "records",
         "dead_letter_id",
+        "occurrences",
+        "last_raised_at",
+        "aws_message",
+        "request_id",
+        "task",
+        "task_id",
+        "origin",
     ]
 
 

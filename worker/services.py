@@ -52,7 +52,7 @@ class Services:
         self.circuit_breakers = CircuitBreakers(redis, clock)
         self.admission = Admission(redis, clock)
         self.alerts = Alerts(redis, clock)
-        self.dead_letters = DeadLetters(redis, clock)
+        self.dead_letters = DeadLetters(redis)
         self.counters = Counters(redis, clock)
         self.skipped_audiences = SkippedAudiences(redis)
         self.queue_heads = QueueHeads(redis)
@@ -63,7 +63,7 @@ class Services:
             keep_seconds=KEPT_VISIBILITY_TIMEOUTS * settings.visibility_timeout,
             lease_seconds=min(LEASE_SECONDS, settings.visibility_timeout),
         )
-        self.dead_lettering = DeadLettering(redis, self.dead_letters, self.alerts, self.counters)
+        self.dead_lettering = DeadLettering(self.dead_letters, self.alerts, clock)
         self.replayer = Replayer(self.dead_letters, self.registry)
         self.status = StatusReader(
             registry=self.registry,

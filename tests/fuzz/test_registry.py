@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 from worker.errors import OperatorError
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import ALERTS, STATES
+from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import DEAD_LETTERS, MESSAGES, Message
 from worker.flow.circuit_breakers import PAUSED_KEY
 from worker.queues import Stream
@@ -138,10 +139,9 @@ def test_what_operators_see_is_what_can_be_read(  # noqa: PLR0917
     services.registry.configure(name="main")
     services.registry.connect(audience_id=1, configuration="main", delivery_stream_name="travel")
     services.alerts.raise_alert(Failure(AlertType.INVALID_CHANGE, "Known", "known"))
-    with redis.pipeline() as pipe:
-        kept = Message("audience.forward", "audience.changes", {})
-        services.dead_letters.store(pipe, "known", kept, Failure(AlertType.INVALID_CHANGE, "", ""), records=1)
-        pipe.execute()
+    kept = Message("audience.forward", "audience.changes", {})
+    failure = Failure(AlertType.INVALID_CHANGE, "", "")
+    services.dead_lettering.dead_letter(Undeliverable("known", kept, failure, records=1))
     letters.pop("known", None)
     messages.pop("known", None)
     fill(redis, PAUSED_KEY, breakers)

@@ -1,12 +1,14 @@
 """A Redis that has no room left. What it holds is still delivered or kept, and that makes room."""
 
+import json
+
 import pytest
 from redis.exceptions import OutOfMemoryError
 
 from devstack.firehose import error, fail, refuse_once
 from schemas.quotas import Quota
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import MAX_ALERTS
+from worker.failures.alerts import ALERTS, MAX_ALERTS
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.flow.admission import Cost
@@ -107,10 +109,9 @@ def test_operators_register_and_disconnect_streams(fill, connect, services):
 
 
 def test_operators_acknowledge_all_alerts(fill, redis, services):
-    with redis.pipeline() as pipe:
-        for _ in range(MAX_ALERTS):
-            services.alerts.raise_alert(TROUBLE, pipe=pipe)
-        pipe.execute()
+    services.alerts.raise_alert(TROUBLE)
+    entry = json.loads(redis.lindex(ALERTS, 0))
+    redis.lpush(ALERTS, *(json.dumps(entry | {"id": str(number)}) for number in range(1, MAX_ALERTS)))
     fill()
     assert services.alerts.acknowledge_all() == MAX_ALERTS
 

@@ -6,6 +6,7 @@ from kombu.exceptions import OperationalError
 from schemas.records import Skip
 from worker.dashboard.labels import SKIP_LABELS, reason_label
 from worker.failures.alert_types import AlertType, Failure
+from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.flow.admission import Cost
 from worker.flow.circuit_breakers import OPERATOR, PAUSED_KEY, UNREADABLE
@@ -30,9 +31,9 @@ def stream(services):
 def dead_letter(services, stream, records):
     queue = stream.queue if stream else CHANGES_QUEUE
     message = Message("audience.forward", queue, {})
-    with services.redis.pipeline() as pipe:
-        services.dead_letters.store(pipe, f"{queue}:{records}", message, GONE, records=records, stream=stream)
-        pipe.execute()
+    services.dead_lettering.dead_letter(
+        Undeliverable(f"{queue}:{records}", message, GONE, records=records, stream=stream)
+    )
 
 
 def fail(services, stream):

@@ -19,6 +19,7 @@ from worker.consumer.flow_control import make_flow_control
 from worker.consumer.request import RedactingRequest
 from worker.consumer.validation import is_valid
 from worker.failures.alert_types import AlertType, Failure
+from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import FOREIGN, Message
 from worker.flow.delays import delay_message
@@ -103,6 +104,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 f"{what} arrived in {queue}; nothing of it was delivered",
             ),
             records=1,
+            call=TaskCall(headers.get("task"), headers.get("id"), headers.get("origin")),
         )
         logger.error("%s arrived in %s: %s", what, queue, error_code)
         try:

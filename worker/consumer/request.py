@@ -117,7 +117,7 @@ class RedactingRequest(Request):  # type: ignore[misc]
         self.task.request_stack.push(self._context)
         try:
             undeliverable = self.task.undeliverable(error, tuple(args), kwargs)
-            self._app.services.dead_lettering.dead_letter(undeliverable, even_if_full=self.task.empties_redis)
+            self.task.dead_letter(undeliverable)
             self.task.after_dead_lettering(undeliverable, error)
         finally:
             self.task.request_stack.pop()

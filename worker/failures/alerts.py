@@ -6,9 +6,10 @@ and of names and numbers.
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import uuid4
 
 from redis import Redis
@@ -17,13 +18,24 @@ from worker.errors import NotRegistered
 from worker.failures.alert_types import Failure
 from worker.queues import Stream
 from worker.store.atomic import in_one_step
-from worker.store.entries import entries
+from worker.store.entries import entries, entry
+from worker.store.scripts import Script
 
 ALERTS = "audience:alerts"
 STATES = "audience:alerts:states"
+CURRENT = "audience:alerts:current"
+"""By type and subject, the entry that the next alert of both repeats."""
+LETTER_ALERTS = "audience:alerts:by-letter"
+PENDING_LETTERS = "audience:alerts:pending-letters"
+LETTER_KEYS = ("audience:dead-letters", "audience:dead-letters:messages", "audience:dead-letters:records")
+NOTHING = "audience:nothing"
 COOLDOWNS = "audience:alerts:quiet"
 MAX_ALERTS = 10_000
-"""About 5 MB of Redis memory. Dead letters are kept whatever becomes of their alert."""
+"""About 5 MB of Redis memory. Open fatal alerts stay above it. Dead letters outlive their alert."""
+MAX_AUDIENCE_IDS = 100
+"""Audience IDs that an alert names."""
+TRY_AGAIN = 0
+RAISE_ALERT = Script(__package__, "raise_alert")
 NEWEST = 100
 """Alerts that are looked at first where only new ones are asked for."""
 COOLDOWN_SECONDS = 15 * 60
@@ -55,8 +67,65 @@ class Alert:
     message: str
     attempts: int
     records: int
-    """How many records it is about."""
+    """Records that it is about, of all its occurrences."""
     dead_letter_id: str | None
+    """The first one; others of the same alert have its type and stream."""
+    occurrences: int = 1
+    """How often it was raised."""
+    last_raised_at: str | None = None
+    """UTC, ISO 8601; None in entries of versions that did not count occurrences."""
+    aws_message: str | None = None
+    """AWS's own error text, where it holds no record."""
+    request_id: str | None = None
+    """AWS's ID of the last request that failed."""
+    task: str | None = None
+    task_id: str | None = None
+    """The last message that raised it."""
+    origin: str | None = None
+    """The process that sent that message, as Celery names it."""
+
+
+class TaskCall(NamedTuple):
+    """The message that raised an alert, by what may be shown of it."""
+
+    task: str | None
+    id: str | None
+    origin: str | None
+    """As Celery writes it: `gen<process ID>@<host>`."""
+
+    @property
+    def host(self) -> str | None:
+        """The sender's host: its processes come and go."""
+        return self.origin.rpartition("@")[2] if self.origin else None
+
+
+class Letter(NamedTuple):
+    """A dead letter as it is stored beside its alert."""
+
+    id: str
+    entry: str
+    """JSON."""
+    message: str
+    """JSON."""
+    queue: str
+    """Of its stream; empty where it has none."""
+    records: int
+
+
+def repeat(known: Alert, again: Alert) -> Alert:
+    """The entry of an alert that was raised again."""
+    audience_ids = sorted({*known.audience_ids, *again.audience_ids})
+    return replace(
+        again,
+        id=known.id,
+        raised_at=known.raised_at,
+        connection_ids=sorted({*known.connection_ids, *again.connection_ids}),
+        audience_ids=audience_ids[:MAX_AUDIENCE_IDS],
+        attempts=max(known.attempts, again.attempts),
+        records=known.records + again.records,
+        dead_letter_id=known.dead_letter_id or again.dead_letter_id,
+        occurrences=known.occurrences + 1,
+    )
 
 
 class Alerts:
@@ -75,33 +144,65 @@ class Alerts:
         audience_ids: Collection[int] = (),
         attempts: int = 1,
         records: int = 0,
-        dead_letter_id: str | None = None,
-        pipe: Redis | None = None,
+        call: TaskCall | None = None,
+        letter: Letter | None = None,
+        even_if_full: bool = True,
     ) -> None:
-        """Push an alert to the head of the list; where there is a `pipe`, with what else is in it."""
+        """Push an alert to the head of the list, or count it into the open one that it repeats.
+
+        It repeats an alert of the same type for the same stream, else the same caller, else of the same
+        error code, that was last raised within the cooldown. A `letter` is stored in the same atomic step,
+        unless it already is; then no alert is raised. Raises `RedisError`.
+        """
+        now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
         alert = Alert(
             id=uuid4().hex[:12],
             type=failure.alert_type,
             severity=failure.alert_type.severity,
-            raised_at=datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
+            raised_at=now,
             connection_ids=sorted(connection_ids),
-            audience_ids=sorted(audience_ids),
+            audience_ids=sorted(audience_ids)[:MAX_AUDIENCE_IDS],
             delivery_stream_name=stream.name if stream else None,
             region=stream.region if stream else None,
             error_code=failure.error_code,
             message=failure.message,
             attempts=attempts,
             records=records,
-            dead_letter_id=dead_letter_id,
+            dead_letter_id=letter.id if letter else None,
+            last_raised_at=now,
+            aws_message=failure.aws_message,
+            request_id=failure.request_id,
+            task=call.task if call else None,
+            task_id=call.id if call else None,
+            origin=call.origin if call else None,
         )
+        sender = call.host if call else None
+        subject = stream.queue if stream else sender or failure.error_code
+        self._store(alert, f"{CURRENT}:{alert.type}:{subject}", letter, even_if_full)
 
-        def push(pipe: Redis) -> None:
-            pipe.lpush(ALERTS, json.dumps(asdict(alert))).ltrim(ALERTS, 0, MAX_ALERTS - 1)
-
-        if pipe is None:
-            in_one_step(self._redis, push)
-        else:
-            push(pipe)
+    def _store(self, alert: Alert, current: str, letter: Letter | None, even_if_full: bool) -> None:
+        keys = [ALERTS, STATES, current, LETTER_ALERTS, PENDING_LETTERS, *LETTER_KEYS, NOTHING]
+        kept = (letter.id, letter.entry, letter.message, letter.queue, letter.records) if letter else ("",)
+        answer = TRY_AGAIN
+        while answer == TRY_AGAIN:
+            # The script forgets an entry that is no longer open or in the list, and asks to try again.
+            text = self._redis.get(current) or ""
+            known = entry(Alert, text) if text else None
+            merged = repeat(known, alert) if known else alert
+            expected = text if known else ""
+            if text and not known:
+                self._redis.delete(current)
+            args = [
+                expected,
+                json.dumps(asdict(merged)),
+                merged.id,
+                COOLDOWN_SECONDS,
+                MAX_ALERTS,
+                MAX_ALERTS // 100,
+                int(even_if_full),
+                *kept,
+            ]
+            answer = RAISE_ALERT(self._redis, keys=keys, args=args)
 
     def start_cooldown(self, subject: str) -> bool:
         """Start the cooldown of a subject: a stream's queue, or a name of what concerns no stream.
@@ -145,8 +246,16 @@ class Alerts:
         return len(found)
 
     def resolve(self, dead_letter_ids: Collection[str]) -> None:
-        """Note that the records of these dead letters are on their way again, or not wanted."""
-        found = [alert.id for alert in self.all() if alert.dead_letter_id in dead_letter_ids]
+        """Mark the alerts of these dead letters as resolved.
+
+        Removing a letter does it too, but of alerts that an older version raised.
+        """
+        pending = self._redis.hkeys(PENDING_LETTERS)
+        found = [
+            alert.id
+            for alert in self.all()
+            if alert.dead_letter_id in dead_letter_ids and alert.id not in pending
+        ]
         self._mark(found, AlertState.RESOLVED)
 
     def _mark(self, identifiers: Sequence[str], state: AlertState) -> None:

@@ -4,18 +4,15 @@ The dead letter and its alert are stored atomically. The worker acknowledges the
 only afterwards, so its records are always in the broker or in the dead letters.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-
-from redis import Redis
+from typing import Any
 
 from worker.errors import NotRegistered
 from worker.failures.alert_types import Failure
-from worker.failures.alerts import Alerts
-from worker.failures.dead_letters import DeadLetter, DeadLetters, Message
+from worker.failures.alerts import Alerts, TaskCall
+from worker.failures.dead_letters import REMOVED_AT_ONCE, DeadLetter, DeadLetters, Message, make_letter
 from worker.queues import Stream
-from worker.state.counters import Counters
-from worker.store.atomic import in_one_step
 
 
 @dataclass(frozen=True)
@@ -31,58 +28,56 @@ class Undeliverable:
     connection_ids: Collection[str] = ()
     audience_ids: Collection[int] = ()
     attempts: int = 1
+    call: TaskCall | None = None
+    """The message's task, ID and sender, where they are known."""
 
 
 class DeadLettering:
-    """Moves what cannot be delivered to the dead letters, and what nobody wants out of them."""
+    """Moves messages to the dead letters, and out of them those that nobody wants."""
 
-    def __init__(self, redis: Redis, dead_letters: DeadLetters, alerts: Alerts, counters: Counters) -> None:
-        self._redis = redis
+    def __init__(self, dead_letters: DeadLetters, alerts: Alerts, clock: Callable[[], float]) -> None:
         self._dead_letters = dead_letters
         self._alerts = alerts
-        self._counters = counters
+        self._clock = clock
 
     def dead_letter(self, undeliverable: Undeliverable, even_if_full: bool = False) -> None:
         """Store the dead letter and raise its alert: both or neither, and once.
 
         Raises `RedisError`, of a full Redis too unless it is to be stored `even_if_full`.
         """
-        if self._dead_letters.holds(undeliverable.id):
-            return
-
-        def store_and_alert(pipe: Redis) -> None:
-            self._dead_letters.store(
-                pipe,
-                undeliverable.id,
-                undeliverable.message,
-                undeliverable.failure,
-                records=undeliverable.records,
-                stream=undeliverable.stream,
-                connection_ids=undeliverable.connection_ids,
-                audience_ids=undeliverable.audience_ids,
-                attempts=undeliverable.attempts,
-            )
-            self._alerts.raise_alert(
-                undeliverable.failure,
-                stream=undeliverable.stream,
-                connection_ids=undeliverable.connection_ids,
-                audience_ids=undeliverable.audience_ids,
-                attempts=undeliverable.attempts,
-                records=undeliverable.records,
-                dead_letter_id=undeliverable.id,
-                pipe=pipe,
-            )
-
-        in_one_step(self._redis, store_and_alert, even_if_full=even_if_full)
+        about: dict[str, Any] = {
+            "records": undeliverable.records,
+            "stream": undeliverable.stream,
+            "connection_ids": undeliverable.connection_ids,
+            "audience_ids": undeliverable.audience_ids,
+            "attempts": undeliverable.attempts,
+        }
+        failure = undeliverable.failure
+        letter = make_letter(undeliverable.id, undeliverable.message, failure, self._clock(), **about)
+        self._alerts.raise_alert(
+            failure, letter=letter, call=undeliverable.call, even_if_full=even_if_full, **about
+        )
 
     def discard(self, letter: DeadLetter) -> None:
         """Remove a dead letter for good, at an operator's word.
 
         Raises `NotRegistered` where somebody else has replayed or discarded it meanwhile.
         """
-        if not self._dead_letters.remove(letter):
+        if not self.discard_many([letter]):
             raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
-        if letter.stream:
-            stream, records = letter.stream, letter.records
-            in_one_step(self._redis, lambda pipe: self._counters.discarded(stream, records, pipe))
-        self._alerts.resolve([letter.id])
+
+    def discard_many(
+        self, letters: Sequence[DeadLetter], on_progress: Callable[[int], object] = lambda _: None
+    ) -> set[str]:
+        """Remove dead letters for good, and count their records as discarded.
+
+        Calls `on_progress` with the number of letters of each step. Returns the IDs of those that were
+        still there. Whoever interrupts it between two steps leaves the other letters as they were.
+        """
+        discarded: set[str] = set()
+        for start in range(0, len(letters), REMOVED_AT_ONCE):
+            step = letters[start : start + REMOVED_AT_ONCE]
+            discarded |= self._dead_letters.remove_many(step, discarded=True)
+            on_progress(len(step))
+        self._alerts.resolve(discarded)
+        return discarded

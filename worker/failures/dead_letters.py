@@ -1,27 +1,39 @@
-"""Records that could not be delivered, kept until an operator replays or discards them.
+"""Dead letters: messages that failed for good, kept until an operator replays or discards them.
 
-A dead letter is the message that failed, reduced to what was not delivered: its task,
-its queue and its arguments. Replaying it is sending it again.
+A dead letter holds the task, the queue and the arguments of its message, with the records that were
+not delivered. Replaying it sends that message again.
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from redis import Redis
+from redis.exceptions import RedisError
 
 from worker.errors import NotRegistered, OperatorError
 from worker.failures.alert_types import AlertType, Failure
-from worker.queues import Stream
-from worker.store.atomic import in_one_step
-from worker.store.entries import entries, entry
+from worker.failures.alerts import LETTER_ALERTS, PENDING_LETTERS, STATES, AlertState, Letter
+from worker.queues import Stream, is_stream_queue, stream_of
+from worker.state.counters import counters_key
+from worker.store.atomic import in_one_step as atomically
+from worker.store.entries import entries, entry, number
+from worker.store.scripts import Script
 
 DEAD_LETTERS = "audience:dead-letters"
 MESSAGES = "audience:dead-letters:messages"
+DEAD_RECORDS = "audience:dead-letters:records"
+"""Stream queue to its dead records."""
+LETTERS_FIELD = "#letters"
+"""The field of it that holds the number of letters: other versions of this program do not count."""
+REMOVED_AT_ONCE = 500
+"""Letters that one script removes, in a few milliseconds."""
+REMOVE_DEAD_LETTERS = Script(__package__, "remove_dead_letters")
 T = TypeVar("T")
 
 FOREIGN = ""
@@ -81,44 +93,10 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """The letters, by ID. Each has the ID of what failed, so that keeping it twice is keeping it once."""
+    """The letters, by ID. The ID derives from the failed message, so storing it twice stores one letter."""
 
-    def __init__(self, redis: Redis, clock: Callable[[], float]) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._clock = clock
-
-    def store(
-        self,
-        pipe: Redis,
-        identifier: str,
-        message: Message,
-        failure: Failure,
-        *,
-        records: int,
-        stream: Stream | None = None,
-        connection_ids: Collection[str] = (),
-        audience_ids: Collection[int] = (),
-        attempts: int = 1,
-    ) -> None:
-        """Keep a message; the commands go into `pipe`."""
-        letter = DeadLetter(
-            id=identifier,
-            type=failure.alert_type,
-            raised_at=datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
-            error_code=failure.error_code,
-            message=failure.message,
-            attempts=attempts,
-            records=records,
-            queue=message.queue,
-            configuration=stream.configuration if stream else None,
-            region=stream.region if stream else None,
-            delivery_stream_name=stream.name if stream else None,
-            connection_ids=sorted(connection_ids),
-            audience_ids=sorted(audience_ids),
-        )
-        # Not `asdict`, which copies what may be nested more deeply than it can go.
-        pipe.hset(MESSAGES, identifier, json.dumps(vars(message)))
-        pipe.hset(DEAD_LETTERS, identifier, json.dumps(asdict(letter)))
 
     def holds(self, identifier: str) -> bool:
         """Whether there is such a letter."""
@@ -145,19 +123,131 @@ class DeadLetters:
             raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
         return _readable(Message, text, letter.id)
 
+    def find(self, query: "Query") -> list[DeadLetter]:
+        """The letters that a query asks for, oldest first."""
+        return [letter for letter in self.all() if query.asks_for(letter)]
+
     def remove(self, letter: DeadLetter) -> bool:
-        """Forget a letter: it is in the broker again, or nobody wants it. False where it was gone."""
-        removed, _ = in_one_step(
-            self._redis, lambda pipe: pipe.hdel(DEAD_LETTERS, letter.id).hdel(MESSAGES, letter.id)
-        )
-        return bool(removed)
+        """Remove a letter that was replayed, and resolve its alert. False where it was gone."""
+        return bool(self.remove_many([letter]))
+
+    def remove_many(self, letters: Sequence[DeadLetter], *, discarded: bool = False) -> set[str]:
+        """Remove letters, and resolve the alerts that have none left. Their records may count as discarded.
+
+        Returns the IDs of those that were still there.
+        """
+        by_stream: defaultdict[Stream | None, list[DeadLetter]] = defaultdict(list)
+        for letter in letters:
+            by_stream[letter.stream].append(letter)
+        removed: set[str] = set()
+        for stream, found in by_stream.items():
+            for start in range(0, len(found), REMOVED_AT_ONCE):
+                removed |= self._remove(stream, found[start : start + REMOVED_AT_ONCE], discarded)
+        return removed
+
+    def _remove(self, stream: Stream | None, letters: Sequence[DeadLetter], discarded: bool) -> set[str]:
+        queue = stream.queue if stream else ""
+        counters = counters_key(stream)
+        pairs = [part for letter in letters for part in (letter.id, letter.records)]
+        keys = [DEAD_LETTERS, MESSAGES, DEAD_RECORDS, LETTER_ALERTS, PENDING_LETTERS, STATES, counters]
+        args = [queue, int(discarded), AlertState.RESOLVED.value, *pairs]
+        return set(REMOVE_DEAD_LETTERS(self._redis, keys=keys, args=args))
 
     def records_by_stream(self) -> Counter[Stream | None]:
-        """How many records lie dead, of each stream and of none."""
+        """The number of dead records, by stream; by None, of those without one.
+
+        Reads counters, and the letters themselves only where the counters are not of the present letters.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            letters, counted = pipe.hlen(DEAD_LETTERS).hgetall(DEAD_RECORDS).execute()
+        if number(counted.pop(LETTERS_FIELD, None)) != letters:
+            return self._count_records()
+        return Counter(
+            {
+                stream_of(queue) if queue else None: number(records)
+                for queue, records in counted.items()
+                if number(records) > 0 and (not queue or is_stream_queue(queue))
+            }
+        )
+
+    def _count_records(self) -> Counter[Stream | None]:
+        """Count the records of all letters, and store the numbers."""
+        texts = self._redis.hvals(DEAD_LETTERS)
         dead: Counter[Stream | None] = Counter()
-        for letter in self.all():
+        for letter in entries(DeadLetter, texts):
             dead[letter.stream] += letter.records
+        counted = {stream.queue if stream else "": records for stream, records in dead.items()}
+        with suppress(RedisError):
+            atomically(
+                self._redis,
+                lambda pipe: pipe.delete(DEAD_RECORDS).hset(
+                    DEAD_RECORDS, mapping={LETTERS_FIELD: len(texts), **counted}
+                ),
+            )
         return dead
+
+
+@dataclass(frozen=True)
+class Query:
+    """A choice of dead letters. What is None or empty chooses all."""
+
+    type: str | None = None
+    connection_id: str | None = None
+    stream: str | None = None
+    """A delivery stream's name, or a stream's queue."""
+    since: str | None = None
+    """UTC, ISO 8601, of the earliest."""
+    until: str | None = None
+    """UTC, ISO 8601, of the first that is too late."""
+
+    def asks_for(self, letter: DeadLetter) -> bool:
+        """Whether a letter is among those that it chooses."""
+        queue = letter.stream.queue if letter.stream else None
+        return (
+            (not self.type or self.type == letter.type)
+            and (not self.connection_id or self.connection_id in letter.connection_ids)
+            and (not self.stream or self.stream in (letter.delivery_stream_name, queue))
+            and (not self.since or letter.raised_at >= self.since)
+            and (not self.until or letter.raised_at < self.until)
+        )
+
+
+def make_letter(
+    identifier: str,
+    message: Message,
+    failure: Failure,
+    raised_at: float,
+    *,
+    records: int,
+    stream: Stream | None = None,
+    connection_ids: Collection[str] = (),
+    audience_ids: Collection[int] = (),
+    attempts: int = 1,
+) -> Letter:
+    """Make the stored form of a dead letter that is raised at a time (Unix seconds)."""
+    letter = DeadLetter(
+        id=identifier,
+        type=failure.alert_type,
+        raised_at=datetime.fromtimestamp(raised_at, UTC).isoformat(timespec="milliseconds"),
+        error_code=failure.error_code,
+        message=failure.message,
+        attempts=attempts,
+        records=records,
+        queue=message.queue,
+        configuration=stream.configuration if stream else None,
+        region=stream.region if stream else None,
+        delivery_stream_name=stream.name if stream else None,
+        connection_ids=sorted(connection_ids),
+        audience_ids=sorted(audience_ids),
+    )
+    return Letter(
+        id=identifier,
+        entry=json.dumps(asdict(letter)),
+        # Not `asdict`, which copies what may be nested more deeply than it can go.
+        message=json.dumps(vars(message)),
+        queue=stream.queue if stream else "",
+        records=records,
+    )
 
 
 def _readable(kind: type[T], text: str, identifier: str) -> T:

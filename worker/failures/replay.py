@@ -4,7 +4,7 @@ A letter is sent before it is removed, under an ID that derives from the letter'
 interrupted in between and replays it again sends the same message, which is delivered once.
 """
 
-from collections.abc import Set
+from collections.abc import Callable, Iterable, Set
 
 from worker.broker.client import Sender
 from worker.errors import OperatorError
@@ -25,7 +25,7 @@ class Replayer:
         self._registry = registry
 
     def replay(self, sender: Sender, letter: DeadLetter) -> None:
-        """Send the letter's message, then remove the letter. The caller resolves its alert.
+        """Send the letter's message, then remove the letter and resolve its alert.
 
         Raises `NotReplayable`, and `NotRegistered` where somebody else has just removed it.
         """
@@ -36,6 +36,24 @@ class Replayer:
             message.task, message.kwargs, args=message.args, queue=message.queue, task_id=letter.replay_id
         )
         self._dead_letters.remove(letter)
+
+    def replay_many(
+        self,
+        sender: Sender,
+        letters: Iterable[DeadLetter],
+        on_progress: Callable[[DeadLetter, OperatorError | None], object],
+    ) -> None:
+        """Send the letters again, one after the other, without those that cannot be replayed.
+
+        Calls `on_progress` after each, with the reason where it was left.
+        """
+        for letter in letters:
+            problem: OperatorError | None = None
+            try:
+                self.replay(sender, letter)
+            except OperatorError as error:
+                problem = error
+            on_progress(letter, problem)
 
 
 def obstacle(letter: DeadLetter, message: Message, streams: Set[Stream]) -> str | None:

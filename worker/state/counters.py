@@ -62,7 +62,7 @@ class Counters:
         """Add records of an answer of Firehose."""
         if accepted:
             self._add(stream, "delivered", accepted, pipe)
-            self._into(pipe).hset(_key(stream), "last_delivery", self._now())
+            self._into(pipe).hset(counters_key(stream), "last_delivery", self._now())
         if refused:
             self._add(stream, "refused", refused, pipe)
 
@@ -89,7 +89,7 @@ class Counters:
         """Read the counters of a stream; with None, of the records that were for no stream."""
         retrying = f"{RETRYING}:{stream.queue if stream else NO_STREAM}"
         with self._redis.pipeline(transaction=False) as pipe:
-            counters, waiting = pipe.hgetall(_key(stream)).hvals(retrying).execute()
+            counters, waiting = pipe.hgetall(counters_key(stream)).hvals(retrying).execute()
         skipped = Counter({skip: number(counters.get(f"skipped:{skip}")) for skip in Skip})
         return Counts(
             enqueued=number(counters.get("accepted")),
@@ -108,7 +108,7 @@ class Counters:
         return {stream_of(queue) for queue in queues if is_stream_queue(queue)}
 
     def _add(self, stream: Stream | None, field: str, count: int, pipe: Redis | None) -> None:
-        self._into(pipe).hincrby(_key(stream), field, count)
+        self._into(pipe).hincrby(counters_key(stream), field, count)
 
     def _into(self, pipe: Redis | None) -> Redis:
         return self._redis if pipe is None else pipe
@@ -117,5 +117,6 @@ class Counters:
         return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
 
 
-def _key(stream: Stream | None) -> str:
+def counters_key(stream: Stream | None) -> str:
+    """The key of a stream's counters; with None, of the records of no stream."""
     return f"{COUNTERS}:{stream.queue if stream else NO_STREAM}"

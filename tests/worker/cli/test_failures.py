@@ -37,6 +37,8 @@ def dead_lettered(services):
                 connection_ids=connection_ids,
             ),
         )
+        # The next one raises an alert of its own.
+        services.redis.delete(*services.redis.keys("audience:alerts:current:*"))
 
     return make
 

@@ -1,17 +1,19 @@
-"""System alerts: bounded, newest first, with the fields of the contract, and none of them twice."""
+"""System alerts: newest first, aggregated, bounded, with the fields of the contract."""
 
 import json
 
 import pytest
-from clock import NOON
 
 from worker.errors import NotRegistered
 from worker.failures import alerts as alerts_module
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import ALERTS, COOLDOWN_SECONDS, COOLDOWNS, AlertState
+from worker.failures.alerts import ALERTS, COOLDOWN_SECONDS, COOLDOWNS, CURRENT, AlertState, TaskCall
 from worker.queues import Stream
 
-FAILURE = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "attach the policy")
+FAILURE = Failure(
+    AlertType.ACCESS_DENIED, "AccessDeniedException", "attach the policy", "not authorized", "b0a1"
+)
+INVALID = Failure(AlertType.INVALID_CHANGE, "ValidationError", "1 of 1 invalid")
 
 
 @pytest.fixture
@@ -27,7 +29,6 @@ def test_an_alert_has_the_fields_of_the_contract(alerts, redis, stream):
         audience_ids={2, 1},
         attempts=3,
         records=7,
-        dead_letter_id="letter",
     )
     (entry,) = map(json.loads, redis.lrange(ALERTS, 0, -1))
     assert entry.pop("id")
@@ -43,24 +44,141 @@ def test_an_alert_has_the_fields_of_the_contract(alerts, redis, stream):
         "message": "attach the policy",
         "attempts": 3,
         "records": 7,
-        "dead_letter_id": "letter",
+        "dead_letter_id": None,
+        "occurrences": 1,
+        "last_raised_at": "2023-11-14T22:13:20.000+00:00",
+        "aws_message": "not authorized",
+        "request_id": "b0a1",
+        "task": None,
+        "task_id": None,
+        "origin": None,
     }
 
 
+def streams(count):
+    return [Stream("main", "us-east-1", f"stream-{number}") for number in range(count)]
+
+
+def end_window(redis):
+    """End the time in which an alert repeats another."""
+    redis.delete(*redis.keys(f"{CURRENT}:*"))
+
+
 def test_the_newest_comes_first(alerts, clock):
-    alerts.raise_alert(FAILURE)
-    clock.advance(1)
-    alerts.raise_alert(FAILURE)
-    newest, oldest = alerts.all()
-    assert newest.raised_at > oldest.raised_at
-    assert clock() == NOON + 1
+    for stream in streams(2):
+        alerts.raise_alert(FAILURE, stream=stream)
+        clock.advance(1)
+    assert [alert.delivery_stream_name for alert in alerts.all()] == ["stream-1", "stream-0"]
 
 
-def test_the_list_is_bounded_and_the_oldest_go(alerts, monkeypatch):
+def test_an_alert_that_recurs_for_a_stream_is_one_entry_with_its_occurrences(alerts, stream, clock):
+    alerts.raise_alert(
+        FAILURE, stream=stream, records=2, audience_ids=[1], connection_ids=["1-a"], attempts=4
+    )
+    clock.advance(60)
+    alerts.raise_alert(FAILURE, stream=stream, records=3, audience_ids=[2**60], connection_ids=["2-b"])
+    (alert,) = alerts.all()
+    assert (alert.occurrences, alert.records, alert.attempts) == (2, 5, 4)
+    assert (alert.audience_ids, alert.connection_ids) == ([1, 2**60], ["1-a", "2-b"])
+    assert (alert.raised_at[11:19], alert.last_raised_at[11:19]) == ("22:13:20", "22:14:20")
+
+
+def test_another_type_or_another_stream_is_another_entry(alerts, stream):
+    alerts.raise_alert(FAILURE, stream=stream)
+    alerts.raise_alert(INVALID, stream=stream)
+    alerts.raise_alert(FAILURE, stream=stream._replace(configuration="other"))
+    assert [alert.occurrences for alert in alerts.all()] == [1, 1, 1]
+
+
+def test_invalid_changes_of_one_host_are_one_entry_that_names_the_last_message(alerts):
+    alerts.raise_alert(INVALID, records=1, call=TaskCall("audience.forward", "one", "gen1@shop"))
+    alerts.raise_alert(INVALID, records=1, call=TaskCall("audience.forward", "two", "gen2@shop"))
+    alerts.raise_alert(INVALID, records=1, call=TaskCall("audience.forward", "three", "gen1@till"))
+    till, shop = alerts.all()
+    assert (shop.occurrences, shop.task_id, shop.origin) == (2, "two", "gen2@shop")
+    assert (till.occurrences, till.task, till.task_id) == (1, "audience.forward", "three")
+
+
+def test_the_window_of_an_alert_is_15_minutes(alerts, stream, redis):
+    alerts.raise_alert(FAILURE, stream=stream)
+    assert redis.ttl(f"{CURRENT}:{FAILURE.alert_type}:{stream.queue}") == 900
+    end_window(redis)
+    alerts.raise_alert(FAILURE, stream=stream)
+    assert [alert.occurrences for alert in alerts.all()] == [1, 1]
+
+
+def test_an_acknowledged_alert_is_not_repeated_but_raised_anew(alerts, stream):
+    alerts.raise_alert(FAILURE, stream=stream)
+    alerts.acknowledge_all()
+    alerts.raise_alert(FAILURE, stream=stream)
+    new, old = alerts.all()
+    assert (new.occurrences, old.occurrences) == (1, 1)
+    assert alerts.states() == {old.id: AlertState.ACKNOWLEDGED}
+
+
+def test_an_entry_that_another_process_changes_meanwhile_is_counted_right(alerts, stream, redis, monkeypatch):
+    alerts.raise_alert(FAILURE, stream=stream, records=1)
+    get = redis.get
+
+    def interrupted(key):
+        found = get(key)
+        monkeypatch.setattr(redis, "get", get)
+        alerts.raise_alert(FAILURE, stream=stream, records=10)
+        return found
+
+    monkeypatch.setattr(redis, "get", interrupted)
+    alerts.raise_alert(FAILURE, stream=stream, records=100)
+    (alert,) = alerts.all()
+    assert (alert.occurrences, alert.records) == (3, 111)
+
+
+def test_a_corrupt_entry_spoils_neither_the_list_nor_the_next_alert(alerts, stream, redis):
+    alerts.raise_alert(FAILURE, stream=stream)
+    redis.lset(ALERTS, 0, "{")
+    redis.set(f"{CURRENT}:{FAILURE.alert_type}:{stream.queue}", "{")
+    alerts.raise_alert(FAILURE, stream=stream)
+    assert [alert.occurrences for alert in alerts.all()] == [1]
+
+
+def test_an_entry_of_an_older_version_is_readable_and_is_resolved_with_its_dead_letter(alerts, redis):
+    old = {
+        "id": "old",
+        "type": "Access Denied",
+        "severity": "fatal",
+        "raised_at": "2023-11-14T22:13:20.000+00:00",
+        "connection_ids": [],
+        "audience_ids": [],
+        "delivery_stream_name": "travel",
+        "region": "us-east-1",
+        "error_code": "AccessDenied",
+        "message": "no",
+        "attempts": 1,
+        "records": 7,
+        "dead_letter_id": "letter",
+    }
+    redis.lpush(ALERTS, json.dumps(old), json.dumps(old | {"id": "another", "dead_letter_id": "another"}))
+    assert [alert.occurrences for alert in alerts.all()] == [1, 1]
+    alerts.resolve(["letter"])
+    assert alerts.states() == {"old": AlertState.RESOLVED}
+
+
+def test_the_list_is_bounded_and_the_oldest_warnings_go(alerts, monkeypatch):
     monkeypatch.setattr(alerts_module, "MAX_ALERTS", 3)
-    for number in range(5):
-        alerts.raise_alert(FAILURE, records=number)
-    assert [alert.records for alert in alerts.all()] == [4, 3, 2]
+    for stream in streams(5):
+        alerts.raise_alert(INVALID, stream=stream)
+    assert [alert.delivery_stream_name for alert in alerts.all()] == ["stream-4", "stream-3", "stream-2"]
+
+
+def test_an_open_fatal_alert_is_never_pushed_out(alerts, monkeypatch):
+    monkeypatch.setattr(alerts_module, "MAX_ALERTS", 3)
+    fatal, acknowledged, *others = streams(8)
+    alerts.raise_alert(FAILURE, stream=acknowledged)
+    alerts.acknowledge_all()
+    alerts.raise_alert(FAILURE, stream=fatal)
+    for stream in others:
+        alerts.raise_alert(INVALID, stream=stream)
+    assert [alert.delivery_stream_name for alert in alerts.all()] == ["stream-7", "stream-6", "stream-0"]
+    assert not alerts.states()
 
 
 def test_a_stream_s_trouble_is_told_once_in_a_quarter_of_an_hour(alerts, redis, stream):
@@ -94,24 +212,18 @@ def test_an_alert_that_is_not_there_cannot(alerts):
 
 
 def test_all_open_ones_can_be_acknowledged_at_once(alerts):
-    for letter in ("one", "two", "three"):
-        alerts.raise_alert(FAILURE, dead_letter_id=letter)
-    alerts.resolve(["two"])
+    one, *others = streams(3)
+    alerts.raise_alert(FAILURE, stream=one)
+    alerts.acknowledge_all()
+    for stream in others:
+        alerts.raise_alert(FAILURE, stream=stream)
     assert alerts.acknowledge_all() == 2
-    assert sorted(alerts.states().values()) == ["acknowledged", "acknowledged", "resolved"]
-
-
-def test_an_alert_is_resolved_with_its_dead_letter(alerts):
-    alerts.raise_alert(FAILURE, dead_letter_id="letter")
-    alerts.raise_alert(FAILURE, dead_letter_id="another")
-    alerts.resolve(["letter"])
-    resolved = [alert.dead_letter_id for alert in alerts.all() if alert.id in alerts.states()]
-    assert resolved == ["letter"]
+    assert list(alerts.states().values()) == ["acknowledged"] * 3
 
 
 def test_what_was_said_of_trimmed_alerts_does_not_pile_up(alerts, redis, monkeypatch):
     monkeypatch.setattr(alerts_module, "MAX_ALERTS", 3)
-    for _ in range(10):
-        alerts.raise_alert(FAILURE)
+    for stream in streams(10):
+        alerts.raise_alert(FAILURE, stream=stream)
         alerts.acknowledge_all()
     assert alerts.states().keys() == {alert.id for alert in alerts.all()}

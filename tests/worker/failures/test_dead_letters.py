@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
-from worker.failures.dead_letters import Message
+from worker.failures.dead_letters import DEAD_LETTERS, DEAD_RECORDS, Message, Query
 
 FAILURE = Failure(AlertType.RETRY_LIMIT_EXCEEDED, "InternalFailure", "given up")
 
@@ -58,28 +58,6 @@ def test_burying_twice_is_burying_once(services, letters, stream):
     assert (len(letters.all()), len(services.alerts.all())) == (1, 1)
 
 
-def test_where_the_alert_cannot_be_raised_no_letter_is_kept(services, letters, stream, monkeypatch):
-    def refuse(*_, **__):
-        raise RedisConnectionError("gone")
-
-    with monkeypatch.context() as broken, pytest.raises(RedisConnectionError):
-        broken.setattr(services.alerts, "raise_alert", refuse)
-        services.dead_lettering.dead_letter(undeliverable(stream))
-    assert not letters.all()
-    assert not services.alerts.all()
-
-
-def test_where_the_letter_cannot_be_kept_no_alert_is_raised(services, letters, stream, redis, monkeypatch):
-    def refuse(*_, **__):
-        raise RedisConnectionError("gone")
-
-    with monkeypatch.context() as broken, pytest.raises(RedisConnectionError):
-        broken.setattr(type(redis.pipeline()), "execute", refuse)
-        services.dead_lettering.dead_letter(undeliverable(stream))
-    assert not services.alerts.all()
-    assert not letters.all()
-
-
 def test_where_redis_is_away_neither_is_there(services, letters, stream, redis_server):
     redis_server.connected = False
     with pytest.raises(RedisConnectionError):
@@ -101,6 +79,7 @@ def test_a_removed_letter_is_gone_and_so_is_its_message(services, letters, strea
     (letter,) = letters.all()
     letters.remove(letter)
     assert not redis.keys("audience:dead-letters*")
+    assert not redis.keys("audience:alerts:by-letter") + redis.keys("audience:alerts:pending-letters")
     with pytest.raises(NotRegistered, match="just been replayed or discarded"):
         letters.message(letter)
     with pytest.raises(NotRegistered, match="list them: audience-firehose dead-letters"):
@@ -133,3 +112,65 @@ def test_dead_records_are_counted_by_stream(services, letters, stream):
     services.dead_lettering.dead_letter(undeliverable(other, "3", records=1))
     services.dead_lettering.dead_letter(replace(undeliverable(stream, "4", records=7), stream=None))
     assert letters.records_by_stream() == {stream: 5, other: 1, None: 7}
+
+
+def test_an_alert_is_resolved_with_the_last_of_its_dead_letters(services, letters, stream):
+    for identifier in "123":
+        services.dead_lettering.dead_letter(undeliverable(stream, identifier))
+    (alert,) = services.alerts.all()
+    assert (alert.occurrences, alert.records, alert.dead_letter_id) == (3, 6, "1")
+    one, two, three = letters.all()
+    services.dead_lettering.discard(one)
+    letters.remove(two)
+    assert not services.alerts.states()
+    services.dead_lettering.discard(three)
+    assert services.alerts.states() == {alert.id: "resolved"}
+
+
+def test_discarded_records_are_counted_once_and_only_where_the_letter_was_there(services, letters, stream):
+    for identifier in "123":
+        services.dead_lettering.dead_letter(undeliverable(stream, identifier))
+    found = letters.all()
+    letters.remove(found[0])
+    steps = []
+    assert services.dead_lettering.discard_many(found, steps.append) == {"2", "3"}
+    assert services.dead_lettering.discard_many(found) == set()
+    assert services.counters.of(stream).discarded == 4
+    assert steps == [3]
+
+
+def test_dead_records_of_letters_that_another_version_stored_are_counted(services, letters, stream, redis):
+    services.dead_lettering.dead_letter(undeliverable(stream, "1", records=2))
+    redis.delete(DEAD_RECORDS)
+    services.dead_lettering.dead_letter(undeliverable(stream, "2", records=3))
+    assert letters.records_by_stream() == {stream: 5}
+    assert redis.hgetall(DEAD_RECORDS) == {"#letters": "2", stream.queue: "5"}
+    letters.remove(letters.get("1"))
+    assert letters.records_by_stream() == {stream: 3}
+
+
+def test_the_number_of_dead_records_does_not_need_the_letters_to_be_read(services, letters, stream, redis):
+    services.dead_lettering.dead_letter(undeliverable(stream, "1", records=2))
+    redis.hset(DEAD_LETTERS, "1", "{")
+    assert letters.records_by_stream() == {stream: 2}
+
+
+QUERIES = [
+    ({}, ["1", "2"]),
+    ({"type": "Access Denied"}, ["2"]),
+    ({"connection_id": "1-a"}, ["1", "2"]),
+    ({"connection_id": "3-c"}, []),
+    ({"stream": "other"}, ["2"]),
+    ({"stream": "firehose.main.us-east-1.travel"}, ["1"]),
+    ({"since": "2023-11-14T22:14"}, ["2"]),
+    ({"until": "2023-11-14T22:14"}, ["1"]),
+]
+
+
+@pytest.mark.parametrize(("query", "found"), QUERIES)
+def test_letters_are_found_by_type_connection_stream_and_time(services, stream, clock, query, found):
+    services.dead_lettering.dead_letter(undeliverable(stream, "1"))
+    clock.advance(60)
+    other = stream._replace(name="other")
+    services.dead_lettering.dead_letter(undeliverable(other, "2", AlertType.ACCESS_DENIED))
+    assert [letter.id for letter in services.dead_letters.find(Query(**query))] == found
