@@ -275,7 +275,7 @@ def _since(found: Sequence[Alert], since: timedelta | None, now: float) -> list[
     if since is None:
         return list(found)
     earliest = datetime.fromtimestamp(now, UTC) - since
-    return [alert for alert in found if datetime.fromisoformat(alert.raised_at) >= earliest]
+    return [alert for alert in found if datetime.fromisoformat(alert.latest) >= earliest]
 
 
 def _follow(alerts: Alerts, last: str | None, recent: Sequence[Alert], as_json: bool) -> None:

@@ -52,7 +52,7 @@ class Query:
             (not self.connection or self.connection in alert.connection_ids)
             and (not self.type or self.type == alert.type)
             and (not self.state or self.state == state)
-            and (span is None or datetime.fromisoformat(alert.raised_at) >= now - span)
+            and (span is None or datetime.fromisoformat(alert.latest) >= now - span)
         )
 
 

@@ -84,6 +84,11 @@ class Alert:
     origin: str | None = None
     """The process that sent that message, as Celery names it."""
 
+    @property
+    def latest(self) -> str:
+        """The time at which it was last raised: UTC, ISO 8601."""
+        return self.last_raised_at or self.raised_at
+
 
 class TaskCall(NamedTuple):
     """The message that raised an alert, by what may be shown of it."""
