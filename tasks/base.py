@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
 from worker.state.idempotency import IdempotencyState
-from worker.store.atomic import in_one_step
+from worker.store.atomic import atomically
 
 if TYPE_CHECKING:
     from worker.celery import AudienceFirehose
@@ -135,7 +135,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             self.app.services.idempotency.complete(self.attempt, self.request.retries, pipe)
             entries(pipe)
 
-        in_one_step(self.app.services.redis, commands, even_if_full=self.empties_redis)
+        atomically(self.app.services.redis, commands, even_if_full=self.empties_redis)
 
     def _is_completed(self) -> bool:
         return self.app.services.idempotency.is_completed(self.attempt, self.request.retries)

@@ -17,7 +17,7 @@ from redis import Redis
 from worker.errors import NotRegistered
 from worker.failures.alert_types import Failure
 from worker.queues import Stream
-from worker.store.atomic import in_one_step
+from worker.store.atomic import WRITE_FIRST_KEY, atomically
 from worker.store.entries import entries, entry
 from worker.store.scripts import Script
 
@@ -28,7 +28,6 @@ CURRENT = "audience:alerts:current"
 LETTER_ALERTS = "audience:alerts:by-letter"
 PENDING_LETTERS = "audience:alerts:pending-letters"
 LETTER_KEYS = ("audience:dead-letters", "audience:dead-letters:messages", "audience:dead-letters:records")
-NOTHING = "audience:nothing"
 COOLDOWNS = "audience:alerts:quiet"
 MAX_ALERTS = 10_000
 """About 5 MB of Redis memory. Open fatal alerts stay above it. Dead letters outlive their alert."""
@@ -186,7 +185,7 @@ class Alerts:
         self._store(alert, f"{CURRENT}:{alert.type}:{subject}", letter, even_if_full)
 
     def _store(self, alert: Alert, current: str, letter: Letter | None, even_if_full: bool) -> None:
-        keys = [ALERTS, STATES, current, LETTER_ALERTS, PENDING_LETTERS, *LETTER_KEYS, NOTHING]
+        keys = [ALERTS, STATES, current, LETTER_ALERTS, PENDING_LETTERS, *LETTER_KEYS, WRITE_FIRST_KEY]
         kept = (letter.id, letter.entry, letter.message, letter.queue, letter.records) if letter else ("",)
         answer = TRY_AGAIN
         while answer == TRY_AGAIN:
@@ -215,7 +214,7 @@ class Alerts:
         Returns True where the caller is to notify; False where a cooldown of 15 minutes suppresses it.
         """
         key = f"{COOLDOWNS}:{subject}"
-        (started,) = in_one_step(self._redis, lambda pipe: pipe.set(key, 1, nx=True, ex=COOLDOWN_SECONDS))
+        (started,) = atomically(self._redis, lambda pipe: pipe.set(key, 1, nx=True, ex=COOLDOWN_SECONDS))
         return bool(started)
 
     def all(self) -> list[Alert]:
@@ -265,7 +264,7 @@ class Alerts:
 
     def _mark(self, identifiers: Sequence[str], state: AlertState) -> None:
         if identifiers:
-            in_one_step(
+            atomically(
                 self._redis,
                 lambda pipe: [pipe.hset(STATES, identifier, str(state)) for identifier in identifiers],
             )

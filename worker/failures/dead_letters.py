@@ -21,7 +21,7 @@ from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import LETTER_ALERTS, PENDING_LETTERS, STATES, AlertState, Letter
 from worker.queues import Stream, is_stream_queue, stream_of
 from worker.state.counters import counters_key
-from worker.store.atomic import in_one_step as atomically
+from worker.store.atomic import atomically
 from worker.store.entries import entries, entry, number
 from worker.store.scripts import Script
 

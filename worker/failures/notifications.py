@@ -17,7 +17,7 @@ from redis import Redis
 
 from worker.failures.alert_types import Severity
 from worker.failures.alerts import Alert, AlertState
-from worker.store.scripts import Script
+from worker.store.leases import RELEASE_LEASE
 
 LEASE = "audience:notifications:lease"
 NOTIFIED = "audience:notifications:sent"
@@ -37,8 +37,6 @@ NOTES_KEPT_SECONDS = 7 * 24 * 3_600
 BACKOFF_SECONDS = (10, 30, 60, 120, 300)
 SHOWN = 20
 """Alerts that one message lists."""
-
-RELEASE_LEASE = Script(__package__, "release_lease")
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from worker.queues import Stream, is_stream_queue
-from worker.store.atomic import WRITE_FIRST_KEY, in_one_step
+from worker.store.atomic import WRITE_FIRST_KEY, atomically
 from worker.store.entries import entry
 from worker.store.scripts import Script
 
@@ -146,7 +146,7 @@ class CircuitBreakers:
     def resume(self, stream: Stream) -> bool:
         """Close a stream's breaker, whatever its state. False where it was CLOSED."""
         queue = stream.queue
-        return any(in_one_step(self._redis, lambda pipe: pipe.hdel(PAUSED_KEY, queue).hdel(OPEN_KEY, queue)))
+        return any(atomically(self._redis, lambda pipe: pipe.hdel(PAUSED_KEY, queue).hdel(OPEN_KEY, queue)))
 
     def get(self, stream: Stream) -> CircuitBreaker | None:
         """The stream's breaker; None where it is CLOSED."""

@@ -10,26 +10,21 @@ from enum import Enum
 
 from redis import Redis
 
-from worker.store.atomic import in_one_step
+from worker.store.atomic import atomically
+from worker.store.leases import RELEASE_LEASE
 
 COMPLETED = "audience:receipts"
 RECEIVED = "audience:received"
 LEASES = "audience:claims"
 LOST = "audience:lost"
 
-RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-    redis.call('DEL', KEYS[1])
-end
-"""
-
 
 class IdempotencyState(Enum):
     """The state of an attempt that is about to be made."""
 
-    ACQUIRED = "nobody has made it, and nobody else makes it now"
-    IN_PROGRESS = "somebody makes it now, or has died over it a moment ago"
-    COMPLETED = "it has been made"
+    ACQUIRED = "this worker has the lease"
+    IN_PROGRESS = "another worker has the lease, or had it and was lost within the lease"
+    COMPLETED = "the attempt is completed"
 
 
 class IdempotencyRecords:
@@ -39,17 +34,16 @@ class IdempotencyRecords:
         self._redis = redis
         self._keep_seconds = keep_seconds
         self._lease_seconds = lease_seconds
-        self._release = redis.register_script(RELEASE)
 
     def acquire(self, task_id: str, retries: int, owner_token: str) -> IdempotencyState:
         """Acquire a lease of the attempt, unless it is completed or another worker has one.
 
         After a `RedisError` the lease may exist all the same: `release` with `owner_token` ends it.
         """
-        lease, receipt = self._key(task_id, retries, LEASES), self._key(task_id, retries)
-        acquired, completed = in_one_step(
+        lease, record = self._key(task_id, retries, LEASES), self._key(task_id, retries)
+        acquired, completed = atomically(
             self._redis,
-            lambda pipe: pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).exists(receipt),
+            lambda pipe: pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).exists(record),
         )
         if completed:
             if acquired:
@@ -59,7 +53,7 @@ class IdempotencyRecords:
 
     def release(self, task_id: str, retries: int, owner_token: str) -> None:
         """End the lease of the attempt, if `owner_token` is its owner's."""
-        self._release(keys=[self._key(task_id, retries, LEASES)], args=[owner_token])
+        RELEASE_LEASE(self._redis, keys=[self._key(task_id, retries, LEASES)], args=[owner_token])
 
     def complete(self, task_id: str, retries: int, pipe: Redis) -> None:
         """Record that the attempt is completed: delivered, handed over to a retry, or dead-lettered."""
@@ -73,7 +67,7 @@ class IdempotencyRecords:
     def received_at(self, task_id: str, now: int) -> int:
         """Record when a message was first received (Unix seconds); returns the first `now` of its calls."""
         key = f"{RECEIVED}:{task_id}"
-        _, first = in_one_step(
+        _, first = atomically(
             self._redis, lambda pipe: pipe.set(key, now, nx=True, ex=self._keep_seconds).get(key)
         )
         return int(first)
@@ -82,7 +76,7 @@ class IdempotencyRecords:
         """Count a pool process that died over this attempt. Returns how many died over the message."""
         key = f"{LOST}:{task_id}"
         lease = self._key(task_id, retries, LEASES)
-        deaths, *_ = in_one_step(
+        deaths, *_ = atomically(
             self._redis, lambda pipe: pipe.incr(key).expire(key, self._keep_seconds).delete(lease)
         )
         return int(deaths)

@@ -26,8 +26,9 @@ from worker.errors import InvalidSettings, NotRegistered
 from worker.firehose.regions import regions
 from worker.queues import Stream
 from worker.state.secrets import Cipher
-from worker.store.atomic import BEGIN, in_one_step, read_in_one_step
+from worker.store.atomic import WRITE_FIRST_KEY, atomically, read_atomically
 from worker.store.entries import UNREADABLE
+from worker.store.scripts import Script
 
 CONFIGURATIONS = "audience:configurations"
 CONNECTIONS = "audience:connections"
@@ -35,16 +36,7 @@ VERSION = "audience:registry:version"
 REFRESH_AFTER = 1.0
 """Seconds for which a snapshot is not compared with Redis."""
 
-WRITE = (
-    BEGIN
-    + """
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-redis.call('INCR', KEYS[1])
-return 1
-"""
-)
-"""An entry, unless somebody has written one since a version."""
+WRITE_ENTRY = Script(__package__, "write_entry")
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +188,7 @@ class Registry:
     def disconnect(self, identifier: str) -> Connection | None:
         """Remove a connection, and return it; None where it could not be read. Raises `NotRegistered`."""
         connection = self.snapshot().connections.get(identifier)
-        removed, _ = in_one_step(self._redis, lambda pipe: pipe.hdel(CONNECTIONS, identifier).incr(VERSION))
+        removed, _ = atomically(self._redis, lambda pipe: pipe.hdel(CONNECTIONS, identifier).incr(VERSION))
         self._snapshot = None
         if not removed:
             raise _no_connection(identifier)
@@ -221,11 +213,13 @@ class Registry:
         while not written:
             version = self.latest().version or ""
             text = json.dumps(changed())
-            written = bool(self._redis.eval(WRITE, 2, VERSION, key, version, field, text))
+            written = bool(
+                WRITE_ENTRY(self._redis, keys=[VERSION, key, WRITE_FIRST_KEY], args=[version, field, text])
+            )
         self._snapshot = None
 
     def _load(self) -> Snapshot:
-        version, *hashes = read_in_one_step(
+        version, *hashes = read_atomically(
             self._redis, lambda pipe: pipe.get(VERSION).hgetall(CONFIGURATIONS).hgetall(CONNECTIONS)
         )
         raw_configurations, raw_connections = (

@@ -6,51 +6,52 @@ commands of a delivery run in a script that begins with a write which is always 
 that add a caller's data do not: a full Redis refuses them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
 
+from worker.store.scripts import Script
+
 WRITE_FIRST_KEY = "audience:nothing"
 """A key that never exists: deleting it is a write that a full Redis allows, and that changes nothing."""
-BEGIN = f"redis.call('DEL', '{WRITE_FIRST_KEY}')\n"
-"""A script that begins with it may write in a full Redis."""
-
-COMMANDS = """
-local answers, at = {}, 1
-while at <= #ARGV do
-    local last = at + ARGV[at]
-    answers[#answers + 1] = redis.pcall(unpack(ARGV, at + 1, last))
-    at = last + 1
-end
-return answers
-"""
+MULTI_KEY_COMMANDS = frozenset({"DEL", "EXISTS"})
+"""Commands whose every word is a key; of the others that this project runs, only the first is."""
+ATOMICALLY = Script(__package__, "atomically")
 
 
-def in_one_step(
+def atomically(
     redis: Redis, commands: Callable[[Pipeline], object], *, even_if_full: bool = True
 ) -> list[Any]:
-    """Execute the commands that are put into a pipeline, as a transaction would. Returns Redis's own answers.
+    """Run the commands that are put into a pipeline, as a transaction would. Returns Redis's own answers.
 
-    Raises the first `RedisError` among them; like a transaction, after all has been executed.
+    Raises the first `RedisError` among them; like a transaction, after all have run. A full Redis refuses
+    the commands unless they are to run `even_if_full`.
     """
     pipe = redis.pipeline()
     commands(pipe)
-    return _execute(redis, BEGIN + COMMANDS, pipe) if even_if_full else list(pipe.execute())
+    return _run(redis, pipe, "1") if even_if_full else list(pipe.execute())
 
 
-def read_in_one_step(redis: Redis, commands: Callable[[Pipeline], object]) -> list[Any]:
-    """Execute commands that only read, atomically; a read-only replica executes them, too."""
+def read_atomically(redis: Redis, commands: Callable[[Pipeline], object]) -> list[Any]:
+    """Run commands that only read, atomically; a read-only replica runs them, too."""
     pipe = redis.pipeline()
     commands(pipe)
-    return _execute(redis, COMMANDS, pipe)
+    return _run(redis, pipe, "0")
 
 
-def _execute(redis: Redis, script: str, pipe: Pipeline) -> list[Any]:
-    parts = [part for arguments, _ in pipe.command_stack for part in (len(arguments), *arguments)]
-    answers: list[Any] = redis.eval(script, 0, *parts)
+def _run(redis: Redis, pipe: Pipeline, even_if_full: str) -> list[Any]:
+    commands = [words for words, _ in pipe.command_stack]
+    keys = [WRITE_FIRST_KEY, *(key for words in commands for key in keys_of(words))]
+    parts = [part for words in commands for part in (len(words), *words)]
+    answers: list[Any] = ATOMICALLY(redis, keys=keys, args=[even_if_full, *parts])
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
     return answers
+
+
+def keys_of(words: Sequence[Any]) -> list[Any]:
+    """The keys of a command, given as its words."""
+    return list(words[1:]) if words[0] in MULTI_KEY_COMMANDS else [words[1]]
