@@ -27,7 +27,7 @@ from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Chain
 from worker.firehose.deliveries import make_delivery
 from worker.firehose.groups import firehose_records
 from worker.privacy import HIDDEN
-from worker.queues import CHANGES_QUEUE, FORWARD, Stream
+from worker.queues import CHANGES_QUEUE, FORWARD, FORWARD_MPARTICLE, Stream
 from worker.state.registry import Snapshot
 
 SHOWN_PROBLEMS = 5
@@ -216,7 +216,7 @@ def forward(self: ProducerTask, changes: list[Any]) -> None:
     self.forward(accepted, Counter())
 
 
-@app.task(name="audience.forward_mparticle", base=ProducerTask, bind=True)
+@app.task(name=FORWARD_MPARTICLE, base=ProducerTask, bind=True)
 def forward_mparticle(self: ProducerTask, request: Any) -> None:
     """Forward the `add` and `delete` actions of an mParticle AudienceMembershipChangeRequest."""
     if not self.acquire():

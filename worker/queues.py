@@ -3,8 +3,12 @@
 from typing import NamedTuple
 
 CHANGES_QUEUE = "audience.changes"
+DEFAULT_QUEUE = "celery"
+"""Celery's own, where calls go whose sender forgot `queue=`."""
 FORWARD = "audience.forward"
 """The producer task."""
+FORWARD_MPARTICLE = "audience.forward_mparticle"
+"""The producer task for mParticle's requests."""
 STREAM_QUEUE_PREFIX = "firehose"
 DELAY_QUEUE_PREFIX = "audience.waiting"
 PARTS = 4

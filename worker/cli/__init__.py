@@ -30,6 +30,7 @@ SECTIONS = {
         "policy": Entry("streams", "Print the IAM policy that a connection needs."),
     },
     "Changes": {
+        "reroute": Entry("reroute", "Move changes out of Celery's default queue."),
         "send": Entry("changes", "Enqueue changes from a file or a pipe."),
         "explain": Entry("explain", "Show the records that a change would make."),
     },

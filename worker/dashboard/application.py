@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.options import OptionParser
 from tornado.web import StaticFileHandler, url
 
+from worker.broker.client import backlogs
 from worker.dashboard.access import Access, Refusal, Request
 from worker.dashboard.alert_pages import AlertsPage
 from worker.dashboard.broker_page import BrokerPage, QueueLengths
@@ -23,12 +25,14 @@ from worker.dashboard.metrics_page import MetricsPage
 from worker.dashboard.navigation import TEMPLATES, loader
 from worker.dashboard.redaction import RedactingEvents, RedactingInspector
 from worker.dashboard.stream_pages import StreamPage, StreamsOverview
+from worker.dashboard.watch import Watch
 from worker.failures.alert_types import Severity
 
 UNAUTHORIZED = 401
 TOO_MANY_REQUESTS = 429
 PENDING_INTERVAL_SECONDS = 2
 NOTIFY_INTERVAL_SECONDS = 10
+WATCH_INTERVAL_SECONDS = 10
 STATIC = Path(__file__).with_name("static")
 STATIC_PATH = "/audience/static/"
 
@@ -46,6 +50,8 @@ class Dashboard(Flower):  # type: ignore[misc]
         self.access = access
         self.environment_name = environment_name
         self.pending = PendingAlerts(capp)
+        self.watch = make_watch(capp)
+        self.watching = PeriodicCallback(self._watch, WATCH_INTERVAL_SECONDS * 1000)
         self.notifications = PeriodicCallback(self._notify, NOTIFY_INTERVAL_SECONDS * 1000)
         self.add_handlers(r".*", [_prefixed(handler, options.url_prefix) for handler in HANDLERS])
 
@@ -58,7 +64,11 @@ class Dashboard(Flower):  # type: ignore[misc]
         """Serve until the loop is stopped."""
         self.pending.start()
         self.notifications.start()
+        self.watching.start()
         super().start()
+
+    async def _watch(self) -> None:
+        await IOLoop.current().run_in_executor(None, self.watch.run, self.live_workers)
 
     async def _notify(self) -> None:
         notifier = self.capp.notifier
@@ -160,6 +170,19 @@ def make_access(options: OptionParser, viewers: Sequence[str], *, allows_control
         uses_oauth=bool(options.auth),
         allows_control=allows_control,
         monotonic=time.monotonic,
+    )
+
+
+def make_watch(capp: Any) -> Watch:
+    """The watch over the queues of this application."""
+    services = capp.services
+    return Watch(
+        registry=services.registry,
+        circuit_breakers=services.circuit_breakers,
+        queue_heads=services.queue_heads,
+        alerts=services.alerts,
+        backlogs=partial(backlogs, capp),
+        clock=services.clock,
     )
 
 

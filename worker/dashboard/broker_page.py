@@ -18,10 +18,8 @@ from tornado.ioloop import IOLoop
 
 from worker.broker.client import backlogs
 from worker.dashboard.labels import age, count
-from worker.queues import CHANGES_QUEUE
-
-DEFAULT_QUEUE = "celery"
-"""Celery's own, where calls go whose sender forgot `queue=`."""
+from worker.queues import CHANGES_QUEUE, DEFAULT_QUEUE
+from worker.state.queue_heads import Waiting
 
 
 class QueueRow(NamedTuple):
@@ -96,9 +94,13 @@ def _read_rows(capp: Any, consumers: Counter[str]) -> list[QueueRow]:
     others = (consumers.keys() | {DEFAULT_QUEUE}) - streams - {CHANGES_QUEUE}
     found = backlogs(capp, [CHANGES_QUEUE, *sorted(streams), *sorted(others)])
     now = services.clock()
-    ages = services.queue_heads.observe(found, now)
+    waiting = services.queue_heads.observe(found, now)
     return [
-        QueueRow(name, backlog.messages, consumers[name], ages.get(name))
+        QueueRow(name, backlog.messages, consumers[name], _age(waiting.get(name)))
         for name, backlog in found.items()
         if name != DEFAULT_QUEUE or backlog.messages or consumers[name]
     ]
+
+
+def _age(waiting: Waiting | None) -> float | None:
+    return None if waiting is None else waiting.age_seconds

@@ -46,12 +46,13 @@ def read_figures(capp: Any, workers: int) -> Figures:
         raise status.problem
     states = services.alerts.states()
     still_open = (alert for alert in services.alerts.all() if alert.id not in states)
+    waiting = services.queue_heads.observe(seen, services.clock())
     return Figures(
         streams=[StreamFigures(row.stream.queue, row.state, row.counts, row.dead) for row in status.rows],
         without_stream=status.counts,
         dead_without_stream=status.dead,
         queue_messages={queue: backlog.messages for queue, backlog in seen.items()},
-        oldest_message_seconds=services.queue_heads.observe(seen, services.clock()),
+        oldest_message_seconds={queue: found.age_seconds for queue, found in waiting.items()},
         delivery_seconds=services.history.delivery_seconds(),
         open_alerts=Counter(
             Severity(alert.severity) for alert in still_open if alert.severity in {*Severity}

@@ -128,7 +128,8 @@ def _read_status(capp: Any) -> tuple[Status, Mapping[str, float]]:
         return {queue: backlog.messages for queue, backlog in seen.items()}
 
     status = services.status.read(lengths)
-    return status, services.queue_heads.observe(seen, services.clock())
+    waiting = services.queue_heads.observe(seen, services.clock())
+    return status, {queue: found.age_seconds for queue, found in waiting.items()}
 
 
 def _pause(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:

@@ -6,7 +6,7 @@ queues notes when it first saw each queue's oldest message: the age is then a lo
 
 import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from redis import Redis
 
@@ -27,19 +27,28 @@ class Backlog(Protocol):
     def enqueued_at(self) -> float | None: ...
 
 
+class Waiting(NamedTuple):
+    """The oldest message of a queue."""
+
+    age_seconds: float
+    """Since it was enqueued, or since it was first seen."""
+    unchanged_seconds: float
+    """How long it has been the oldest: nobody has taken one for that long."""
+
+
 class QueueHeads:
     """The notes, shared by all who read the queues."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    def observe(self, backlogs: Mapping[str, Backlog], now: float) -> dict[str, float]:
-        """Return the age in seconds of each queue's oldest message, and note new ones.
+    def observe(self, backlogs: Mapping[str, Backlog], now: float) -> dict[str, Waiting]:
+        """Return how long each queue's oldest message has waited, and note new ones.
 
         Queues that are empty, or whose broker does not tell, are left out. `now` in Unix seconds.
         """
         noted = {queue: _read(text) for queue, text in self._redis.hgetall(HEADS).items()}
-        first_seen: dict[str, float] = {}
+        waiting: dict[str, Waiting] = {}
         fresh: dict[str, str] = {}
         for queue, backlog in backlogs.items():
             if not backlog.head:
@@ -48,9 +57,10 @@ class QueueHeads:
             if head != backlog.head:
                 since = now
                 fresh[queue] = json.dumps([backlog.head, now])
-            first_seen[queue] = since if backlog.enqueued_at is None else backlog.enqueued_at
+            born = since if backlog.enqueued_at is None else backlog.enqueued_at
+            waiting[queue] = Waiting(max(now - born, 0.0), max(now - since, 0.0))
         self._write(fresh, [queue for queue in noted if queue in backlogs and not backlogs[queue].head])
-        return {queue: max(now - since, 0.0) for queue, since in first_seen.items()}
+        return waiting
 
     def _write(self, fresh: Mapping[str, str], gone: list[str]) -> None:
         if fresh or gone:

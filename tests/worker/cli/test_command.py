@@ -31,6 +31,7 @@ CONTRACT = {
     "disconnect": {"connection_id"},
     "test": {"connection_id"},
     "policy": {"connection_id", "--account-id"},
+    "reroute": set(),
     "notify": {"--test"},
     "audit": {"--limit", "--json"},
     "send": {"file"},
