@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos install up check upstream bench lock clean
+.PHONY: help demo test chaos install up check upstream bench lock clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +28,11 @@ install: $(INSTALLED) ## make .venv with the pinned dependencies and the command
 up: $(INSTALLED) ## leave the demo's stack running until Ctrl-C
 	@$(BIN)/python -m devstack up
 
-check: $(INSTALLED) ## lint, formatting and types
+check: $(INSTALLED) ## lint, formatting, types and the layers of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 upstream: $(INSTALLED) ## after an upgrade: what moved of the insides of Celery and others that we use
 	@$(BIN)/python -m pytest -q tests/project/test_upstream.py
@@ -52,8 +53,18 @@ clean: ## remove .venv and everything that was made
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Without ensurepip, which some distributions leave out, the machine's own pip fills the environment.
+UV := $(BIN)/uv pip
+UPDATE := test -x $(BIN)/uv && test "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" && \
+	$(UV) sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt && \
+	$(UV) install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+
+# uv brings an environment that is there up to date in a second. Where it cannot, a new one is made.
 $(INSTALLED): requirements/dev.txt pyproject.toml
+	@{ $(UPDATE); } 2>/dev/null || $(MAKE) --no-print-directory environment
+	@touch $@
+
+# Without ensurepip, which some distributions leave out, the machine's own pip fills the environment.
+environment:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv --clear --without-pip $(VENV)
@@ -63,4 +74,3 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 	echo "Installing the pinned dependencies into $(VENV); this can take a minute"; \
 	install="$$pip --disable-pip-version-check --no-input install -qq"; \
 	$$install --require-hashes -r requirements/dev.txt && $$install --no-deps --no-build-isolation -e .
-	@touch $@
