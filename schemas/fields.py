@@ -1,8 +1,8 @@
 """The field types that the schemas share.
 
 They are strict, since JSON from another app must mean what it says: `true` is no integer and
-`"7"` no number. One field class holds a user's identities, rather than a nested schema with a
-field for each: that was measured to decide the throughput.
+`"7"` no number. A single field class holds a user's identities, and not a nested schema with a
+field for each: measurements showed that this decides the throughput.
 """
 
 from collections.abc import Mapping

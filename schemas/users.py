@@ -1,6 +1,6 @@
 """Which user a change tells of, so that the records of one user can be kept in order.
 
-A user is told by the MPID, else by the Customer ID, else by the first identity in the catalogue's
+A user is identified by the MPID, else by the Customer ID, else by the first identity in the catalogue's
 order; by an empty value only where there is no other. An identity change tells of the user before
 and of the user after it, who are one from then on: in a whole message, also before the change.
 """

@@ -65,7 +65,7 @@ class Settings:
     firehose_timeout: int
     """Seconds."""
     has_endpoint: bool
-    """Whether botocore is told of another Firehose than AWS's, such as a local one."""
+    """Whether botocore has the endpoint of another Firehose than AWS's, such as a local one."""
     flower_basic_auth: tuple[str, ...] = field(repr=False)
     """`user:password` of those who may do everything on the dashboard; Flower's own variable."""
     viewer_auth: tuple[str, ...] = field(repr=False)

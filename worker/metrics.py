@@ -32,7 +32,7 @@ PREFIX = "audience_firehose_"
 
 @dataclass(frozen=True)
 class StreamFigures:
-    """One stream's figures."""
+    """The figures of a stream."""
 
     name: str
     state: StreamState

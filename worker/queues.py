@@ -34,12 +34,12 @@ class Stream(NamedTuple):
 
 
 def delivery_task(region: str) -> str:
-    """One task a region, so that `task_annotations` can hold one rate limit a region."""
+    """Name a region's task: a task for each, so that `task_annotations` can hold a rate limit for each."""
     return f"audience.deliver.{region}"
 
 
 def delay_queue(seconds: int) -> str:
-    """Where, on RabbitMQ, messages wait for so long, whichever queue they came from."""
+    """Name RabbitMQ's delay queue for so many seconds; messages of all queues wait in it."""
     return f"{DELAY_QUEUE_PREFIX}.{seconds}"
 
 

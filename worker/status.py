@@ -53,7 +53,7 @@ class StreamStatus:
 
     @property
     def state(self) -> StreamState:
-        """Whether it flows. One that is not connected does not, whatever its breaker."""
+        """Whether it flows. A stream without a connection does not flow, whatever its breaker."""
         if not self.connection_ids:
             return StreamState.NOT_CONNECTED
         return STREAM_STATES[self.circuit_state]
@@ -80,7 +80,7 @@ class Status:
     incoming: int | None
     """Messages of changes that no worker has picked up; None where the broker does not answer."""
     counts: Counts
-    """Of records that were for no stream."""
+    """The counters of records that were for no stream."""
     skipped_audiences: Mapping[Skip, AudienceSkips]
     """By reason, the audiences that records were skipped of. Connected ones have a connection now."""
     dead: int

@@ -45,7 +45,7 @@ def make_stack(tmp_path):
 
 @pytest.fixture
 def redis_options():
-    """What the story's Redis is started with, beside what every broker needs."""
+    """The options of the test's Redis, beside those that every broker needs."""
     return ()
 
 

@@ -20,7 +20,7 @@ SOMEBODYS_OWN = {
     "HTTP_PROXY": "http://proxy.invalid",
     "http_proxy": "http://proxy.invalid",
 }
-"""What the demo must not touch, nor stumble over."""
+"""Settings of the shell, which the demo must not use."""
 DEMO_TIMEOUT = 150
 """Seconds. It takes about 20 on an idle machine."""
 TERMINATED = 128 + 15

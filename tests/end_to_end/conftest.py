@@ -14,7 +14,7 @@ READY_AUDIENCES = 70
 """Connected before the worker starts, so that a story does not wait for its queue."""
 DOCUMENTED_AUDIENCE = 123123
 QUIET_NAMES = count(1000)
-"""Of the audiences in `quiet_stack`."""
+"""The stream of the audiences in `quiet_stack`."""
 
 
 @pytest.fixture(scope="session")

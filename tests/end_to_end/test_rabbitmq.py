@@ -1,4 +1,4 @@
-"""What is RabbitMQ's own: how a message waits in it for its time, and what becomes of it in trouble."""
+"""RabbitMQ alone: delayed messages, and messages when it fails."""
 
 import os
 import signal
@@ -189,7 +189,7 @@ def patient(url):
 
 
 def content(message):
-    """What a message's sender has sent."""
+    """The message as its sender sent it."""
     copy = copy_message(message)
     return copy.body, copy.properties
 

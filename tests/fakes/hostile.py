@@ -1,4 +1,4 @@
-"""What the world may send: any JSON at all, valid things with something wrong in them, and how much of it.
+"""Hostile input: any JSON at all, valid things with something wrong in them, and how much of it.
 
 In full (`CHAOS=full`, as `make chaos` sets it) the tests of `tests/fuzz` try 20,000 inputs, each time
 others. Otherwise they try a few, the same ones each time.
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 IN_FULL = os.environ.get("CHAOS") == "full"
 SHARE = 25
-"""Of how many inputs one is tried where not all are."""
+"""The divisor of the number of inputs where not all are tried."""
 FEWEST = 12
 
 PERSONAL = "secretive"
@@ -74,7 +74,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
-"""Whatever JSON can say, and `NaN`, which Python's says as well."""
+"""Any JSON value, and `NaN`, which Python's JSON knows as well."""
 
 
 def deep(levels: int) -> Any:

@@ -77,7 +77,7 @@ class Load:
         return sum(self._count().values()) - len(self._counted)
 
     def books(self) -> StreamStatus:
-        """What `audience-firehose status` says of the stream."""
+        """The stream's row in `audience-firehose status`."""
         rows = self.audience.stack.services.status.read(lambda _: {}).rows
         return next(row for row in rows if row.stream == self.audience.stream)
 

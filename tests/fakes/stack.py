@@ -79,7 +79,7 @@ class Audience:
         return [alert for alert in self.stack.services.alerts.all() if self.id in alert.audience_ids]
 
     def letters(self) -> list[DeadLetter]:
-        """What could not be delivered to this audience's stream."""
+        """The dead letters of this audience's stream."""
         return [letter for letter in self.stack.services.dead_letters.all() if self.id in letter.audience_ids]
 
     def waiting(self) -> int:
@@ -96,7 +96,7 @@ class Stack:
     firehose: FakeFirehose
     databases: tuple[int, int]
     broker_url: str | None = None
-    """Of another broker than the Redis."""
+    """The URL of another broker than the Redis."""
     secret_key: str = field(default_factory=lambda: Fernet.generate_key().decode(), repr=False)
     seen: list[str] = field(default_factory=list)
     """Everything that operators could have seen on a screen: events and answers of `inspect`."""
@@ -109,7 +109,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a worker is started with. Retries follow at once: the waits have tests of their own."""
+        """The environment of a worker. Retries follow at once: the waits have tests of their own."""
         broker, memory = self.databases
         return {
             "CELERY_BROKER_URL": self.broker_url or f"{self.redis_url}/{broker}",
@@ -194,13 +194,13 @@ class Stack:
         return self.caller.connection().default_channel.client
 
     def replay(self, letter: DeadLetter) -> None:
-        """What `audience-firehose replay` does."""
+        """Replay as `audience-firehose replay` does."""
         with sender(self.caller) as broker:
             self.services.replayer.replay(broker, letter)
         self.services.alerts.resolve([letter.id])
 
     def inspect(self, what: str) -> dict[str, Any]:
-        """What `celery inspect` shows of the workers; it is kept for the search for leaks."""
+        """The output of `celery inspect`, kept for the search for leaks."""
         control = self.caller.control.inspect(timeout=1.0)
         answer: dict[str, Any] = getattr(control, what)() or {}
         self.seen.append(repr(answer))

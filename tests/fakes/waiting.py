@@ -11,7 +11,7 @@ PATIENCE = 20.0
 
 
 def eventually(answer: Callable[[], T], timeout: float = PATIENCE, what: str = "", every: float = 0.02) -> T:
-    """What `answer` says once that is true. Fails where it still is not when the time runs out."""
+    """Wait until `answer` returns something true, and return it. Fails after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := answer()):
         if time.monotonic() > deadline:

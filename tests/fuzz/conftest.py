@@ -30,7 +30,7 @@ class Taking:
         return {"FailedPutCount": 0, "RequestResponses": [{"RecordId": "1"} for _ in Records]}
 
     def describe_delivery_stream(self, DeliveryStreamName):  # noqa: N803 boto3's own names
-        """What a stream says that takes records."""
+        """The description of a stream that takes records."""
         return {"DeliveryStreamDescription": {"DeliveryStreamStatus": "ACTIVE"}}
 
     def get(self, configuration, region):
@@ -76,7 +76,7 @@ class World:
         self.worker.run(STREAM.queue)
 
     def records(self) -> list[Any]:
-        """What the stream has taken."""
+        """The records that the stream has taken."""
         return [json.loads(line) for line in self.firehose.taken]
 
     def letter(self) -> Any:

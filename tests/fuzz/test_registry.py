@@ -63,7 +63,7 @@ UTF8 = TEXT.map(lambda text: text.encode(errors="replace").decode())
 
 
 def stored(valid):
-    """What may stand in an entry: anything but what Redis cannot hold."""
+    """Content of an entry: any text that Redis can hold."""
     return UTF8 | JSON.map(json.dumps) | mutations(valid).map(json.dumps)
 
 

@@ -1,4 +1,4 @@
-"""What Flower must not see: the arguments and results of tasks, which hold identity values.
+"""Redaction for Flower: the arguments and results of tasks hold identity values.
 
 Our workers keep them to themselves (`worker.consumer.request`). An app that enqueues changes with
 `task_send_sent_event` on does not, nor does another worker on the same broker. So they are
@@ -17,13 +17,13 @@ PAYLOAD = frozenset({"args", "kwargs", "result"})
 """As Celery calls them in events and in answers to `inspect`."""
 
 
-def redacted(told: Any) -> Any:
+def redacted(payload: Any) -> Any:
     """The same with every payload in it, at any depth, replaced."""
-    if isinstance(told, dict):
-        return {name: HIDDEN if name in PAYLOAD else redacted(value) for name, value in told.items()}
-    if isinstance(told, list):
-        return [redacted(item) for item in told]
-    return told
+    if isinstance(payload, dict):
+        return {name: HIDDEN if name in PAYLOAD else redacted(value) for name, value in payload.items()}
+    if isinstance(payload, list):
+        return [redacted(item) for item in payload]
+    return payload
 
 
 class RedactingEvents(Events):  # type: ignore[misc]

@@ -32,7 +32,7 @@ class _Row:
     """A row of the table: all that depends on an alert's type."""
 
     name: str
-    """As the contract, the alert list and the dashboard spell it."""
+    """The name in the contract, the alert list and the dashboard."""
     severity: Severity
     replayable: bool
     """Whether a dead letter of this type can ever be delivered as it is."""

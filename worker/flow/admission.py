@@ -1,6 +1,6 @@
 """Admits a batch to its stream by what all workers share: the stream's circuit breaker and its quota.
 
-One atomic script does both, so that it costs one call of Redis a batch, and no two workers spend the same
+An atomic script does both, so that it costs one call of Redis a batch, and no two workers spend the same
 quota. A quota is what Firehose allows a stream, whoever sends.
 """
 
@@ -31,7 +31,7 @@ ACQUIRE = Script(__package__, "acquire")
 
 
 class Cost(NamedTuple):
-    """What a batch takes of its stream's quota, besides its one request."""
+    """The part of its stream's quota that a batch takes, besides its request."""
 
     records: int
     bytes: int

@@ -52,7 +52,7 @@ class Pool:
         return len(self._message_ids.get(queue, ()))
 
     def queues_with(self, message_ids: Collection[str]) -> int:
-        """Of how many queues the pool has one of these messages."""
+        """Count the queues of which the pool has one of these messages."""
         return sum(not known.isdisjoint(message_ids) for known in self._message_ids.values())
 
     def _keep(self, queue: str, message_ids: set[str]) -> None:

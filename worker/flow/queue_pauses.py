@@ -29,7 +29,7 @@ class Timer(Protocol):
 
 
 class QueuePauses:
-    """Reasons for which queues are paused. One reason may pause many queues, and each has its own end."""
+    """Reasons for which queues are paused. A reason may pause many queues, and each has its own end."""
 
     def __init__(self, queues: ConsumedQueues, timer: Timer, monotonic: Callable[[], float]) -> None:
         self._queues = queues

@@ -1,4 +1,4 @@
-"""What an operator does on a stream's page, and who else may."""
+"""The actions on a stream's page, and the people who may take them."""
 
 import re
 

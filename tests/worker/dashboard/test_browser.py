@@ -1,4 +1,4 @@
-"""What a browser makes of the pages, scripts and all."""
+"""The pages in a browser, with their scripts."""
 
 import html
 import re
@@ -32,7 +32,7 @@ def browse(dashboard, tmp_path):
 
 
 def cells(page):
-    """What stands in each row of a page's table."""
+    """The text of each row of a page's table."""
     body = re.search(r"<tbody>(.*)</tbody>", page, re.DOTALL)[1]
     return [html.unescape(re.sub(r"<[^>]*>", " ", row)) for row in body.split("</tr>")[:-1]]
 

@@ -27,7 +27,7 @@ def start(place):
 
 
 def exit_code(process):
-    """Of a process that ends by itself, soon."""
+    """The output of a process that ends by itself."""
     eventually(lambda: not process.is_running, what="the end of the process")
     return process.stop()
 

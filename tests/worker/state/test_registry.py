@@ -1,4 +1,4 @@
-"""Who receives what: stored through the schemas, read through a snapshot."""
+"""The registry: configurations and connections are stored through the schemas and read in a snapshot."""
 
 import json
 import logging
