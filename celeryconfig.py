@@ -5,6 +5,7 @@ from kombu import Queue
 from worker.config import current_settings
 from worker.firehose.regions import rate_limits
 from worker.queues import CHANGES_QUEUE, delivery_task
+from worker.store.connections import KEEPALIVE, TIMEOUTS
 
 RESTORE_EVERY = 1
 """Seconds."""
@@ -26,6 +27,11 @@ broker_transport_options = {
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
     "confirm_publish": True,
 }
+if not broker_url.startswith("amqp") and not broker_url.startswith("pyamqp"):
+    # Redis: a half-open connection is found and replaced.
+    broker_transport_options |= TIMEOUTS | KEEPALIVE
+# RabbitMQ: the connection is given up after two of these seconds without a sign of life.
+broker_heartbeat = 10
 
 accept_content = ["json"]
 task_serializer = "json"

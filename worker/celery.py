@@ -10,6 +10,7 @@ from worker.broker.serialization import register_orjson
 from worker.config import current_settings
 from worker.consumer.memory_watch import MemoryWatch
 from worker.consumer.notifications import Notifications
+from worker.consumer.requirements import Requirements
 from worker.consumer.stream_queues import StreamQueues
 from worker.errors import SettingError
 from worker.failures.apprise_sender import apprise_sender
@@ -57,6 +58,7 @@ def make_app() -> AudienceFirehose:
         app.config_from_object("celeryconfig", force=True)
     except SettingError as error:
         raise SystemExit(f"audience-firehose: {error}") from None
+    app.steps["worker"].add(Requirements)
     app.steps["consumer"].add(StreamQueues)
     app.steps["consumer"].add(MemoryWatch)
     app.steps["consumer"].add(Notifications)

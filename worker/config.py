@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from schemas.identities import Catalogue
 from schemas.quotas import Quota, default_quota, stated_quota
@@ -40,6 +40,10 @@ FILE_VARIABLES = {f"{name}_FILE": name for name in SECRETS}
 """The variables that name a file, by which a secret need not be in the environment, to what it holds."""
 
 logger = logging.getLogger(__name__)
+
+
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps", "pyamqp")
+"""Of broker URLs; `redis+socket` is a Unix socket."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
             f" ({backoff_max}, AUDIENCE_RETRY_BACKOFF_MAX), or waiting batches are delivered twice"
         )
     settings = Settings(
-        broker_url=setting("CELERY_BROKER_URL", "redis://localhost:6379/0", _url),
+        broker_url=setting("CELERY_BROKER_URL", "redis://localhost:6379/0", checked_broker_url),
         redis_url=setting("AUDIENCE_REDIS_URL", "redis://localhost:6379/1", _redis_url),
         secret_keys=setting("AUDIENCE_SECRET_KEY", (), _keys),
         regions=setting("AUDIENCE_REGIONS", frozenset(regions()), _regions),
@@ -208,6 +212,31 @@ def _url(text: str) -> str:
             problem = "not a URL; percent-encode what is special in its password"
             raise ValueError(problem) from None
     return text
+
+
+def checked_broker_url(text: str) -> str:
+    """The broker's URL, or several with `;` between. Raises `ValueError` where a scheme is not promised.
+
+    A `rediss://` URL without `ssl_cert_reqs` gets `required`: kombu's own default verifies nothing.
+    """
+    _url(text)
+    return ";".join(map(_checked_broker_url, text.split(";")))
+
+
+def _checked_broker_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in BROKER_SCHEMES:
+        promised = ", ".join(f"{scheme}://" for scheme in BROKER_SCHEMES)
+        raise ValueError(f"{parts.scheme or 'no scheme'}: nothing is promised for it; use one of {promised}")
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
+        return url + ("&" if parts.query else "?") + "ssl_cert_reqs=required"
+    return url
+
+
+def verifies_certificate(url: str) -> bool:
+    """Whether a connection to a `rediss://` URL verifies the server's certificate; True without TLS."""
+    asked = parse_qs(urlsplit(url).query).get("ssl_cert_reqs", ["required"])
+    return not url.startswith("rediss:") or asked[-1].lower().removeprefix("cert_") == "required"
 
 
 def _redis_url(text: str) -> str:

@@ -24,12 +24,12 @@ from worker.state.registry import Registry
 from worker.state.secrets import Cipher
 from worker.state.skipped_audiences import SkippedAudiences
 from worker.status import StatusReader
+from worker.store.connections import connection_options
 
 KEPT_VISIBILITY_TIMEOUTS = 4
 """An idempotency record outlives a message that returns, waits in a queue and returns once more."""
 LEASE_SECONDS = 60
 """Above the longest call of Firehose: five seconds to connect, thirty to answer."""
-SOCKET_TIMEOUT_SECONDS = 5
 
 
 class Services:
@@ -80,8 +80,6 @@ def connect(settings: Settings) -> Services:
     redis = Redis.from_url(
         settings.redis_url,
         decode_responses=True,
-        socket_timeout=SOCKET_TIMEOUT_SECONDS,
-        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
-        health_check_interval=30,
+        **connection_options(settings.redis_url),
     )
     return Services(redis, settings)

@@ -8,7 +8,7 @@ from celery.utils.time import get_exponential_backoff_interval
 from cryptography.fernet import Fernet
 
 from schemas.quotas import default_quota
-from worker.config import read_settings
+from worker.config import read_settings, verifies_certificate
 from worker.errors import SettingError
 from worker.firehose.regions import regions
 
@@ -214,3 +214,38 @@ def test_a_misspelt_variable_is_warned_of_with_the_nearest_name_and_without_its_
 def test_a_variable_that_is_a_setting_is_not_warned_of(caplog):
     read_settings({"AUDIENCE_REGIONS": "eu-west-1", "AUDIENCE_ENVIRONMENT": "staging"})
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("url", ["sqs://", "memory://", "nonsense://host", "localhost:6379"])
+def test_a_broker_url_with_a_scheme_that_is_not_promised_is_refused_with_the_list_of_those_that_are(url):
+    with pytest.raises(SettingError, match=r"CELERY_BROKER_URL: .*redis://, rediss://.*amqps://"):
+        read_settings({"CELERY_BROKER_URL": url})
+
+
+@pytest.mark.parametrize(
+    ("url", "verified"),
+    [
+        ("rediss://host/0", "rediss://host/0?ssl_cert_reqs=required"),
+        ("rediss://host/0?ssl_ca_certs=/ca", "rediss://host/0?ssl_ca_certs=/ca&ssl_cert_reqs=required"),
+        ("rediss://host/0?ssl_cert_reqs=none", "rediss://host/0?ssl_cert_reqs=none"),
+        ("redis://a;rediss://b", "redis://a;rediss://b?ssl_cert_reqs=required"),
+        ("amqps://host", "amqps://host"),
+    ],
+)
+def test_a_tls_broker_is_verified_unless_its_url_says_otherwise(url, verified):
+    assert read_settings({"CELERY_BROKER_URL": url}).broker_url == verified
+
+
+@pytest.mark.parametrize(
+    ("url", "verifies"),
+    [
+        ("redis://host", True),
+        ("rediss://host", True),
+        ("rediss://host?ssl_cert_reqs=required", True),
+        ("rediss://host?ssl_cert_reqs=CERT_NONE", False),
+        ("rediss://host?ssl_cert_reqs=none", False),
+        ("rediss://host?ssl_cert_reqs=optional", False),
+    ],
+)
+def test_an_unverified_certificate_is_recognized(url, verifies):
+    assert verifies_certificate(url) is verifies

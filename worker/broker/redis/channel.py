@@ -13,9 +13,9 @@ from typing import Any
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps, loads
-from redis.client import Pipeline, Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError, ResponseError
 
+from worker.broker.redis.client import Client
 from worker.broker.redis.message import Message, decode, parse, wrap_malformed
 from worker.broker.redis.poll import Poll
 from worker.broker.redis.qos import QoS
@@ -37,15 +37,6 @@ def ignore_out_of_memory() -> Iterator[None]:
         # Before Redis 7, OOM inside kombu's script is reported as any error of a script.
         if not (isinstance(error, OutOfMemoryError) or "OOM" in str(error)):
             raise
-
-
-class Client(Redis):  # type: ignore[misc]
-    """A client whose pipelines are plain by default: kombu's are transactions, which a full Redis refuses,
-    and none of them needs to be one."""
-
-    def pipeline(self, transaction: bool = False, shard_hint: str | None = None) -> Pipeline:
-        """A pipeline, which is a transaction only on request."""
-        return super().pipeline(transaction, shard_hint)
 
 
 class Channel(redis.Channel):  # type: ignore[misc]

@@ -1,0 +1,52 @@
+"""A worker refuses to start, with the reason, where it would not deliver messages."""
+
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+
+from devstack import processes
+from worker.broker.redis.transport import register_redis_transport
+from worker.consumer.requirements import problem_of
+
+
+def worker(url, pool="prefork", **options):
+    """What the check reads of a worker."""
+    app = Celery("some-app", broker=url, set_as_current=False)
+    app.conf.broker_transport_options = options
+    pool_cls = type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"})
+    return SimpleNamespace(app=app, pool_cls=pool_cls)
+
+
+@pytest.fixture(autouse=True)
+def transport():
+    register_redis_transport()
+
+
+def test_a_worker_on_a_plain_redis_may_start(real_redis_url):
+    assert problem_of(worker(real_redis_url)) is None
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_pool_that_would_deliver_nothing_is_refused(pool, real_redis_url):
+    assert problem_of(worker(real_redis_url, pool)).startswith(f"-P {pool}: ")
+
+
+@pytest.mark.parametrize("url", ["sqs://", "memory://", "nonsense://host"])
+def test_a_broker_that_nothing_is_promised_for_is_refused(url):
+    problem = problem_of(worker(url))
+    assert "redis://, rediss://" in problem
+    assert "\n" not in problem
+
+
+def test_a_global_key_prefix_is_refused(real_redis_url):
+    assert "global_keyprefix" in problem_of(worker(real_redis_url, global_keyprefix="x"))
+
+
+def test_a_redis_cluster_is_refused(tmp_path):
+    with processes.redis(tmp_path, "--cluster-enabled", "yes") as (_, url):
+        assert "Redis Cluster" in problem_of(worker(url))
+
+
+def test_a_broker_that_is_away_is_left_to_celerys_reconnecting():
+    assert problem_of(worker(f"redis://127.0.0.1:{processes.free_port()}")) is None

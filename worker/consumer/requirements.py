@@ -1,0 +1,75 @@
+"""Boot step: refuses a pool or a broker that would not deliver messages, before the first one."""
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import WorkController
+from kombu.exceptions import OperationalError
+from kombu.transport import redis as redis_transport
+from redis.exceptions import RedisError
+
+from worker.broker.client import connect
+from worker.config import checked_broker_url, current_settings, verifies_certificate
+
+REFUSED_POOLS = ("gevent", "eventlet")
+
+logger = logging.getLogger(__name__)
+
+
+class Requirements(bootsteps.Step):  # type: ignore[misc]
+    """Checks the worker's pool and its broker as the worker starts."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: WorkController, **options: Any) -> None:
+        super().__init__(worker, **options)
+        if problem := problem_of(worker):
+            raise SystemExit(f"audience-firehose: {problem}")
+        warn_about_unverified_certificates()
+
+
+def warn_about_unverified_certificates() -> None:
+    """Warn where a setting turns the verification of a server's certificate off."""
+    settings = current_settings()
+    urls = {"CELERY_BROKER_URL": settings.broker_url, "AUDIENCE_REDIS_URL": settings.redis_url}
+    for name, url in urls.items():
+        if not all(map(verifies_certificate, url.split(";"))):
+            logger.warning("%s: ssl_cert_reqs turns off the verification of the server's certificate", name)
+
+
+def problem_of(worker: WorkController) -> str | None:
+    """The reason why a worker must not start; None where it may."""
+    pool = worker.pool_cls.__module__.rpartition(".")[2]
+    if pool in REFUSED_POOLS:
+        return (
+            f"-P {pool}: in a trial no batch was delivered under its patched sockets, and batches became"
+            " dead letters; use the default pool (prefork)"
+        )
+    try:
+        # Given by `-b`, it has not been checked as a setting.
+        checked_broker_url(worker.app.conf.broker_read_url or worker.app.conf.broker_url or "")
+    except ValueError as error:
+        return f"broker URL: {error}"
+    if (worker.app.conf.broker_transport_options or {}).get("global_keyprefix"):
+        return "global_keyprefix: scripts take the broker's keys without one; use a Redis database of its own"
+    return _problem_of_server(worker.app)
+
+
+def _problem_of_server(app: Any) -> str | None:
+    try:
+        with connect(app) as connection, connection.channel() as channel:
+            if not isinstance(channel, redis_transport.Channel):
+                return None
+            with channel.conn_or_acquire() as client:
+                is_cluster = client.info("cluster").get("cluster_enabled")
+    except (OperationalError, RedisError, OSError) as error:
+        # Celery connects again and again; a broker that is away says nothing of itself.
+        logger.warning("%s: cannot check the broker", type(error).__name__)
+        return None
+    if is_cluster:
+        return (
+            "the broker is a Redis Cluster, where a script cannot reach all queues: use a Redis without"
+            " cluster mode, or RabbitMQ"
+        )
+    return None

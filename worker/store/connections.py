@@ -1,0 +1,36 @@
+"""Timeouts and keepalive of every connection to Redis, the broker's and the state's.
+
+A half-open connection (the peer or a firewall drops packets and closes nothing) never fails by itself. A
+command ends after the socket timeout; the poll, which an event loop waits for, after the health check; an
+idle connection is closed by keepalive.
+"""
+
+import socket
+from typing import Any
+
+SOCKET_TIMEOUT_SECONDS = 5
+HEALTH_CHECK_SECONDS = 10
+"""A connection that was idle for so long is checked before its next use, and an outstanding poll is given up
+after 11 to 21 seconds."""
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds idle, seconds between probes, and probes: the system closes the connection after 25 seconds."""
+
+TIMEOUTS: dict[str, Any] = {
+    "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+    "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS,
+    "health_check_interval": HEALTH_CHECK_SECONDS,
+}
+KEEPALIVE: dict[str, Any] = {
+    "socket_keepalive": True,
+    # macOS lacks some of the options.
+    "socket_keepalive_options": {
+        getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
+    },
+}
+"""Of TCP connections. A Unix socket has no keepalive."""
+
+
+def connection_options(url: str) -> dict[str, Any]:
+    """The options of redis-py for a URL."""
+    return TIMEOUTS if url.startswith("unix:") else TIMEOUTS | KEEPALIVE
