@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
+from worker.retry_policy import REQUEUE_PAUSE_SECONDS
 from worker.state.idempotency import IdempotencyState
 from worker.store.atomic import atomically
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 INFRASTRUCTURE_ERRORS = (RedisError, OperationalError)
 """Redis or the broker is away. No task can do anything about that but wait."""
-REQUEUE_PAUSE_SECONDS = 1.0
-"""A worker waits this long before it requeues a message for their sake, so that the message does not spin."""
 BOOKKEEPING_ATTEMPTS = 30
 """About as many seconds: a Redis that restarts is back by then."""
 

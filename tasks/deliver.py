@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tasks.base import REQUEUE_PAUSE_SECONDS, ForwarderTask
+from tasks.base import ForwarderTask
 from worker.celery import app
 from worker.config import current_settings
 from worker.errors import DeliveryError, PermanentError, TransientError
@@ -23,9 +23,8 @@ from worker.firehose.put import Outcome, put
 from worker.firehose.regions import regions
 from worker.privacy import HIDDEN
 from worker.queues import Stream, delivery_task, is_stream_queue, stream_of
+from worker.retry_policy import OPEN_MAX_SECONDS, REQUEUE_PAUSE_SECONDS
 
-LONGEST_CLOSING = 60
-"""Seconds that a failing stream is left alone before it is probed. A request a minute burdens nobody."""
 WARN_AFTER_ATTEMPTS = 3
 """Failed attempts, of a batch or in a row, from which on a stream "keeps failing". One hiccup is no news."""
 
@@ -182,7 +181,7 @@ class DeliveryTask(ForwarderTask):
                 stream,
                 failure.alert_type,
                 first=self.retry_backoff,
-                longest=min(self.retry_backoff_max, LONGEST_CLOSING),
+                longest=min(self.retry_backoff_max, OPEN_MAX_SECONDS),
                 message_id=self.request.id,
             )
 

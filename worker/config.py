@@ -15,15 +15,9 @@ from schemas.identities import Catalogue
 from schemas.quotas import Quota, default_quota, stated_quota
 from worker.errors import SettingError
 from worker.firehose.regions import regions
+from worker.retry_policy import RETRY_BACKOFF_MAX_SECONDS, RETRY_BACKOFF_SECONDS, RETRY_MAX
 
 T = TypeVar("T")
-
-RETRY_BACKOFF = 1
-RETRY_BACKOFF_MAX = 600
-RETRY_MAX = 75
-"""Full jitter waits half the backoff on average: ten doubling waits (511 s) and 65 of up
-to 600 s make 5.6 hours in the mean, and with a standard deviation of 0.4 hours fewer than
-one batch in ten thousand gives up before 4 hours."""
 
 FIREHOSE_TIMEOUT = 30
 """Seconds, and the most there may be: the length of a lease depends on it."""
@@ -99,7 +93,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         except ValueError as error:
             raise SettingError(f"{name}: {error}") from None
 
-    backoff_max = setting("AUDIENCE_RETRY_BACKOFF_MAX", RETRY_BACKOFF_MAX, _whole(minimum=0))
+    backoff_max = setting("AUDIENCE_RETRY_BACKOFF_MAX", RETRY_BACKOFF_MAX_SECONDS, _whole(minimum=0))
     visibility_timeout = setting(
         "AUDIENCE_VISIBILITY_TIMEOUT", backoff_max + VISIBILITY_MARGIN, _whole(minimum=1)
     )
@@ -116,7 +110,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         rate_limits=setting("AUDIENCE_RATE_LIMITS", {}, _rates),
         stream_quotas=setting("AUDIENCE_STREAM_QUOTAS", {}, _quotas),
         retry_max=setting("AUDIENCE_RETRY_MAX", RETRY_MAX, _whole(minimum=0)),
-        retry_backoff=setting("AUDIENCE_RETRY_BACKOFF", RETRY_BACKOFF, _whole(minimum=1)),
+        retry_backoff=setting("AUDIENCE_RETRY_BACKOFF", RETRY_BACKOFF_SECONDS, _whole(minimum=1)),
         retry_backoff_max=backoff_max,
         visibility_timeout=visibility_timeout,
         firehose_timeout=setting(

@@ -99,6 +99,8 @@ def test_a_record_over_the_limit_does_not_hold_up_its_neighbours(stack, audience
 
 
 def test_invalid_changes_do_not_hold_up_their_neighbours(stack, audience):
+    # The alert of this message is an entry of its own, and does not repeat another test's.
+    stack.services.alerts.acknowledge_all()
     before = {letter.id for letter in stack.services.dead_letters.all()}
     nameless = audience.added_user(CustomerId="secretive-nameless") | {"audience_internal_name": ""}
     misspelt = audience.added_user(**{"secretive@example.com": "secretive-misspelt"})

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from worker.queues import Stream, is_stream_queue
+from worker.retry_policy import open_durations
 from worker.store.atomic import WRITE_FIRST_KEY, atomically
 from worker.store.entries import entry
 from worker.store.scripts import Script
@@ -31,8 +32,6 @@ OPERATOR = "operator"
 UNREADABLE = "unreadable"
 """The reason of a breaker that was corrupted in Redis."""
 
-DOUBLINGS = 16
-"""After so many failures in a row the time for which a breaker is open doubles no more."""
 LONGEST_OPEN_SECONDS = 600.0
 """No breaker opens until a time that is further away: the clock that wrote it was put back since."""
 PARSED_BREAKERS_CACHED = 10_000
@@ -125,7 +124,7 @@ class CircuitBreakers:
         It opens for `first` seconds and for twice as long after each failed probe, up to `longest`; jitter
         takes up to half of that. Of a stream whose breaker is not CLOSED, only the probe's failure counts.
         """
-        durations = [min(first * 2**n, longest) * self._jitter(0.5, 1) for n in range(DOUBLINGS)]
+        durations = open_durations(first, longest, self._jitter)
         failures = RECORD_FAILURE(
             self._redis,
             keys=[OPEN_KEY, WRITE_FIRST_KEY],
