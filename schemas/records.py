@@ -12,6 +12,9 @@ from marshmallow import Schema, fields
 
 from schemas.changes import Change, ChangeType
 
+SCHEMA_VERSION = 1
+"""Of records with metadata. It grows when a consumer has to read them differently."""
+
 
 class Skip(StrEnum):
     """Why a record is not sent. The closed set of counters behind `status`."""
@@ -45,6 +48,30 @@ class Projection(NamedTuple):
     send_anonymous_users: bool
     send_remove_on_identity_change: bool
     append_newline: bool
+    include_metadata: bool = False
+
+
+class Stamp:
+    """The metadata of one message's records: where they stand in the order of all changes.
+
+    A record's place in its message is twice the position of its change, and one more for the addition
+    of an identity change. It ends both the record's ChangeId and its SequenceNumber.
+    """
+
+    def __init__(self, message_id: str, number: int) -> None:
+        """`message_id` is a UUID; `number` is greater than those of all messages before."""
+        self._metadata = (
+            f',"ChangeId":"{message_id.replace("-", "")}-%08d",'
+            f'"SequenceNumber":"{number:016d}%08d","SchemaVersion":{SCHEMA_VERSION}}}'
+        ).encode()
+
+    def metadata(self, place: int) -> bytes:
+        """The last three keys of the record at a place of the message, and its closing brace."""
+        return self._metadata % (place, place)
+
+
+EXAMPLE_STAMP = Stamp("0" * 32, 0)
+"""For a record that is only shown."""
 
 
 class Rendered(NamedTuple):
@@ -87,20 +114,30 @@ RECORD = RecordSchema()
 DELETION = DeletionSchema()
 
 
-def render(change: Change, projection: Projection) -> Rendered:
-    """The records that a connection with this projection receives for a change."""
+def render(
+    change: Change, projection: Projection, stamp: Stamp = EXAMPLE_STAMP, position: int = 0
+) -> Rendered:
+    """The records that a connection with this projection receives for a change.
+
+    `position` is the change's position in its message, whose stamp it is.
+    """
+    first, second = (
+        (stamp.metadata(2 * position), stamp.metadata(2 * position + 1))
+        if projection.include_metadata
+        else (b"", b"")
+    )
     if change.type == ChangeType.AUDIENCE_DELETED:
-        return Rendered((_line(change, False, {}, projection, DELETION),), ())
+        return Rendered((_line(change, False, {}, projection, first),), ())
     user = _forwarded(change.user_identities, projection)
     if change.type != ChangeType.IDENTITY_CHANGED:
-        return _rendered(_membership(change, change.type == ChangeType.MEMBER_ADDED, user, projection))
+        return _rendered(_membership(change, change.type == ChangeType.MEMBER_ADDED, user, projection, first))
     previous_user = _forwarded(change.previous_user_identities, projection)
     if user and user == previous_user:
         return Rendered((), (Skip.UNCHANGED,))
-    addition = _membership(change, True, user, projection)
+    addition = _membership(change, True, user, projection, second)
     if not projection.send_remove_on_identity_change:
         return _rendered(addition)
-    return _rendered(_membership(change, False, previous_user, projection), addition)
+    return _rendered(_membership(change, False, previous_user, projection, first), addition)
 
 
 def _forwarded(user: dict[str, str], projection: Projection) -> dict[str, str]:
@@ -111,13 +148,13 @@ def _forwarded(user: dict[str, str], projection: Projection) -> dict[str, str]:
 
 
 def _membership(
-    change: Change, is_member: bool, user: dict[str, str], projection: Projection
+    change: Change, is_member: bool, user: dict[str, str], projection: Projection, metadata: bytes
 ) -> bytes | Skip:
     if not user:
         return Skip.NO_IDENTITIES
     if not projection.send_anonymous_users and _is_anonymous(user, projection):
         return Skip.ANONYMOUS
-    return _line(change, is_member, user, projection, RECORD)
+    return _line(change, is_member, user, projection, metadata)
 
 
 def _is_anonymous(user: dict[str, str], projection: Projection) -> bool:
@@ -126,10 +163,14 @@ def _is_anonymous(user: dict[str, str], projection: Projection) -> bool:
 
 
 def _line(
-    change: Change, is_member: bool, user: dict[str, str], projection: Projection, schema: Schema
+    change: Change, is_member: bool, user: dict[str, str], projection: Projection, metadata: bytes
 ) -> bytes:
     record = Record(change.timestamp, change.audience_id, change.audience_name, is_member, user)
+    schema = DELETION if change.type == ChangeType.AUDIENCE_DELETED else RECORD
     content: dict[str, Any] = schema.dump(record)
+    if metadata:
+        line = orjson.dumps(content)[:-1] + metadata
+        return line + b"\n" if projection.append_newline else line
     return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE if projection.append_newline else None)
 
 

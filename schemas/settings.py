@@ -50,6 +50,8 @@ class Connection:
     identities_to_exclude: tuple[str, ...] = ()
     """By their standard names."""
     append_newline: bool = True
+    include_metadata: bool = False
+    """Whether a record ends with ChangeId, SequenceNumber and SchemaVersion."""
     stream_quota: str | None = None
     """The most that all workers together send it (`1MiB/s+200requests/s`); None for its region's quota."""
 
@@ -61,6 +63,7 @@ class Connection:
             send_anonymous_users=self.send_anonymous_users,
             send_remove_on_identity_change=configuration.send_remove_on_identity_change,
             append_newline=self.append_newline,
+            include_metadata=self.include_metadata,
         )
 
     def _excluded_identities(self) -> set[str]:
@@ -130,6 +133,7 @@ class ConnectionSchema(Schema):
         Text(validate=validate.OneOf(sorted(Catalogue().names), error="unknown identity name"))
     )
     append_newline = fields.Boolean()
+    include_metadata = fields.Boolean()
     stream_quota = Text(allow_none=True, validate=_check_quota)
 
     @post_load

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from schemas.changes import Change, ChangeType
-from schemas.records import Projection, Rendered, Skip, render
+from schemas.records import Projection, Rendered, Skip, Stamp, render
 from schemas.users import User, Users
 from worker.firehose.batching import Batches, BatchLimit, Lines, Source, batch_limit, is_oversize
 from worker.queues import Stream
@@ -73,16 +73,19 @@ class StreamGroups:
 
 
 def fan_out(
-    changes: Sequence[Change], snapshot: Snapshot, names: Sequence[str]
+    changes: Sequence[Change], snapshot: Snapshot, names: Sequence[str], stamp: Stamp
 ) -> tuple[dict[Stream, Batches], Counter[Skipped]]:
     """The batches of each stream, and why records are missing from them.
 
-    `names` are the configured names of all identities, the most telling first.
+    `names` are the configured names of all identities, the most telling first. Changes whose audience has a
+    corrupt connection are left out.
     """
     users, ended = Users(changes, names), _ended_audiences(changes)
     streams: dict[Stream, StreamGroups] = defaultdict(lambda: StreamGroups(ended))
     skipped: Counter[Skipped] = Counter()
-    for change in changes:
+    for position, change in enumerate(changes):
+        if change.audience_id in snapshot.unreadable:
+            continue
         routes = snapshot.routes.get(change.audience_id)
         if not routes:
             skipped[Skipped(None, change.audience_id, Skip.NO_CONNECTION)] += 1
@@ -93,7 +96,7 @@ def fan_out(
         for route in routes:
             rendered = seen.get(route.projection)
             if rendered is None:
-                rendered = seen[route.projection] = render(change, route.projection)
+                rendered = seen[route.projection] = render(change, route.projection, stamp, position)
             if rendered.lines:
                 source = Source(route.connection_id, change.audience_id)
                 streams[route.stream].add(change, user, rendered.lines, source)

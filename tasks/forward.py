@@ -4,6 +4,7 @@ Every ID that is made here derives from the message and its content, so that a m
 which comes back, because its worker died halfway, makes the same batches and letters.
 """
 
+import re
 from collections import Counter
 from functools import cache
 from hashlib import blake2b
@@ -13,7 +14,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 from redis import Redis
 
 from schemas.changes import Change, ChangeSchema, Invalid, check_changes
-from schemas.records import Skip
+from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import ForwarderTask
 from tasks.fan_out import Skipped, fan_out
@@ -27,7 +28,7 @@ from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Chain
 from worker.firehose.deliveries import make_delivery
 from worker.firehose.groups import firehose_records
 from worker.privacy import HIDDEN
-from worker.queues import CHANGES_QUEUE, FORWARD, FORWARD_MPARTICLE, Stream
+from worker.queues import CHANGES_QUEUE, FORWARD, FORWARD_MPARTICLE, SEQUENCE_HEADER, Stream
 from worker.state.registry import Snapshot
 
 SHOWN_PROBLEMS = 5
@@ -35,6 +36,8 @@ SHOWN_PROBLEMS = 5
 MAX_AUDIENCE_ID = 2**63
 SHOWN_RANGES = 100
 """Runs of invalid positions that an alert names."""
+
+STAMPED = re.compile(r"[0-9]{1,16}")
 
 CATALOGUE = current_settings().catalogue
 SCHEMA = ChangeSchema(CATALOGUE)
@@ -49,7 +52,9 @@ class ProducerTask(ForwarderTask):
         problem = "not a call that this task takes, or a defect in audience-firehose"
         return Undeliverable(
             id=self._derived_id("call"),
-            message=Message(self.name, self.queue_consumed or CHANGES_QUEUE, kwargs, list(args)),
+            message=Message(
+                self.name, self.queue_consumed or CHANGES_QUEUE, kwargs, list(args), self._sequence_to_keep()
+            ),
             failure=Failure(AlertType.INVALID_CHANGE, type(error).__name__, problem),
             records=1,
         )
@@ -71,8 +76,9 @@ class ProducerTask(ForwarderTask):
             # Nobody must miss a change for having been connected within the last second.
             snapshot = self.app.services.registry.latest()
         if snapshot.unreadable:
-            changes = self._without_unreadable(changes, snapshot)
-        streams, skipped = fan_out(changes, snapshot, CATALOGUE.names_by_precedence)
+            self._dead_letter_unreadable(changes, snapshot)
+        stamp = self._stamp(changes, snapshot)
+        streams, skipped = fan_out(changes, snapshot, CATALOGUE.names_by_precedence, stamp)
         for stream, batches in streams.items():
             if batches.oversize.records:
                 self._dead_letter_oversize(stream, batches.oversize)
@@ -86,15 +92,36 @@ class ProducerTask(ForwarderTask):
         failure = Failure(AlertType.INVALID_CHANGE, "ValidationError", _told(invalid, total))
         undeliverable = Undeliverable(
             id=self._derived_id("invalid"),
-            message=Message(self.name, CHANGES_QUEUE, kwargs),
+            message=Message(self.name, CHANGES_QUEUE, kwargs, sequence=self._sequence_to_keep()),
             failure=failure,
             records=len(invalid),
             audience_ids=_audiences(invalid),
         )
         self.dead_letter(undeliverable)
 
-    def _without_unreadable(self, changes: list[Change], snapshot: Snapshot) -> list[Change]:
-        """The changes whose receivers are known. The others wait as a dead letter for a repair."""
+    def _stamp(self, changes: list[Change], snapshot: Snapshot) -> Stamp:
+        """The message's stamp. Where no connection includes metadata, its number is not asked for."""
+        if not any(
+            route.projection.include_metadata
+            for audience_id in {change.audience_id for change in changes}
+            for route in snapshot.routes.get(audience_id, ())
+        ):
+            return EXAMPLE_STAMP
+        number = self.sequence or self.app.services.idempotency.sequence_number(self.attempt)
+        return Stamp(self.attempt, number)
+
+    @property
+    def sequence(self) -> int | None:
+        """The number that the broker or an earlier attempt stamped the message with; None where none did."""
+        text = self.request.get(SEQUENCE_HEADER)
+        return int(text) if isinstance(text, str) and STAMPED.fullmatch(text) else None
+
+    def _sequence_to_keep(self) -> str | None:
+        """The message's number for its dead letter, so that a replay keeps its place in the order."""
+        return str(self.sequence) if self.sequence else None
+
+    def _dead_letter_unreadable(self, changes: list[Change], snapshot: Snapshot) -> None:
+        """Keep the changes whose receivers are not known, because a connection is corrupt, for a repair."""
         unknown = [change for change in changes if change.audience_id in snapshot.unreadable]
         if unknown:
             advice = (
@@ -103,14 +130,16 @@ class ProducerTask(ForwarderTask):
             undeliverable = Undeliverable(
                 id=self._derived_id("unreadable"),
                 message=Message(
-                    FORWARD, CHANGES_QUEUE, {"changes": [change.as_item() for change in unknown]}
+                    FORWARD,
+                    CHANGES_QUEUE,
+                    {"changes": [change.as_item() for change in unknown]},
+                    sequence=self._sequence_to_keep(),
                 ),
                 failure=Failure(AlertType.INVALID_REQUEST, "UnreadableConnection", advice),
                 records=len(unknown),
                 audience_ids={change.audience_id for change in unknown},
             )
             self.dead_letter(undeliverable)
-        return [change for change in changes if change.audience_id not in snapshot.unreadable]
 
     def count_repeated(self, changes: int) -> None:
         """Count a message's changes as repeated: it was done with before."""

@@ -103,6 +103,7 @@ def test_a_connection():
         "forward_google_advertising_ids": True,
         "identities_to_exclude": (),
         "append_newline": True,
+        "include_metadata": False,
         "stream_quota": None,
     }
 

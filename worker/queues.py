@@ -9,6 +9,8 @@ FORWARD = "audience.forward"
 """The producer task."""
 FORWARD_MPARTICLE = "audience.forward_mparticle"
 """The producer task for mParticle's requests."""
+SEQUENCE_HEADER = "sequence"
+"""The header of a producer's message that holds its place in the order of all: decimal, at most 16 digits."""
 STREAM_QUEUE_PREFIX = "firehose"
 DELAY_QUEUE_PREFIX = "audience.waiting"
 PARTS = 4

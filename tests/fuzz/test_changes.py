@@ -12,7 +12,7 @@ from schemas.changes import Change, ChangeSchema, Invalid, check_changes
 from schemas.checking import sentences
 from schemas.fields import MAX_UNIX_SECONDS
 from schemas.identities import Catalogue
-from schemas.records import Projection, render
+from schemas.records import Projection, Skip, render
 
 CATALOGUE = Catalogue()
 SCHEMA = ChangeSchema(CATALOGUE)
@@ -63,6 +63,7 @@ NEARLY = st.fixed_dictionaries(
         "previous_user_identities": USER,
     },
 )
+METADATA = ("ChangeId", "SequenceNumber", "SchemaVersion")
 VIEW = st.builds(
     Projection,
     excluded=st.frozensets(st.sampled_from(NAMES), max_size=5),
@@ -70,6 +71,7 @@ VIEW = st.builds(
     send_anonymous_users=st.booleans(),
     send_remove_on_identity_change=st.booleans(),
     append_newline=st.booleans(),
+    include_metadata=st.booleans(),
 )
 
 
@@ -132,9 +134,14 @@ def test_the_record_of_whatever_was_accepted_says_what_the_change_says(items, pr
         for line in lines:
             assert line.endswith(b"\n") == projection.append_newline
             assert line.count(b"\n") == projection.append_newline
-        assert [json.loads(line) for line in lines] == expected(change, projection)
+        records = [json.loads(line) for line in lines]
+        metadata = [[record.pop(key, None) for key in METADATA] for record in records]
+        assert records == expected(change, projection)
+        assert len({change_id for change_id, *_ in metadata} - {None}) == (
+            len(lines) if projection.include_metadata else 0
+        )
         pair = change.type == "identity_changed" and projection.send_remove_on_identity_change
-        assert len(lines) + len(skipped) == (2 if pair else 1)
+        assert len(lines) + len(skipped) == (2 if pair and skipped != (Skip.UNCHANGED,) else 1)
 
 
 def expected(change, projection):
@@ -153,10 +160,18 @@ def expected(change, projection):
         (member, {name: value for name, value in user.items() if name not in projection.excluded})
         for member, user in users
     ]
+    if change.type == "identity_changed":
+        before, after = (
+            {name: value for name, value in user.items() if name not in projection.excluded}
+            for user in (change.previous_user_identities, change.user_identities)
+        )
+        if before == after:
+            return []
     return [
         head | {"IsMember": member, "UserIdentities": user}
         for member, user in seen
-        if user and (projection.send_anonymous_users or set(user) != {"MPID"})
+        if user
+        and (projection.send_anonymous_users or {name for name, value in user.items() if value} - {"MPID"})
     ]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.changes import Change
 from schemas.identities import Catalogue
-from schemas.records import Skip, render
+from schemas.records import Skip, Stamp, render
 from schemas.settings import Configuration, Connection
 
 USER = {
@@ -152,6 +152,38 @@ def test_of_an_identity_change_what_remains_of_the_user_is_sent():
     rendered = render(change("identity_changed", {"Other": "b"}, {"Email": "a"}), seen)
     assert rendered.skipped == (Skip.NO_IDENTITIES,)
     assert [json.loads(line)["IsMember"] for line in rendered.lines] == [True]
+
+
+STAMP = Stamp("6ba7b810-9dad-11d1-80b4-00c04fd430c8", 1_700_000_000_000_000)
+METADATA = (
+    b',"ChangeId":"6ba7b8109dad11d180b400c04fd430c8-0000000%d",'
+    b'"SequenceNumber":"17000000000000000000000%d","SchemaVersion":1}\n'
+)
+
+
+def test_with_metadata_a_record_ends_with_three_more_keys():
+    (line,) = render(change(), projection(include_metadata=True), STAMP, 2).lines
+    assert line == lines(change(), projection())[:-2] + METADATA % (4, 4)
+    assert len(json.loads(line)["SequenceNumber"]) == 24
+
+
+def test_with_metadata_a_deletion_ends_with_the_same_keys():
+    deleted = change("audience_deleted", user={})
+    (line,) = render(deleted, projection(include_metadata=True), STAMP, 0).lines
+    assert line == HEAD + b'"IsMember":false,"UserIdentities":{},"IsDeleted":true' + METADATA % (0, 0)
+
+
+@pytest.mark.parametrize("send_removal", [True, False])
+def test_the_addition_of_an_identity_change_stands_behind_its_removal(send_removal):
+    seen = projection(include_metadata=True, send_remove_on_identity_change=send_removal)
+    rendered = render(change("identity_changed", {"Email": "b"}, {"Email": "a"}), seen, STAMP, 1).lines
+    places = [json.loads(line)["SequenceNumber"][-1] for line in rendered]
+    assert places == (["2", "3"] if send_removal else ["3"])
+
+
+def test_with_metadata_the_newline_can_be_turned_off():
+    (line,) = render(change(), projection(include_metadata=True, append_newline=False), STAMP).lines
+    assert line.endswith(b'"SchemaVersion":1}')
 
 
 BEFORE, AFTER = {"CustomerId": "c", "Email": "old"}, {"CustomerId": "c", "Email": "new"}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schemas.changes import Change
 from schemas.identities import Catalogue
 from schemas.quotas import Quota
+from schemas.records import EXAMPLE_STAMP
 from schemas.settings import Configuration, Connection
 from tasks.fan_out import fan_out
 from worker.firehose.deliveries import following_delivery, is_delivery, make_delivery, records_of
@@ -57,7 +58,7 @@ def removed(user, audience_id=1):
 
 
 def deliveries(changes, registry):
-    streams, _ = fan_out(changes, registry, Catalogue().names_by_precedence)
+    streams, _ = fan_out(changes, registry, Catalogue().names_by_precedence, EXAMPLE_STAMP)
     return [make_delivery(stream, chain) for stream, batches in streams.items() for chain in batches]
 
 

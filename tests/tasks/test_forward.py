@@ -6,9 +6,9 @@ import pytest
 
 from schemas.records import Skip
 from worker.config import read_settings
-from worker.queues import CHANGES_QUEUE
+from worker.queues import CHANGES_QUEUE, SEQUENCE_HEADER
 from worker.services import Services
-from worker.state.idempotency import COMPLETED
+from worker.state.idempotency import COMPLETED, SEQUENCE
 from worker.state.registry import CONNECTIONS, VERSION
 
 MEGABYTE = 10**6
@@ -257,6 +257,61 @@ def test_other_messages_make_other_batches(worker, connect, forward):
     forward(added(), task_id="two")
     first, second = worker.waiting(stream.queue)
     assert first.headers["id"] != second.headers["id"]
+
+
+def records(call):
+    return [
+        json.loads(line)
+        for group in call["records"]
+        for line in ([group] if isinstance(group, str) else group)
+    ]
+
+
+def test_metadata_numbers_the_records_of_all_messages_in_the_order_of_their_changes(worker, connect, forward):
+    stream = connect(include_metadata=True)
+    forward(added(CustomerId="a"), changed("b", "c"), task_id="one")
+    forward(removed(CustomerId="a"), task_id="two")
+    told = [record for call in worker.calls(stream.queue) for record in records(call)]
+    numbers = [record["SequenceNumber"] for record in told]
+    assert numbers == sorted(set(numbers))
+    assert {len(number) for number in numbers} == {24}
+    assert len({record["ChangeId"] for record in told}) == len(told) == 4
+
+
+def test_a_message_that_comes_back_has_the_same_metadata(worker, connect, forward, redis):
+    stream = connect(include_metadata=True)
+    for _ in range(2):
+        forward(added(), task_id="one")
+        redis.delete(*redis.keys(f"{COMPLETED}:*"))
+    first, second = worker.calls(stream.queue)
+    assert first == second
+
+
+def test_the_number_that_the_broker_stamped_counts(worker, connect, forward):
+    stream = connect(include_metadata=True)
+    forward(added(), headers={SEQUENCE_HEADER: "1700000000000000"})
+    (call,) = worker.calls(stream.queue)
+    assert records(call)[0]["SequenceNumber"] == "1700000000000000" + "00000000"
+
+
+@pytest.mark.parametrize("number", ["", "-1", "secretive", 7, None, "1" * 17])
+def test_a_stamp_that_is_none_is_replaced(worker, connect, forward, number):
+    stream = connect(include_metadata=True)
+    forward(added(), headers={SEQUENCE_HEADER: number})
+    (call,) = worker.calls(stream.queue)
+    assert records(call)[0]["SequenceNumber"] > "17" + "0" * 22
+
+
+def test_without_metadata_no_number_is_asked_for(connect, forward, redis):
+    connect()
+    forward(added())
+    assert not redis.keys(f"{SEQUENCE}*")
+
+
+def test_invalid_changes_keep_the_number_of_their_message(forward, services):
+    forward(7, headers={SEQUENCE_HEADER: "1700000000000000"})
+    (letter,) = services.dead_letters.all()
+    assert services.dead_letters.message(letter).sequence == "1700000000000000"
 
 
 def test_two_batches_of_one_message_have_ids_of_their_own(worker, connect, forward):

@@ -12,6 +12,7 @@ from kombu.transport import redis as redis_transport
 from kombu.transport.base import StdChannel
 
 from worker.privacy import HIDDEN
+from worker.queues import SEQUENCE_HEADER
 from worker.store.scripts import Script
 
 TIMEOUT_SECONDS = 5
@@ -69,6 +70,7 @@ class Sender:
         queue: str,
         args: Sequence[Any] = (),
         task_id: str | None = None,
+        sequence: str | None = None,
     ) -> None:
         """Send a call; the broker holds it on return. Raises `kombu.exceptions.OperationalError`."""
         with _as_operational(self._connection):
@@ -78,6 +80,7 @@ class Sender:
                 kwargs,
                 queue=queue,
                 task_id=task_id,
+                headers={SEQUENCE_HEADER: sequence} if sequence else None,
                 producer=self._producer,
                 retry=True,
                 retry_policy=SEND_RETRIES,

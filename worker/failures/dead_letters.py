@@ -48,6 +48,8 @@ class Message:
     queue: str
     kwargs: dict[str, Any]
     args: list[Any] = field(default_factory=list)
+    sequence: str | None = None
+    """The number that it was stamped with, which a replay keeps."""
 
     def __repr__(self) -> str:
         return f"<Message for {self.task} in {self.queue}>"
@@ -244,10 +246,15 @@ def make_letter(
         id=identifier,
         entry=json.dumps(asdict(letter)),
         # Not `asdict`, which copies what may be nested more deeply than it can go.
-        message=json.dumps(vars(message)),
+        message=json.dumps(_stored(message)),
         queue=stream.queue if stream else "",
         records=records,
     )
+
+
+def _stored(message: Message) -> dict[str, Any]:
+    """A message's entry. The version before this one reads all but those with a number."""
+    return {name: value for name, value in vars(message).items() if name != "sequence" or value}
 
 
 def _readable(kind: type[T], text: str, identifier: str) -> T:

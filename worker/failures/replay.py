@@ -33,7 +33,12 @@ class Replayer:
         if problem := obstacle(letter, message, self._registry.snapshot().streams):
             raise NotReplayable(f"{letter.id}: {problem}")
         sender.send(
-            message.task, message.kwargs, args=message.args, queue=message.queue, task_id=letter.replay_id
+            message.task,
+            message.kwargs,
+            args=message.args,
+            queue=message.queue,
+            task_id=letter.replay_id,
+            sequence=message.sequence,
         )
         self._dead_letters.remove(letter)
 

@@ -12,11 +12,16 @@ from redis import Redis
 
 from worker.store.atomic import atomically
 from worker.store.leases import RELEASE_LEASE
+from worker.store.scripts import Script
 
 COMPLETED = "audience:receipts"
 RECEIVED = "audience:received"
 LEASES = "audience:claims"
+SEQUENCE = "audience:sequence"
 LOST = "audience:lost"
+
+
+STAMP = Script(__package__, "sequence")
 
 
 class IdempotencyState(Enum):
@@ -71,6 +76,11 @@ class IdempotencyRecords:
             self._redis, lambda pipe: pipe.set(key, now, nx=True, ex=self._keep_seconds).get(key)
         )
         return int(first)
+
+    def sequence_number(self, task_id: str) -> int:
+        """A message's number, greater than those of all messages before it; the same when it comes back."""
+        keys = [f"{SEQUENCE}:{task_id}", SEQUENCE]
+        return int(STAMP(self._redis, keys=keys, args=[self._keep_seconds]))
 
     def record_lost_worker(self, task_id: str, retries: int) -> int:
         """Count a pool process that died over this attempt. Returns how many died over the message."""

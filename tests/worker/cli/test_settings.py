@@ -193,6 +193,7 @@ def test_connecting_twice_is_one_connection_and_keeps_what_is_not_mentioned(oper
         "forward_google_advertising_ids": True,
         "identities_to_exclude": ["FacebookId", "Other"],
         "append_newline": False,
+        "include_metadata": False,
         "stream_quota": None,
     }
 

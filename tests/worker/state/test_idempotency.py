@@ -5,7 +5,7 @@ import pytest
 from worker.config import FIREHOSE_TIMEOUT, read_settings
 from worker.firehose.clients import CONNECT_TIMEOUT
 from worker.services import KEPT_VISIBILITY_TIMEOUTS
-from worker.state.idempotency import COMPLETED, LEASES, IdempotencyState
+from worker.state.idempotency import COMPLETED, LEASES, SEQUENCE, IdempotencyState
 
 
 @pytest.fixture
@@ -32,6 +32,19 @@ def test_a_message_that_comes_back_was_received_when_it_first_came(records):
     assert records.received_at("task", 100) == 100
     assert records.received_at("task", 200) == 100
     assert records.received_at("another", 200) == 200
+
+
+def test_a_message_has_one_number_and_a_later_one_a_greater_one(records, redis):
+    first = records.sequence_number("task")
+    later = [records.sequence_number(f"task-{number}") for number in range(50)]
+    assert [first, *later] == sorted({first, *later})
+    assert records.sequence_number("task") == first
+    assert redis.ttl(f"{SEQUENCE}:task") == KEPT_VISIBILITY_TIMEOUTS * read_settings({}).visibility_timeout
+
+
+def test_numbers_grow_when_the_clock_is_put_back(records, redis):
+    redis.set(SEQUENCE, 9 * 10**15)
+    assert records.sequence_number("task") == 9 * 10**15 + 1
 
 
 def test_whoever_begins_first_claims_the_attempt(records):

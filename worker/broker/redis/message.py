@@ -10,6 +10,8 @@ from typing import Any
 from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
+from worker.queues import SEQUENCE_HEADER
+
 
 def decode(content: bytes | str) -> str:
     """The text of what Redis returned; bytes that are no UTF-8 as `\\xNN`."""
@@ -32,7 +34,18 @@ def parse(text: str, tag: str, queue: str) -> dict[str, Any]:
         payload: dict[str, Any] = loads(text)
     except ValueError:
         return wrap_malformed(text, tag, queue)
+    _move_stamp(payload)
     return payload
+
+
+def _move_stamp(payload: dict[str, Any]) -> None:
+    """Have the sequence number that `reserve.lua` put into the envelope among the headers, for the task.
+
+    One that is there already stays: the message is a replay, or was requeued.
+    """
+    number = payload.pop("sequence", None)
+    if number is not None and isinstance(headers := payload.get("headers"), dict):
+        headers.setdefault(SEQUENCE_HEADER, number)
 
 
 class Message(virtual.Message):  # type: ignore[misc]

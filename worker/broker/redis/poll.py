@@ -11,6 +11,7 @@ from itertools import accumulate
 from time import time
 from typing import Any
 
+from worker.queues import CHANGES_QUEUE
 from worker.store.scripts import Script
 
 POLL_INTERVAL_SECONDS = 0.02
@@ -18,6 +19,9 @@ POLL_INTERVAL_SECONDS = 0.02
 POLL_INTERVAL_SECONDS_PER_KEY = 50e-6
 """At least, for each list that Redis looks at (measured: 0.4 ms for a thousand). An idle worker so takes a
 hundredth of Redis's time, however many queues there are."""
+
+LAST_SEQUENCE_NUMBER = "audience.sequence"
+"""The key in the broker's Redis."""
 
 RESERVE = Script(__package__, "reserve")
 
@@ -38,14 +42,14 @@ class Poll:
         """Seconds until the next poll where this one found nothing."""
         self._clock = clock
         self._starts = list(accumulate(map(len, keys), initial=0))
-        flat = [*unacked, *(key for keys_of_queue in keys for key in keys_of_queue)]
+        flat = [*unacked, LAST_SEQUENCE_NUMBER, *(key for keys_of_queue in keys for key in keys_of_queue)]
         arguments = ("EVAL", RESERVE.text, len(flat), *flat)
-        self._prefix = b"*%d\r\n" % (len(arguments) + 2) + _encode(*arguments)
+        self._prefix = b"*%d\r\n" % (len(arguments) + 3) + _encode(*arguments)
 
     def command(self, cursor: int) -> list[bytes]:
         """The command in Redis's protocol, beginning with the queue at the cursor."""
         start = self._starts[cursor % len(self.queues)]
-        return [self._prefix + _encode(self._clock(), start)]
+        return [self._prefix + _encode(self._clock(), start, CHANGES_QUEUE)]
 
     def locate(self, key: int) -> tuple[str, int]:
         """The queue of the key that had a message, and the next cursor: that of the queue behind it.

@@ -4,15 +4,23 @@
 --
 -- KEYS[1]  sorted set: delivery tag -> time of the reservation (kombu's `unacked_index`)
 -- KEYS[2]  hash: delivery tag -> JSON list of message, exchange and routing key (kombu's `unacked`)
--- KEYS[3…] lists of messages, in round-robin order
+-- KEYS[3]  the last sequence number that was given to a message
+-- KEYS[4…] lists of messages, in round-robin order
 -- ARGV[1]  now, in Unix seconds
 -- ARGV[2]  zero-based position, among the lists, of the one to look at first
+-- ARGV[3]  the queue whose messages get a sequence number
 -- Returns  {zero-based position of the list, message, delivery tag}; nil where every list is empty
 --
 -- kombu records the exchange and routing key a message was sent with, and looks up the queue when it
 -- requeues. Here the record names the queue itself: a message is requeued to where it came from.
+--
+-- A message's sequence number is the first member of its envelope, where a message that is requeued keeps it.
+-- It is the server's clock in microseconds, or one more than the last number where that is greater: so it grows
+-- when the clock is put back, and when a failover to a replica has lost the last numbers. What goes wrong here
+-- leaves a message without one (pcall): it is off its list already and must be recorded.
 
-local FIRST_LIST = 3
+local FIRST_LIST = 4
+local STAMP = '{"sequence":"'
 local SEPARATOR = '\6' -- kombu's, between the name of a queue and a priority
 
 -- A JSON text whose characters are the bytes of a string (Latin-1).
@@ -43,16 +51,34 @@ local function wrapped(bytes, tag, queue)
         .. ',"delivery_info":{"exchange":"","routing_key":' .. queue .. '}}}'
 end
 
+local function next_number()
+    local time, last = redis.pcall('TIME'), redis.pcall('GET', KEYS[3])
+    if time.err then return nil end
+    local number = ('%.0f'):format(math.max(time[1] * 1000000 + time[2], (tonumber(last or '') or 0) + 1))
+    redis.pcall('SET', KEYS[3], number)
+    return number
+end
+
+-- The message with a sequence number, which it may have already.
+local function stamped(message)
+    if message:sub(1, 1) ~= '{' or message:sub(1, #STAMP) == STAMP then return message end
+    local number = next_number()
+    return number and STAMP .. number .. '",' .. message:sub(2) or message
+end
+
 local lists = #KEYS - FIRST_LIST + 1
 for step = 0, lists - 1 do
     local position = (ARGV[2] + step) % lists
     local key = KEYS[FIRST_LIST + position]
     local message = redis.call('RPOP', key)
     if message then
-        local tag, queue = delivery_tag(message), quoted(key:match('^[^' .. SEPARATOR .. ']*'))
+        local name = key:match('^[^' .. SEPARATOR .. ']*')
+        local tag, queue = delivery_tag(message), quoted(name)
         if not tag then
             tag = 'foreign-' .. redis.sha1hex(message)
             message = wrapped(message, tag, queue)
+        elseif name == ARGV[3] then
+            message = stamped(message)
         end
         redis.call('ZADD', KEYS[1], ARGV[1], tag)
         redis.call('HSET', KEYS[2], tag, '[' .. message .. ',"",' .. queue .. ']')

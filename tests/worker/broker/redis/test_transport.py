@@ -9,8 +9,9 @@ from redis import Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from worker.broker.redis import poll
-from worker.broker.redis.poll import Poll
+from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER, Poll
 from worker.broker.redis.transport import Transport
+from worker.queues import CHANGES_QUEUE, SEQUENCE_HEADER
 
 QUEUE = "queue"
 FAR_FUTURE = 2**40
@@ -64,6 +65,67 @@ def test_an_acknowledged_message_is_in_no_key_of_the_broker(connection, server):
     send(connection, "hello")
     consume(connection).ack()
     assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 0, 0)
+
+
+CHANGES = Queue(CHANGES_QUEUE, routing_key=CHANGES_QUEUE)
+
+
+def consume_changes(connection, count=1):
+    got = []
+    with connection.Consumer(CHANGES, callbacks=[lambda _, message: got.append(message)]):
+        while len(got) < count:
+            connection.drain_events(timeout=5)
+    return got
+
+
+def send_changes(connection, text="hello", **options):
+    connection.Producer().publish(text, routing_key=CHANGES_QUEUE, declare=[CHANGES], **options)
+
+
+def test_a_message_of_changes_is_stamped_with_a_growing_number_when_it_is_first_reserved(connection):
+    for text in ("first", "second", "third"):
+        send_changes(connection, text)
+    messages = consume_changes(connection, 3)
+    numbers = [int(message.headers[SEQUENCE_HEADER]) for message in messages]
+    assert [message.payload for message in messages] == ["first", "second", "third"]
+    assert numbers == sorted(set(numbers))
+    assert abs(numbers[0] / 1e6 - time.time()) < 600
+
+
+def test_a_message_that_comes_back_keeps_its_number(connection):
+    send_changes(connection)
+    (message,) = consume_changes(connection)
+    for _ in range(2):
+        message.requeue()
+        (again,) = consume_changes(connection)
+        assert again.headers[SEQUENCE_HEADER] == message.headers[SEQUENCE_HEADER]
+        message = again
+
+
+def test_a_replayed_message_keeps_the_number_that_it_brings(connection):
+    send_changes(connection, headers={SEQUENCE_HEADER: "7"})
+    (message,) = consume_changes(connection)
+    assert message.headers[SEQUENCE_HEADER] == "7"
+
+
+def test_numbers_grow_when_the_clock_of_redis_was_ahead(connection, server):
+    server.set(LAST_SEQUENCE_NUMBER, FAR_FUTURE * 2**11)
+    send_changes(connection)
+    (message,) = consume_changes(connection)
+    assert int(message.headers[SEQUENCE_HEADER]) == FAR_FUTURE * 2**11 + 1
+
+
+@pytest.mark.parametrize("corrupt", ["set", "hset"])
+def test_a_corrupt_last_number_loses_no_message(connection, server, corrupt):
+    getattr(server, corrupt)(LAST_SEQUENCE_NUMBER, *["x"] * (1 if corrupt == "set" else 2))
+    send_changes(connection)
+    (message,) = consume_changes(connection)
+    assert int(message.headers[SEQUENCE_HEADER]) > 0
+
+
+def test_messages_of_other_queues_are_not_stamped(connection):
+    send(connection, "hello")
+    assert SEQUENCE_HEADER not in consume(connection).headers
 
 
 def test_a_message_that_is_requeued_twice_is_in_its_queue_once(connection, server):
@@ -261,5 +323,6 @@ def test_a_streams_queue_is_one_list_and_another_queue_is_a_list_per_priority(co
 def test_the_round_robin_cursor_moves_to_the_queue_behind_the_one_served():
     of_two = Poll(["a", "b"], [["a", "a3"], ["b", "b3"]], ("index", "hash"))
     assert [of_two.locate(key) for key in range(4)] == [("a", 1), ("a", 1), ("b", 2), ("b", 2)]
-    assert of_two.command(2)[0].endswith(b"$1\r\n0\r\n")
-    assert of_two.command(1)[0].endswith(b"$1\r\n2\r\n")
+    changes_queue = b"$16\r\naudience.changes\r\n"
+    assert of_two.command(2)[0].endswith(b"$1\r\n0\r\n" + changes_queue)
+    assert of_two.command(1)[0].endswith(b"$1\r\n2\r\n" + changes_queue)
