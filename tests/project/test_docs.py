@@ -115,3 +115,21 @@ def test_every_setting_is_in_the_readme():
     read = set(re.findall(r'"((?:AUDIENCE|CELERY)_[A-Z_]+)"', text(ROOT / "worker" / "config.py")))
 
     assert [setting for setting in sorted(read) if f"`{setting}`" not in text(ROOT / "README.md")] == []
+
+
+def printed_modules(markdown):
+    """The modules of the tree that a document prints: `directory/` on a line, then its modules."""
+    block = re.search(r"^```\n(celeryconfig\.py\n.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+    parents = []
+    for line in block[1].splitlines()[1:]:
+        directory, *modules = line.split()
+        depth = (len(line) - len(line.lstrip())) // 2
+        parents = [*parents[:depth], directory]
+        yield from ("".join(parents) + module for module in modules)
+
+
+def test_the_modules_of_the_tree_in_architecture_exist():
+    printed = list(printed_modules(text(ROOT / "docs" / "architecture.md")))
+
+    assert "worker/broker/redis/transport" in printed
+    assert [module for module in printed if not list(ROOT.glob(f"{module}*"))] == []
