@@ -40,8 +40,9 @@ SECTIONS = {
         "audit": Entry("audit", "List who did what."),
         "acknowledge": Entry("failures", "Note that alerts have been seen."),
         "dead-letters": Entry("failures", "List the records that could not be delivered."),
+        "show-dead-letter": Entry("dead_letter", "Show a dead letter and, on request, what it holds."),
         "replay": Entry("failures", "Send dead letters again."),
-        "discard": Entry("failures", "Forget a dead letter and its records."),
+        "discard": Entry("failures", "Forget dead letters and their records."),
     },
     "Streams": {
         "status": Entry("streams", "Show what has become of the records, per stream."),

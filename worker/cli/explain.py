@@ -19,6 +19,7 @@ STDIN = "-"
 REASONS = {
     Skip.NO_CONNECTION: "the audience has no connection; make one: audience-firehose connect --help",
     Skip.ANONYMOUS: "the connection sends no anonymous users, and it leaves nothing of this one but an MPID",
+    Skip.UNCHANGED: "the identities that the connection sends are the same as before",
     Skip.NO_IDENTITIES: "the connection's exclusions leave no identity of the user",
 }
 

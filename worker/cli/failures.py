@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 
 from worker.broker.client import Sender, sender
 from worker.cli.application import application
+from worker.cli.auditing import record_action
 from worker.cli.explanations import explain
 from worker.cli.interruption import Interrupted, Interruption
 from worker.cli.output import (
@@ -28,11 +29,14 @@ from worker.cli.output import (
     text,
 )
 from worker.errors import NotRegistered
+from worker.failures.alert_types import AlertType
 from worker.failures.alerts import Alert, Alerts, AlertState
-from worker.failures.dead_letters import DeadLetter, DeadLetters
+from worker.failures.dead_letters import REMOVED_AT_ONCE, DeadLetter
 from worker.failures.replay import NotReplayable, Replayer
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.queues import stream_of
+from worker.services import Services
+from worker.state.audit import Audit
 from worker.state.registry import Registry
 
 FOLLOW_EVERY = 1.0
@@ -72,28 +76,52 @@ def _duration(_: click.Context, __: click.Parameter, value: str | None) -> timed
     return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 
+type_option = click.option(
+    "--type",
+    "alert_type",
+    type=click.Choice([known.value for known in AlertType], case_sensitive=False),
+    metavar="T",
+    help="Only those of this type, such as 'Invalid Change'.",
+)
+connection_option = click.option("--connection", metavar="ID", help="Only what is for this connection.")
+
+
 @click.command()
 @click.option("--follow", is_flag=True, help="Wait for new ones and print them, until Ctrl-C.")
 @click.option("--since", callback=_duration, metavar="12h", help="Only those of the last 30m, 12h, 7d …")
+@type_option
+@click.option("--stream", metavar="S", help="Only those of the streams of this name.")
+@click.option("--open", "only_open", is_flag=True, help="Only those that nobody has acknowledged.")
 @json_option
-def alerts(follow: bool, since: timedelta | None, as_json: bool) -> None:
+def alerts(
+    *,
+    follow: bool,
+    since: timedelta | None,
+    alert_type: str | None,
+    stream: str | None,
+    only_open: bool,
+    as_json: bool,
+) -> None:
     """List the system alerts, newest first.
 
     With --follow, those of --since come first, oldest first, and then what is new.
 
     \b
     Examples:
-      audience-firehose alerts --since 12h
+      audience-firehose alerts --since 12h --open
+      audience-firehose alerts --type 'Access Denied' --stream audiences
       audience-firehose alerts --follow --json | jq 'select(.severity == "fatal")'
     """
     services = application().services
     found = services.alerts.all()
     recent = _since(found, since, services.clock())
+    wanted = Wanted(alert_type, stream, only_open)
     if follow:
         note("waiting for alerts; Ctrl-C ends")
-        _follow(services.alerts, found[0].id if found else None, recent if since else [], as_json)
+        _follow(services.alerts, found[0].id if found else None, recent if since else [], wanted, as_json)
     else:
-        listing(alert_rows(recent, services.alerts), ALERT_COLUMNS, as_json=as_json, when_empty="no alerts")
+        rows = wanted.among(alert_rows(recent, services.alerts))
+        listing(rows, ALERT_COLUMNS, as_json=as_json, when_empty="no alerts")
 
 
 @click.command()
@@ -102,19 +130,23 @@ def alerts(follow: bool, since: timedelta | None, as_json: bool) -> None:
 def acknowledge(alert_id: str | None, everything: bool) -> None:
     """Note that an alert has been seen. Nothing else becomes of it, or of its records."""
     _one_or_all(alert_id, everything)
-    found = application().services.alerts
+    services = application().services
     if alert_id:
-        found.acknowledge(alert_id)
-        click.echo(f"acknowledged {alert_id}")
+        services.alerts.acknowledge(alert_id)
+        acknowledged = alert_id
     else:
-        click.echo(f"acknowledged {count(found.acknowledge_all(), 'alert')}")
+        acknowledged = count(services.alerts.acknowledge_all(), "alert")
+    record_action(services.audit, "acknowledge", acknowledged)
+    click.echo(f"acknowledged {acknowledged}")
 
 
 @click.command("dead-letters")
+@type_option
+@connection_option
 @json_option
-def dead_letters(as_json: bool) -> None:
+def dead_letters(alert_type: str | None, connection: str | None, as_json: bool) -> None:
     """List what could not be delivered, oldest first: what happened to it, never the records."""
-    letters = application().services.dead_letters.all()
+    letters = _letters(application().services, connection, alert_type)
     listing(
         [asdict(letter) for letter in letters],
         DEAD_LETTER_COLUMNS,
@@ -126,8 +158,11 @@ def dead_letters(as_json: bool) -> None:
 @click.command()
 @click.argument("dead_letter_id", required=False)
 @click.option("--all", "everything", is_flag=True, help="All of them; what cannot be replayed is left.")
-@click.option("--connection", metavar="ID", help="With --all: only what is for this connection.")
-def replay(dead_letter_id: str | None, everything: bool, connection: str | None) -> None:
+@connection_option
+@type_option
+def replay(
+    dead_letter_id: str | None, everything: bool, connection: str | None, alert_type: str | None
+) -> None:
     """Send dead letters again, once the trouble that stopped them is fixed.
 
     The records go back into the queue they came from, and the alert counts as resolved.
@@ -135,34 +170,96 @@ def replay(dead_letter_id: str | None, everything: bool, connection: str | None)
     \b
     Examples:
       audience-firehose replay 0b8e6f0c-…
-      audience-firehose replay --all --connection 123123-ab12cd34
+      audience-firehose replay --all --connection 123123-ab12cd34 --type 'Retry Limit Exceeded'
     """
-    _one_or_all(dead_letter_id, everything)
-    if connection and not everything:
-        raise click.UsageError("--connection narrows --all; give both")
+    _one_or_all(dead_letter_id, everything, connection, alert_type)
     app = application()
-    dead_letters, registry = app.services.dead_letters, app.services.registry
-    run = Replayed(app.services.replayer, app.services.alerts, app.services.circuit_breakers, registry)
+    services = app.services
+    run = Replayed(
+        services.replayer, services.alerts, services.circuit_breakers, services.registry, services.audit
+    )
     with _reporting(run) as replayed, sender(app) as broker:
         if dead_letter_id:
-            replayed.one(dead_letters.get(dead_letter_id), broker)
+            replayed.one(services.dead_letters.get(dead_letter_id), broker)
         else:
-            replayed.each(_letters(dead_letters, registry, connection), broker)
+            replayed.each(_letters(services, connection, alert_type), broker)
     if replayed.left:
         raise click.ClickException(f"{count(replayed.left, 'dead letter')} left, as said above")
 
 
 @click.command()
-@click.argument("dead_letter_id")
+@click.argument("dead_letter_id", required=False)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@connection_option
+@type_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def discard(dead_letter_id: str, yes: bool) -> None:
-    """Forget a dead letter: its records are lost for good."""
+def discard(
+    *,
+    dead_letter_id: str | None,
+    everything: bool,
+    connection: str | None,
+    alert_type: str | None,
+    yes: bool,
+) -> None:
+    """Forget dead letters: their records are lost for good.
+
+    \b
+    Examples:
+      audience-firehose discard 0b8e6f0c-…
+      audience-firehose discard --all --type 'Record Too Large'
+    """
+    _one_or_all(dead_letter_id, everything, connection, alert_type)
     services = application().services
-    letter = services.dead_letters.get(dead_letter_id)
+    if dead_letter_id:
+        letters = [services.dead_letters.get(dead_letter_id)]
+    else:
+        letters = _letters(services, connection, alert_type)
+    if not letters:
+        note("no dead letters")
+        return
     if not yes:
-        _confirm_loss(letter)
-    services.dead_lettering.discard(letter)
-    click.echo(f"discarded {letter.id}: {count(letter.records, 'record')}")
+        _confirm_loss(letters)
+    _discard(letters, services)
+
+
+def _discard(letters: Sequence[DeadLetter], services: Services) -> None:
+    """Discard the letters, many in a step, and say at the end, or where it was stopped, which ones."""
+    discarded: list[DeadLetter] = []
+    try:
+        with Interruption() as interruption, progress(len(letters), "Discarding") as advance:
+            for start in range(0, len(letters), REMOVED_AT_ONCE):
+                step = letters[start : start + REMOVED_AT_ONCE]
+                with interruption.step():
+                    gone = services.dead_lettering.discard_many(step)
+                    discarded += [letter for letter in step if letter.id in gone]
+                advance(len(step))
+    except Interrupted as stop:
+        note("stopped; give the command again to go on")
+        raise click.exceptions.Exit(stop.exit_status) from None
+    finally:
+        subject = letters[0].id if len(letters) == 1 else count(len(discarded), "dead letter")
+        if discarded:
+            record_action(services.audit, "discard", subject, _records(discarded))
+            click.echo(f"discarded {subject}: {_records(discarded)}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The alerts that were asked for; None stands for any."""
+
+    alert_type: str | None
+    stream: str | None
+    only_open: bool
+
+    def among(self, rows: Sequence[Row]) -> list[Row]:
+        """Those of the rows that were asked for."""
+        return [
+            row
+            for row in rows
+            if self.alert_type in (None, row["type"])
+            and self.stream in (None, row["delivery_stream_name"])
+            and (not self.only_open or row["state"] == AlertState.OPEN)
+        ]
 
 
 def alert_rows(found: Sequence[Alert], alerts: Alerts) -> list[Row]:
@@ -179,6 +276,7 @@ class Replayed:
     alerts: Alerts
     circuit_breakers: CircuitBreakers
     registry: Registry
+    audit: Audit
     letters: list[DeadLetter] = field(default_factory=list)
     left: int = 0
     """Letters that could not be sent."""
@@ -228,6 +326,7 @@ def _reporting(replayed: Replayed) -> Iterator[Replayed]:
 
 def _report(replayed: Replayed) -> None:
     replayed.alerts.resolve({letter.id for letter in replayed.letters})
+    record_action(replayed.audit, "replay", _subject(replayed.letters), _records(replayed.letters))
     click.echo(str(replayed))
     closed = replayed.circuit_breakers.blocking()
     for queue in sorted({letter.queue for letter in replayed.letters} & closed.keys()):
@@ -247,26 +346,42 @@ def _opening(registry: Registry, queue: str) -> str:
     return f"`audience-firehose resume {connection}`"
 
 
-def _confirm_loss(letter: DeadLetter) -> None:
-    question = f"Discard {count(letter.records, 'record')} ({letter.type}: {text(letter.message)}) for good?"
+def _confirm_loss(letters: Sequence[DeadLetter]) -> None:
+    records = count(sum(letter.records for letter in letters), "record")
+    if len(letters) == 1:
+        about = f"{letters[0].type}: {text(letters[0].message)}"
+    else:
+        about = f"{count(len(letters), 'dead letter')}"
     try:
-        click.confirm(question, abort=True, err=True)
+        click.confirm(f"Discard {records} ({about}) for good?", abort=True, err=True)
     except click.Abort:
         raise click.ClickException("nothing was discarded; --yes skips the question") from None
 
 
-def _letters(dead_letters: DeadLetters, registry: Registry, connection: str | None) -> list[DeadLetter]:
-    letters = dead_letters.all()
-    if connection is None:
-        return letters
-    found = [letter for letter in letters if connection in letter.connection_ids]
-    if not found:
-        # Raises for a connection that never was; one that is gone may still have letters.
-        registry.connection(connection)
-    return found
+def _letters(services: Services, connection: str | None, alert_type: str | None) -> list[DeadLetter]:
+    """The letters for this connection and of this type; None stands for any."""
+    letters = services.dead_letters.all()
+    if connection is not None:
+        letters = [letter for letter in letters if connection in letter.connection_ids]
+        if not letters:
+            # Raises for a connection that never was; one that is gone may still have letters.
+            services.registry.connection(connection)
+    return [letter for letter in letters if alert_type in (None, letter.type)]
 
 
-def _one_or_all(identifier: str | None, everything: bool) -> None:
+def _subject(letters: Sequence[DeadLetter]) -> str:
+    return letters[0].id if len(letters) == 1 else count(len(letters), "dead letter")
+
+
+def _records(letters: Sequence[DeadLetter]) -> str:
+    return count(sum(letter.records for letter in letters), "record")
+
+
+def _one_or_all(
+    identifier: str | None, everything: bool, connection: str | None = None, alert_type: str | None = None
+) -> None:
+    if (connection or alert_type) and not everything:
+        raise click.UsageError("--connection and --type narrow --all; give both")
     if bool(identifier) == everything:
         raise click.UsageError("give either an ID or --all")
 
@@ -278,11 +393,11 @@ def _since(found: Sequence[Alert], since: timedelta | None, now: float) -> list[
     return [alert for alert in found if datetime.fromisoformat(alert.latest) >= earliest]
 
 
-def _follow(alerts: Alerts, last: str | None, recent: Sequence[Alert], as_json: bool) -> None:
+def _follow(alerts: Alerts, last: str | None, recent: Sequence[Alert], wanted: Wanted, as_json: bool) -> None:
     """Print what is recent, and then what comes after `last`, until Ctrl-C."""
     try:
         while True:
-            for row in reversed(alert_rows(recent, alerts)):
+            for row in reversed(wanted.among(alert_rows(recent, alerts))):
                 click.echo(json.dumps(row) if as_json else _line(row))
             time.sleep(FOLLOW_EVERY)
             recent = alerts.newer_than(last)

@@ -1,7 +1,7 @@
 """configure, connect, connections, configurations, disconnect."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from difflib import get_close_matches
 from operator import itemgetter
@@ -15,6 +15,7 @@ from schemas.quotas import stated_quota
 from schemas.settings import Configuration, Connection
 from worker.broker.client import queue_lengths
 from worker.cli.application import application
+from worker.cli.auditing import record_action
 from worker.cli.output import Columns, Row, count, json_option, listing, note
 from worker.cli.stream_arns import name_and_region
 from worker.config import current_settings
@@ -85,6 +86,7 @@ def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: boo
     services = application().services
     is_known = name in services.registry.snapshot().configurations
     services.registry.configure(name, **secrets, **given)
+    record_action(services.audit, "configure", name, _names({**given, **secrets}))
     click.echo(f"{'updated' if is_known else 'configured'} {name}")
     closed = services.circuit_breakers.blocking()
     for stream in sorted(services.registry.snapshot().streams):
@@ -148,6 +150,7 @@ def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
     excluded = standard_names(exclude, current_settings().catalogue) if exclude else None
     identifier = services.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
     services.skipped_audiences.forget(audience_id)
+    record_action(services.audit, "connect", identifier, _names({**given, "exclude": excluded}))
     click.echo(f"{'updated' if identifier in known else 'connected'} {identifier}")
     stream = stream_of_connection(services.registry.connection(identifier))
     if given["stream_quota"]:
@@ -198,6 +201,7 @@ def disconnect(connection_id: str) -> None:
     """
     app = application()
     connection = app.services.registry.disconnect(connection_id)
+    record_action(app.services.audit, "disconnect", connection_id)
     click.echo(f"disconnected {connection_id}")
     if connection is None:
         return
@@ -215,6 +219,11 @@ def disconnect(connection_id: str) -> None:
             f"{stream.queue} still holds {count(waiting, 'message')}, and no connection leads to that stream"
             " any more: connect it again to have them delivered"
         )
+
+
+def _names(given: Mapping[str, object]) -> str:
+    """The names of the settings that were given, without their values."""
+    return ", ".join(name for name, value in given.items() if value is not None)
 
 
 def standard_names(names: Sequence[str], catalogue: Catalogue) -> list[str]:

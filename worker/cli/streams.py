@@ -12,6 +12,7 @@ import click
 from schemas.records import Skip
 from worker.broker.client import queue_lengths
 from worker.cli.application import application
+from worker.cli.auditing import record_action
 from worker.cli.explanations import explain
 from worker.cli.output import Columns, Row, count, json_option, listing, note
 from worker.failures.dead_letters import DeadLetters
@@ -111,6 +112,7 @@ def pause(connection_id: str) -> None:
     services = application().services
     stream = stream_of_connection(services.registry.connection(connection_id))
     services.circuit_breakers.pause(stream, OPERATOR)
+    record_action(services.audit, "pause", stream.queue)
     click.echo(f"paused {stream.name} in {stream.region}")
     others = [
         found for found in services.registry.snapshot().connections_to(stream) if found != connection_id
@@ -129,6 +131,7 @@ def resume(connection_id: str) -> None:
     if not services.circuit_breakers.resume(stream):
         click.echo(f"{stream.name} in {stream.region} was not paused")
         return
+    record_action(services.audit, "resume", stream.queue)
     click.echo(f"resumed {stream.name} in {stream.region}")
     if breaker and breaker.reason != OPERATOR:
         note(f"it was paused for {breaker.reason}: where that is not fixed, it is paused again")

@@ -1,4 +1,4 @@
-"""alerts, acknowledge, dead-letters, replay, discard."""
+"""The commands `alerts`, `acknowledge`, `dead-letters`, `show-dead-letter`, `replay` and `discard`."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 from kombu.exceptions import OperationalError
+from redis.exceptions import OutOfMemoryError
 
 from worker.cli import failures
 from worker.errors import NotRegistered
@@ -304,3 +305,149 @@ def test_what_others_wrote_cannot_move_the_cursor(operator, dead_lettered):
     shown = operator.runs("dead-letters").stdout + operator.runs("alerts").stdout
     assert "\x1b" not in shown
     assert "\r" not in shown
+
+
+TOO_LARGE = Failure(AlertType.RECORD_TOO_LARGE, "RecordTooLarge", "too large")
+OTHER = STREAM._replace(name="other")
+
+
+def ids(rows):
+    return {row["dead_letter_id"] for row in rows}
+
+
+def test_alerts_are_narrowed_to_a_type_a_stream_and_the_open_ones(operator, dead_lettered):
+    dead_lettered("denied")
+    dead_lettered("large", failure=TOO_LARGE)
+    dead_lettered("other", stream=OTHER)
+    assert ids(operator.lists("alerts", "--type", "access denied")) == {"denied", "other"}
+    assert ids(operator.lists("alerts", "--stream", "other")) == {"other"}
+    assert ids(operator.lists("alerts", "--type", "Access Denied", "--stream", "stream")) == {"denied"}
+    operator.runs("discard", "large", "--yes")
+    assert ids(operator.lists("alerts", "--open")) == {"denied", "other"}
+    assert "'invalid change'" in operator.is_told("alerts", "--type", "Whatever")
+
+
+def test_following_shows_only_what_was_asked_for(operator, dead_lettered, monkeypatch):
+    rounds = iter([lambda: dead_lettered("denied"), lambda: dead_lettered("large", failure=TOO_LARGE)])
+    monkeypatch.setattr(failures.time, "sleep", lambda _: next_or_ctrl_c(rounds)())
+    followed = operator.tries("alerts", "--follow", "--json", "--type", "Record Too Large")
+    assert ids(map(json.loads, followed.stdout.splitlines())) == {"large"}
+
+
+def test_dead_letters_are_narrowed_to_a_type_and_a_connection(operator, dead_lettered):
+    dead_lettered("denied", connection_ids=["7-ab"])
+    dead_lettered("large", connection_ids=["7-ab"], failure=TOO_LARGE)
+    dead_lettered("other", connection_ids=["8-cd"])
+
+    def listed(*options):
+        return {row["id"] for row in operator.lists("dead-letters", *options)}
+
+    assert listed("--connection", "7-ab") == {"denied", "large"}
+    assert listed("--type", "Access Denied") == {"denied", "other"}
+    assert listed("--type", "Access Denied", "--connection", "7-ab") == {"denied"}
+
+
+def test_replaying_all_is_narrowed_to_a_type(operator, dead_lettered, queues, services):
+    operator.connects()
+    invalid = Failure(AlertType.INVALID_REQUEST, "InvalidArgumentException", "?")
+    dead_lettered("denied")
+    dead_lettered("invalid", failure=invalid)
+    operator.runs("replay", "--all", "--type", "Invalid Request")
+    assert {letter.id for letter in services.dead_letters.all()} == {"denied"}
+    assert "narrow --all" in operator.is_told("replay", "denied", "--type", "Access Denied")
+
+
+def test_discarding_all_is_narrowed_asks_once_and_counts(operator, dead_lettered, services):
+    for identifier in "ab":
+        dead_lettered(identifier, failure=TOO_LARGE, connection_ids=["7-ab"])
+    dead_lettered("other", failure=TOO_LARGE, connection_ids=["8-cd"])
+    dead_lettered("denied", connection_ids=["7-ab"])
+    command = ("discard", "--all", "--type", "Record Too Large", "--connection", "7-ab")
+    assert "Discard 4 records (2 dead letters) for good?" in operator.is_told(*command, stdin="n\n")
+    assert len(services.dead_letters.all()) == 4
+    assert "discarded 2 dead letters: 4 records" in operator.runs(*command, stdin="y\n").stdout
+    assert {letter.id for letter in services.dead_letters.all()} == {"other", "denied"}
+    assert services.counters.of(STREAM).discarded == 4
+    assert operator.runs(*command).stderr == "no dead letters\n"
+
+
+def test_an_interrupted_discard_says_what_is_gone_and_goes_on_where_it_stopped(
+    operator, dead_lettered, services, monkeypatch
+):
+    for identifier in "abc":
+        dead_lettered(identifier)
+    remove_many = services.dead_letters.remove_many
+
+    def remove_and_interrupt(letters, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return remove_many(letters, **options)
+
+    monkeypatch.setattr(failures, "REMOVED_AT_ONCE", 1)
+    monkeypatch.setattr(services.dead_letters, "remove_many", remove_and_interrupt)
+    stopped = operator.tries("discard", "--all", "--yes")
+    assert stopped.exit_code == 130
+    assert "discarded 1 dead letter: 2 records" in stopped.stdout
+    assert "give the command again" in stopped.stderr
+    assert len(services.dead_letters.all()) == 2
+
+
+def test_a_dead_letter_is_shown_without_its_records(operator, dead_lettered):
+    dead_lettered("letter", connection_ids=["7-ab"])
+    shown = operator.runs("show-dead-letter", "letter")
+    assert "Access Denied" in shown.stdout
+    assert "7-ab" in shown.stdout
+    assert IDENTITY not in shown.output
+    (row,) = operator.lists("show-dead-letter", "letter")
+    assert row["id"] == "letter"
+
+
+def test_what_operators_do_to_alerts_and_dead_letters_is_in_the_audit_list(
+    operator, dead_lettered, services, queues
+):
+    operator.connects()
+    for identifier in "abcd":
+        dead_lettered(identifier)
+    operator.runs("discard", "a", "--yes")
+    operator.runs("replay", "b")
+    operator.runs("acknowledge", "--all")
+    operator.runs("discard", "--all", "--yes")
+    entries = services.audit.latest()[:4]
+    assert [(entry.action, entry.subject, entry.detail) for entry in reversed(entries)] == [
+        ("discard", "a", "2 records"),
+        ("replay", "b", "2 records"),
+        ("acknowledge", "2 alerts", ""),
+        ("discard", "2 dead letters", "4 records"),
+    ]
+    assert all("@" in entry.actor for entry in entries)
+
+
+def test_an_action_is_done_where_a_full_redis_refuses_its_audit_entry(
+    operator, dead_lettered, services, monkeypatch
+):
+    def refuse(*_):
+        raise OutOfMemoryError("OOM command not allowed")
+
+    dead_lettered("a")
+    monkeypatch.setattr(services.audit, "record", refuse)
+    done = operator.runs("discard", "a", "--yes")
+    assert "not written to the audit list (OutOfMemoryError)" in done.stderr
+    assert services.dead_letters.all() == []
+
+
+def test_the_records_of_a_dead_letter_are_not_shown_to_a_pipe(operator, dead_lettered, services):
+    dead_lettered("letter")
+    told = operator.is_told("show-dead-letter", "letter", "--records")
+    assert "on a terminal only" in told
+    assert IDENTITY not in told
+    assert services.audit.latest() == []
+
+
+def test_the_records_of_a_dead_letter_are_shown_on_a_terminal_and_audited(
+    operator, dead_lettered, services, monkeypatch
+):
+    dead_lettered("letter")
+    monkeypatch.setattr("worker.cli.dead_letter.is_terminal", lambda: True)
+    assert IDENTITY in operator.runs("show-dead-letter", "letter", "--records").stdout
+    (entry,) = services.audit.latest()
+    assert (entry.action, entry.subject) == ("show", "letter")
+    assert IDENTITY not in repr(entry)

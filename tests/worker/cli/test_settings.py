@@ -166,6 +166,24 @@ def test_a_secret_that_is_none_is_refused(operator, services, stdin):
     assert not services.registry.snapshot().configurations
 
 
+def test_what_operators_do_to_settings_is_in_the_audit_list_without_values(operator, services):
+    operator.runs("configure", "main", *KEY, stdin=SECRET)
+    connection = operator.runs(*CONNECT).stdout.split()[1]
+    operator.runs("pause", connection)
+    operator.runs("resume", connection)
+    operator.runs("disconnect", connection)
+    entries = services.audit.latest()
+    assert [(entry.action, entry.subject) for entry in reversed(entries)] == [
+        ("configure", "main"),
+        ("connect", connection),
+        ("pause", STREAM.queue),
+        ("resume", STREAM.queue),
+        ("disconnect", connection),
+    ]
+    assert entries[-1].detail == "access_key_id, secret_access_key"
+    assert SECRET not in repr(entries)
+
+
 def test_a_wrong_setting_is_named(operator):
     assert "the name must match" in operator.is_told("configure", "Main Account")
     assert "role_arn" in operator.is_told("configure", "main", "--role-arn", "forwarder")
