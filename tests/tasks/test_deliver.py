@@ -269,6 +269,25 @@ def test_after_a_probe_that_was_no_delivery_another_batch_may_probe(worker, prob
     assert probe("two")
 
 
+def test_a_message_with_half_a_surrogate_pair_is_a_dead_letter_and_its_stream_flows(
+    worker, deliver, firehose, services, stream
+):
+    call = {
+        "configuration": stream.configuration,
+        "delivery_stream_name": stream.name,
+        "records": ["good\n", "half of a pair: \ud800\n"],
+        "connection_ids": [],
+        "audience_ids": [],
+    }
+    worker.send(stream.task, call, queue=stream.queue, serializer="json")
+    worker.run(stream.queue)
+    (letter,) = services.dead_letters.all()
+    assert services.dead_letters.message(letter).kwargs == call
+    assert not services.circuit_breakers.all()
+    deliver("a")
+    assert len(puts(firehose)) == 1
+
+
 def test_after_a_probe_that_could_not_look_into_the_registry_another_batch_may_probe(
     run_one, probe, deliver, services, monkeypatch
 ):

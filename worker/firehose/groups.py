@@ -11,6 +11,8 @@ which are the records of the contract; quotas and Firehose's limits count Fireho
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from schemas.fields import is_utf8
+
 Group = str | list[str]
 
 
@@ -30,8 +32,13 @@ def as_group(firehose_records: list[str]) -> Group:
 def is_group(value: Any) -> bool:
     """Whether a value that came with a message is a group."""
     if isinstance(value, list):
-        return bool(value) and all(isinstance(record, str) for record in value)
-    return isinstance(value, str)
+        return bool(value) and all(map(_is_record, value))
+    return _is_record(value)
+
+
+def _is_record(value: Any) -> bool:
+    # JSON can spell half a surrogate pair, which has no bytes that Firehose could be sent.
+    return isinstance(value, str) and is_utf8(value)
 
 
 def firehose_records(groups: Iterable[Group]) -> list[str]:
