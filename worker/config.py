@@ -29,7 +29,13 @@ ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL")
 """botocore's own variables."""
 
 PREFIX = "AUDIENCE_"
-SECRETS = ("CELERY_BROKER_URL", "AUDIENCE_REDIS_URL", "AUDIENCE_SECRET_KEY", "FLOWER_BASIC_AUTH")
+SECRETS = (
+    "CELERY_BROKER_URL",
+    "AUDIENCE_REDIS_URL",
+    "AUDIENCE_SECRET_KEY",
+    "AUDIENCE_ALERT_URLS",
+    "FLOWER_BASIC_AUTH",
+)
 FILE_VARIABLES = {f"{name}_FILE": name for name in SECRETS}
 """The variables that name a file, by which a secret need not be in the environment, to what it holds."""
 

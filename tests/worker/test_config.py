@@ -172,6 +172,7 @@ SECRETS = {
     "CELERY_BROKER_URL": ("redis://:hunter2@broker/0", "broker_url", "redis://:hunter2@broker/0"),
     "AUDIENCE_REDIS_URL": ("redis://:hunter2@state/1", "redis_url", "redis://:hunter2@state/1"),
     "AUDIENCE_SECRET_KEY": ("A" * 43 + "=", "secret_keys", ("A" * 43 + "=",)),
+    "AUDIENCE_ALERT_URLS": ("json://user:hunter2@hook/", "alert_urls", ("json://user:hunter2@hook/",)),
     "FLOWER_BASIC_AUTH": ("user:hunter2", "flower_basic_auth", ("user:hunter2",)),
 }
 
