@@ -236,6 +236,9 @@ def _discard(letters: Sequence[DeadLetter], services: Services) -> None:
     except Interrupted as stop:
         note("stopped; give the command again to go on")
         raise click.exceptions.Exit(stop.exit_status) from None
+    else:
+        if not discarded:
+            raise NotRegistered("somebody else has just replayed or discarded what was to be discarded")
     finally:
         subject = letters[0].id if len(letters) == 1 else count(len(discarded), "dead letter")
         if discarded:

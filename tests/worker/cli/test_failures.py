@@ -391,6 +391,15 @@ def test_an_interrupted_discard_says_what_is_gone_and_goes_on_where_it_stopped(
     assert len(services.dead_letters.all()) == 2
 
 
+def test_discarding_a_letter_that_somebody_else_has_just_removed_says_so(
+    operator, dead_lettered, services, monkeypatch
+):
+    dead_lettered("letter")
+    monkeypatch.setattr(services.dead_letters, "remove_many", lambda *_, **__: set())
+    told = operator.is_told("discard", "letter", "--yes")
+    assert "somebody else has just replayed or discarded" in told
+
+
 def test_a_dead_letter_is_shown_without_its_records(operator, dead_lettered):
     dead_lettered("letter", connection_ids=["7-ab"])
     shown = operator.runs("show-dead-letter", "letter")
