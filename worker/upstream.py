@@ -13,7 +13,7 @@ from botocore.credentials import Credentials
 from botocore.session import Session
 from celery import Celery
 from celery.worker.state import requests
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 
 
 def register_transport(schemes: Iterable[str], path: str) -> None:
@@ -23,6 +23,8 @@ def register_transport(schemes: Iterable[str], path: str) -> None:
     """
     for scheme in schemes:
         TRANSPORT_ALIASES[scheme] = path
+        # A process that has connected before holds kombu's own transport here.
+        _transport_cache.pop(scheme, None)
 
 
 def selected_queues(app: Celery) -> frozenset[str] | None:
