@@ -1,4 +1,4 @@
-"""What all tasks share: their arguments stay unseen, and nothing they fail at is lost."""
+"""The base of all tasks: their arguments are not shown, and no message is lost where one fails."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from worker.celery import AudienceFirehose
 
 INFRASTRUCTURE_ERRORS = (RedisError, OperationalError)
-"""Redis or the broker is away. No task can do anything about that but wait."""
+"""Redis or the broker is away. The message is requeued after a pause."""
 BOOKKEEPING_ATTEMPTS = 30
-"""About as many seconds: a Redis that restarts is back by then."""
+"""About as many seconds: a Redis that restarts answers again by then."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
     abstract = True
     Request = "worker.consumer.request:RedactingRequest"
     empties_redis = False
-    """Whether a full Redis has to take what is noted of it; what adds to one is refused."""
+    """Whether a full Redis must take its writes. A task that adds messages is refused."""
     throws = (DeadLettered,)
     if TYPE_CHECKING:
         app: AudienceFirehose
@@ -73,7 +73,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
         """What else an end means. Called again if the message comes back."""
 
     def idempotency_key(self, message_id: str, kwargs: dict[str, Any]) -> str:
-        """What the receipts know a message by."""
+        """The key of a message's idempotency records."""
         return message_id
 
     @property
@@ -104,7 +104,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
         return standing is IdempotencyState.ACQUIRED
 
     def enter(self, entries: Callable[[Redis], None]) -> None:
-        """Enter what became of the attempt into the books, with its receipt: both or neither, and once.
+        """Record the attempt's counters with its idempotency record: both or neither, and once.
 
         The records have moved, so failing at it must not move them again: it is tried
         until Redis is back, and the message is unacknowledged until then.
@@ -115,7 +115,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
                 if not (attempt and self._is_completed()):
                     self._enter_once(entries)
             except RedisError as error:
-                logger.warning("%s: the books have to wait", type(error).__name__)
+                logger.warning("%s: the counters are recorded later", type(error).__name__)
                 self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             else:
                 return
@@ -123,11 +123,11 @@ class ForwarderTask(Task):  # type: ignore[misc]
 
     @contextmanager
     def bookkeeping(self) -> Iterator[None]:
-        """For what is told after records have moved: failing at it must not move them again."""
+        """Suppress errors of what follows once records have moved: they must not move them again."""
         try:
             yield
         except RedisError as error:
-            logger.warning("%s: the records moved, but nobody was told", type(error).__name__)
+            logger.warning("%s: the records moved, but no alert was raised", type(error).__name__)
 
     def _enter_once(self, entries: Callable[[Redis], None]) -> None:
         def commands(pipe: Redis) -> None:
