@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """Seconds, for what should take a few."""
 POLL_EVERY = 0.1
 

@@ -59,8 +59,8 @@ def start(stack):
     """Start a worker that does not wait long for anything; it ends with the story."""
     with ExitStack() as workers:
 
-        def start(*, mingles=False, **env):
-            options = ("--concurrency", str(CONCURRENCY), *(() if mingles else ("--without-mingle",)))
+        def start(*options, mingles=False, **env):
+            options += ("--concurrency", str(CONCURRENCY), *(() if mingles else ("--without-mingle",)))
             worker = workers.enter_context(stack.worker(*options, env=HASTE | env))
             # Stopping well has stories of its own.
             workers.callback(worker.kill)

@@ -1,8 +1,6 @@
 """Redis goes away, comes back, or is full. Workers find it again by themselves."""
 
 import random
-import threading
-from contextlib import contextmanager
 
 import pytest
 from chaos import FULL, RECORDS
@@ -16,26 +14,17 @@ ROOM = 20 * 2**20 if FULL else 4 * 2**20
 """Bytes until Redis is full."""
 SHORTAGE = ROOM // 4
 """Bytes that must go before Redis is full no more."""
-AWAY = {"AUDIENCE_VISIBILITY_TIMEOUT": "10"}
+AWAY = {"AUDIENCE_VISIBILITY_TIMEOUT": "60"}
 """Longer than Redis is away, so that no worker with a batch in flight counts as dead meanwhile."""
 
 
-@contextmanager
-def sending(load):
-    """The load is being sent, by a caller that sends again what it is not sure of."""
-    caller = threading.Thread(target=load.send)
-    caller.start()
-    yield
-    caller.join()
-
-
 def faults_under_load(load, fault):
-    """Let a fault happen at random moments of the load's way."""
+    """Let a fault happen at random records, each time while a batch is in flight and more is being sent."""
     chance = random.Random(2)
-    with sending(load):
-        for number in range(FAULTS):
-            moment = (number + chance.random()) * load.records / FAULTS
-            eventually(lambda moment=moment: load.arrived() >= moment, timeout=30, every=0.001)
+    share = load.records // FAULTS
+    for _ in range(FAULTS):
+        with load.holding_put(chance.randint(1, share)) as wait_for_put, load.sending(share):
+            wait_for_put()
             fault()
     load.arrive()
 

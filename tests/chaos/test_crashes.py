@@ -8,6 +8,7 @@ from itertools import cycle, islice
 import psutil
 from chaos import CONCURRENCY, KILLS, RECORDS
 from load import Load
+from stopping_point import StoppingPoint
 from waiting import eventually
 
 from worker.firehose.batching import MAX_BATCH_RECORDS
@@ -41,11 +42,11 @@ def test_workers_are_killed(stack, load, start, tell):
     chance = random.Random(1)
     worker = start()
     for kill in islice(cycle(KINDS), KILLS):
-        before = load.arrived()
-        load.send(RECORDS // (KILLS + 1) // 100 * 100)
-        moment = before + chance.randrange(load.sent - before)
-        eventually(lambda moment=moment: load.arrived() >= moment, timeout=60, every=0.001)
-        kill(worker, chance)
+        share = RECORDS // (KILLS + 1) // 100 * 100
+        with load.holding_put(chance.randint(1, share)) as wait_for_put:
+            load.send(share)
+            wait_for_put()
+            kill(worker, chance)
         if kill is not kill_pool_process:
             worker = start()
     load.send()
@@ -61,7 +62,7 @@ def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start
     stack.services.circuit_breakers.pause(load.audience.stream, "operator")
     start(AUDIENCE_VISIBILITY_TIMEOUT="60")
     load.send()
-    eventually(lambda: load.books().counts.enqueued == RECORDS, timeout=60)
+    eventually(lambda: load.books().counts.enqueued == RECORDS)
     copies = broker.lrange(load.audience.stream.queue, 0, -1)
     stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
@@ -72,21 +73,20 @@ def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start
     assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
 
 
-def test_a_producer_that_is_killed_between_two_of_its_sends_repeats_no_batch(stack, start, tell):
-    """Closed, the stream's queue shows how far the producer has come; then all copies are delivered."""
+def test_a_producer_that_is_killed_between_two_of_its_sends_repeats_no_batch(stack, start, tell, tmp_path):
+    """While the stream is paused, its queue shows that a batch was enqueued twice; then all are delivered."""
     load = Load(stack.audience(), max(RECORDS, LONG_MESSAGE), per_message=LONG_MESSAGE)
     broker, queue = stack.broker_client(), load.audience.stream.queue
     stack.services.circuit_breakers.pause(load.audience.stream, "operator")
-    worker = start(AUDIENCE_VISIBILITY_TIMEOUT="60")
+    stopping_point = StoppingPoint(tmp_path)
+    start("--include", "stopping_point", AUDIENCE_VISIBILITY_TIMEOUT="60", **stopping_point.environment)
     while load.sent < load.records:
-        batches = broker.llen(queue)
+        stopping_point.arm()
         load.send(LONG_MESSAGE)
-        eventually(lambda batches=batches: broker.llen(queue) > batches, timeout=60, every=0)
-        for process in pool_processes(worker):
-            os.kill(process, signal.SIGKILL)
-        eventually(lambda: load.books().counts.enqueued == load.sent, timeout=60)
+        os.kill(stopping_point.wait(), signal.SIGKILL)
+        eventually(lambda: load.books().counts.enqueued == load.sent)
     surplus = broker.llen(queue) - load.records // MAX_BATCH_RECORDS
-    assert surplus > 0, "no producer was killed between two of its sends"
+    assert surplus == load.records // LONG_MESSAGE, "one batch is enqueued twice for each kill"
     stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
     books = load.settle()

@@ -3,15 +3,21 @@
 import os
 import signal
 import subprocess
+import sys
 
 from chaos import FULL, RECORDS
 from load import Load
+from stopping_point import StoppingPoint
 from waiting import eventually
 
 from devstack.firehose import Answer, error, fail
 from devstack.processes import ROOT, Process, installed, private_environment
 
 REPLAY = ("audience-firehose", "replay", "--all")
+REPLAY_THAT_STOPS = (
+    *(sys.executable, "-c", "import stopping_point; from worker.cli import main; main()"),
+    *REPLAY[1:],
+)
 LETTERS = 2000 if FULL else 150
 
 
@@ -82,14 +88,15 @@ def test_a_stream_that_takes_nothing_for_too_long_leaves_everything_dead(stack, 
 def test_a_replay_is_interrupted_and_continued(stack, load, start, tell, tmp_path):
     load.per_message = RECORDS // LETTERS
     exhaust(stack, load, start, retries=1)
+    stopping_point = StoppingPoint(tmp_path, sends=10)
     letters = left = len(stack.services.dead_letters.all())
     for end, says in ((signal.SIGINT, "give the command again to go on"), (signal.SIGKILL, "")):
-        broken = Process("replay", installed(REPLAY), tmp_path / f"{end.name}.log", stack.environment)
-        with broken:
-            eventually(
-                lambda left=left: len(stack.services.dead_letters.all()) < left, timeout=60, every=0.001
-            )
-            os.kill(broken.pid, end)
+        log, env = tmp_path / f"{end.name}.log", stack.environment | stopping_point.environment
+        stopping_point.arm()
+        with Process("replay", REPLAY_THAT_STOPS, log, env) as broken:
+            process = stopping_point.wait()
+            os.kill(process, end)
+            os.kill(process, signal.SIGCONT)
             eventually(lambda process=broken: not process.is_running)
         before, left = left, len(stack.services.dead_letters.all())
         assert 0 < left < before

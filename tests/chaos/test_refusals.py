@@ -29,8 +29,8 @@ def test_an_identity_change_whose_removal_is_refused_is_sent_again_as_a_pair(sta
     changes = [
         audience.change(
             "identity_changed",
-            previous_user_identities={"CustomerId": f"customer-{number:06}"},
-            user_identities={"CustomerId": f"customer-{number:06}"},
+            previous_user_identities={"CustomerId": f"customer-{number:06}", "Other": "before"},
+            user_identities={"CustomerId": f"customer-{number:06}", "Other": "after"},
         )
         for number in range(pairs.records)
     ]

@@ -10,11 +10,9 @@ from waiting import eventually
 
 from devstack.firehose import Answer, error, fail, refuse_share
 
-GRACE = 10.0
-"""Seconds until a supervisor would send SIGKILL: Docker's default."""
 STOPS = 10 if FULL else 2
 BACKOFF = 8
-PATIENCE = 60
+PATIENCE = 120
 """Seconds for what has waited for its retry to arrive."""
 TROUBLES = {
     "records refused": refuse_share(0.3, seed=3),
@@ -23,21 +21,32 @@ TROUBLES = {
 
 
 def stop(worker):
-    """Ask a worker to stop. Fails where it does not within the grace period."""
+    """Ask a worker to stop. Fails where it does not end by itself."""
+    ask_to_stop(worker)
+    wait_for_end(worker)
+
+
+def ask_to_stop(worker):
+    """Return once the worker has heard of it."""
     os.kill(worker.pid, signal.SIGTERM)
-    eventually(lambda: not worker.is_running, timeout=GRACE)
+    eventually(lambda: "Warm shutdown" in worker.output())
+
+
+def wait_for_end(worker):
+    eventually(lambda: not worker.is_running)
     assert worker.stop() == 0
 
 
 def test_sigterm_under_load(stack, load, start, tell):
     broker = stack.broker_client()
     step = RECORDS // (STOPS + 1) // 100 * 100
-    for number in range(STOPS):
+    for _ in range(STOPS):
         worker = start()
-        load.send(step)
-        moment = number * step + 200
-        eventually(lambda moment=moment: load.arrived() >= moment, every=0.001)
-        stop(worker)
+        with load.holding_put(200) as wait_for_put:
+            load.send(step)
+            wait_for_put()
+            ask_to_stop(worker)
+        wait_for_end(worker)
         assert not broker.hlen("unacked")
     start()
     load.send()
@@ -87,10 +96,12 @@ def test_what_waits_for_a_retry_outlives_its_worker(stack, load, start, tell, tr
 
 def test_a_rolling_restart_of_three_workers(stack, load, start, tell):
     workers = [start() for _ in range(3)]
-    for number, old in enumerate(workers):
-        load.send(RECORDS // 4 // 100 * 100)
-        eventually(lambda moment=number * RECORDS // 4: load.arrived() > moment, every=0.001)
-        stop(old)
+    for old in workers:
+        with load.holding_put(1) as wait_for_put:
+            load.send(RECORDS // 4 // 100 * 100)
+            wait_for_put()
+            ask_to_stop(old)
+        wait_for_end(old)
         start()
     load.send()
     load.arrive()

@@ -21,7 +21,7 @@ SOMEBODYS_OWN = {
     "http_proxy": "http://proxy.invalid",
 }
 """Settings of the shell, which the demo must not use."""
-DEMO_TIMEOUT = 150
+DEMO_TIMEOUT = 300
 """Seconds. It takes about 20 on an idle machine."""
 TERMINATED = 128 + 15
 

