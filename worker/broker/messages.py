@@ -18,7 +18,7 @@ class TaskCall(NamedTuple):
     """A call as its sender wrote it; `worker.consumer.validation` says whether Celery can run it."""
 
     fields: Mapping[str, Any]
-    """What describes the call, under the names that both protocols use: task, id, eta, callbacks, …"""
+    """The fields that describe the call, under the names that both protocols use: task, id, eta, …"""
     args: list[Any]
     kwargs: dict[str, Any]
 

@@ -21,9 +21,9 @@ from worker.queues import CHANGES_QUEUE
 WATCH_INTERVAL_SECONDS = 1.0
 """Callers can fill megabytes in a second."""
 ALERT_FRACTION = 0.9
-"""Of `maxmemory`, from which on operators are alerted."""
+"""Operators are alerted from this fraction of `maxmemory` on."""
 FULL_FRACTION = 0.98
-"""Of `maxmemory`, from which on changes stay in their queue. Not all of it: callers fill what is freed."""
+"""Changes stay in their queue from this fraction of `maxmemory` on. Not 1: callers fill what is freed."""
 SUBJECT = "memory"
 """The subject under which the alert is suppressed for 15 minutes, once raised."""
 

@@ -49,7 +49,7 @@ class CircuitState(StrEnum):
     OPEN = "open"
     """No batch is sent until a time."""
     HALF_OPEN = "half-open"
-    """One batch probes the stream, or the next one will."""
+    """A batch probes the stream, or the next one will."""
     PAUSED = "paused"
     """No batch is sent until somebody resumes the stream."""
 

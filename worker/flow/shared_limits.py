@@ -24,7 +24,7 @@ LONGEST_PAUSE_SECONDS = 1.0
 SHORTEST_PAUSE_SECONDS = 0.01
 """A queue is not paused for less: reserving a message takes as long."""
 JITTER_DOUBLINGS = 7
-"""Of the contention jitter; after that it is longer than the longest pause."""
+"""The contention jitter doubles so often; it is longer than the longest pause then."""
 NEWLY_FAILING_SECONDS = 60.0
 """For so long after its first failure a stream may be probed beyond the limit of probes."""
 
@@ -100,8 +100,8 @@ class SharedLimits:
 
 
 def cost_of(call: TaskCall) -> Cost:
-    """What a delivery's records take of a quota. A call that is no delivery costs one request; its task
-    dead-letters it."""
+    """The share of a quota that a delivery's records take. A call that is no delivery costs one request,
+    and its task dead-letters it."""
     try:
         return Cost(*size_of(call.kwargs["records"]))
     except (KeyError, TypeError, ValueError):
