@@ -1,32 +1,53 @@
-"""From a batch to Firehose: `audience.deliver.<region>`, one task a region."""
+"""The delivery tasks, `audience.deliver.<region>`: each puts a batch into a Firehose stream."""
 
+import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
+from botocore.exceptions import ClientError
 from celery.exceptions import Reject, Retry, WorkerLostError
 from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from schemas.settings import Configuration
 from tasks.base import ForwarderTask
 from worker.celery import app
 from worker.config import current_settings
-from worker.errors import DeliveryError, PermanentError, TransientError
-from worker.failures.alert_types import AlertType, Failure
+from worker.errors import DeliveryError, PermanentError, TransientError, WorkerTroubleError
+from worker.failures.alert_types import AlertType, Failure, Severity
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
-from worker.firehose.creation import reclassify_missing
+from worker.firehose.answers import MALFORMED_RESPONSE
 from worker.firehose.deliveries import following_delivery, is_delivery, records_of
-from worker.firehose.errors import FIREHOSE_ERRORS, classify
+from worker.firehose.errors import FIREHOSE_ERRORS, Classification, Kind, classify
 from worker.firehose.groups import Group, records_in
-from worker.firehose.put import Outcome, put
+from worker.firehose.health import reclassify_missing
+from worker.firehose.put import Outcome, put, put_singly
 from worker.firehose.regions import regions
 from worker.privacy import HIDDEN
 from worker.queues import Stream, delivery_task, is_stream_queue, stream_of
 from worker.retry_policy import OPEN_MAX_SECONDS, REQUEUE_PAUSE_SECONDS
 
+logger = logging.getLogger(__name__)
+
 WARN_AFTER_ATTEMPTS = 3
 """Failed attempts, of a batch or in a row, from which on a stream "keeps failing". One hiccup is no news."""
+MALFORMED_ATTEMPTS = 5
+"""Malformed answers to a batch after which it becomes a dead letter. Each may have stored its records."""
+MALFORMED_ANSWERS = "malformed_answers"
+"""The header that counts them in the message of a retry."""
+PUT_RECORD_ONLY_SUBJECT = "put-record"
+"""The subject of the warning's cooldown, with the stream's queue."""
+PUT_RECORD_ONLY = (
+    "the policy allows firehose:PutRecord and not firehose:PutRecordBatch: records are delivered one a call,"
+    " which is slow; attach what `audience-firehose policy` prints"
+)
+KINDS = {
+    Kind.TRANSIENT: TransientError,
+    Kind.PERMANENT: PermanentError,
+    Kind.WORKER_TROUBLE: WorkerTroubleError,
+}
 
 
 class DeliveryTask(ForwarderTask):
@@ -50,23 +71,29 @@ class DeliveryTask(ForwarderTask):
                 self._leave_probing_to_another()
 
     def deliver(self, stream: Stream, groups: list[Group]) -> None:
-        """Put the groups, unless this attempt is done with.
+        """Put the groups, unless this attempt was completed before.
 
-        Whether the stream flows was asked when the worker took the message off the stream's queue.
+        The worker acquired admission when it reserved the message from the stream's queue.
         """
         if self.queue_consumed != stream.queue and self.app.services.circuit_breakers.get(stream):
             self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
-            raise Reject("the stream is closed", requeue=True)
+            raise Reject("the stream's circuit breaker is open", requeue=True)
         if not self.acquire():
             return
         try:
             outcome = self._put(stream, groups)
         except TransientError as error:
-            self._close_for_a_while(stream, error.failure)
+            self._open_circuit_breaker(stream, error.failure)
+            raise
+        except WorkerTroubleError as trouble:
+            self._leave_to_other_workers(trouble)
+        except PermanentError as error:
+            if self._repeats_refusal(stream, error.failure):
+                self._pause_again(stream, error.failure)
             raise
         if outcome.failure:
             if outcome.is_mostly_refused:
-                self._close_for_a_while(stream, outcome.failure)
+                self._open_circuit_breaker(stream, outcome.failure)
             raise TransientError(
                 outcome.failure, outcome.remaining, accepted=outcome.accepted, refused=outcome.refused
             )
@@ -82,6 +109,11 @@ class DeliveryTask(ForwarderTask):
         **options: Any,
     ) -> Retry:
         """Celery's retry, with only what Firehose has not taken. Raises `exc` where retries are spent."""
+        malformed = self._malformed_answers(exc)
+        if exc is not None and malformed >= MALFORMED_ATTEMPTS:
+            raise exc
+        if malformed or hasattr(self.request, MALFORMED_ANSWERS):
+            options["headers"] = {**(self.request.headers or {}), MALFORMED_ANSWERS: malformed}
         kwargs = dict(self.request.kwargs)
         if isinstance(exc, DeliveryError) and exc.remaining is not None:
             kwargs["records"] = exc.remaining
@@ -123,8 +155,8 @@ class DeliveryTask(ForwarderTask):
     def after_dead_lettering(self, undeliverable: Undeliverable, error: Exception) -> None:
         if undeliverable.stream is None:
             return
-        # Whatever else ends a sound delivery would end the next one too.
-        if not isinstance(error, TransientError | WorkerLostError):
+        # A defect would end the next delivery, too; text that is no UTF-8 is this message's own.
+        if not isinstance(error, TransientError | WorkerLostError | UnicodeError):
             self.app.services.circuit_breakers.pause(undeliverable.stream, undeliverable.failure.alert_type)
         told = error if isinstance(error, DeliveryError) else None
         self._enter(
@@ -132,7 +164,7 @@ class DeliveryTask(ForwarderTask):
         )
 
     def _put(self, stream: Stream, groups: list[Group]) -> Outcome:
-        """Put the groups. Raises `TransientError` or `PermanentError` where nothing of them was taken."""
+        """Put the groups. Raises a `DeliveryError` where Firehose took none of them."""
         configuration = self.app.services.registry.snapshot().configurations.get(stream.configuration)
         if configuration is None:
             advice = (
@@ -141,18 +173,13 @@ class DeliveryTask(ForwarderTask):
             raise PermanentError(Failure(AlertType.INVALID_CREDENTIALS, "UnknownConfiguration", advice))
         try:
             self.request.has_asked = True
-            return put(self.app.clients.get(configuration, stream.region), stream.name, groups)
+            return self._put_as_allowed(configuration, stream, groups)
         except FIREHOSE_ERRORS as error:
-            found = classify(error)
-            if found.failure.alert_type is AlertType.STREAM_NOT_FOUND:
-                found = reclassify_missing(
-                    found, self.app.clients.get(configuration, stream.region), stream.name
-                )
-            if found.renew_client:
-                self.app.clients.forget(stream.configuration, stream.region)
-            kind = TransientError if found.transient else PermanentError
-            # `from None`: what AWS says may quote what it was sent.
-            raise kind(found.failure, refused=records_in(groups)) from None
+            found = self._classify(error, configuration, stream)
+        if found.renew_client:
+            self.app.clients.forget(stream.configuration, stream.region)
+        # Outside of `except`: AWS's text may quote what it was sent, and would be the error's context.
+        raise KINDS[found.kind](found.failure, refused=records_in(groups))
 
     def _enqueue_following(self, stream: Stream) -> None:
         """Send the rest of the chain, now that Firehose has accepted this batch of it.
@@ -171,11 +198,81 @@ class DeliveryTask(ForwarderTask):
                 retries=1,
             )
 
-    def _close_for_a_while(self, stream: Stream, failure: Failure) -> None:
-        """What is to be delivered waits in the broker, until a single batch has found the stream well."""
+    def _put_as_allowed(self, configuration: Configuration, stream: Stream, groups: list[Group]) -> Outcome:
+        """Put the groups by PutRecordBatch, or by PutRecord where the policy allows only that."""
+        client = self.app.clients.get(configuration, stream.region)
+        if stream in self.app.put_record_only:
+            return put_singly(client, stream.name, groups)
+        try:
+            return put(client, stream.name, groups)
+        except ClientError as error:
+            if classify(error).failure.alert_type is not AlertType.ACCESS_DENIED:
+                raise
+            try:
+                outcome = put_singly(client, stream.name, groups)
+            except FIREHOSE_ERRORS:
+                raise error from None
+        self.app.put_record_only.add(stream)
+        self._warn_of_put_record(stream)
+        return outcome
+
+    def _classify(self, error: Exception, configuration: Configuration, stream: Stream) -> Classification:
+        found = classify(error)
+        if found.failure.alert_type is not AlertType.STREAM_NOT_FOUND:
+            return found
+        return reclassify_missing(found, self.app.clients.get(configuration, stream.region), stream.name)
+
+    def _leave_to_other_workers(self, trouble: WorkerTroubleError) -> NoReturn:
+        """Requeue the message as it was. The main process reads the reason and pauses this worker's share.
+
+        It is no attempt: nothing is counted, and a probe of the stream is left to another worker.
+        """
+        self.request.has_asked = False
+        logger.warning("worker trouble: %s", trouble)
+        self._release()
+        raise Reject(trouble, requeue=True)
+
+    def _repeats_refusal(self, stream: Stream, failure: Failure) -> bool:
+        """Whether this message probed a stream after a permanent refusal, and AWS refuses it alike."""
+        breaker = self.app.services.circuit_breakers.get(stream)
+        return (
+            breaker is not None and breaker.is_probe(self.request.id) and breaker.reason == failure.alert_type
+        )
+
+    def _pause_again(self, stream: Stream, failure: Failure) -> NoReturn:
+        """Pause the stream as before, and requeue its probe: no batch is spent on what was known."""
+        self.app.services.circuit_breakers.pause(stream, failure.alert_type)
+        with self.bookkeeping():
+            text = f"refused again: the stream is paused as before, and the batch waits; {failure.message}"
+            kwargs = self.request.kwargs
+            self._warn(stream, failure._replace(message=text), kwargs, records_of(kwargs))
+        self._release()
+        raise Reject(str(failure.error_code), requeue=True)
+
+    def _malformed_answers(self, error: Exception | None) -> int:
+        """How many malformed answers in a row this batch has had, with this one; 0 where this is none."""
+        if not isinstance(error, TransientError) or error.failure.error_code != MALFORMED_RESPONSE:
+            return 0
+        before = getattr(self.request, MALFORMED_ANSWERS, 0)
+        return before + 1 if isinstance(before, int) else 1
+
+    def _warn_of_put_record(self, stream: Stream) -> None:
+        kwargs, alerts = self.request.kwargs, self.app.services.alerts
+        with self.bookkeeping():
+            if alerts.start_cooldown(f"{PUT_RECORD_ONLY_SUBJECT}:{stream.queue}"):
+                alerts.raise_alert(
+                    Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", PUT_RECORD_ONLY),
+                    severity=Severity.WARNING,
+                    stream=stream,
+                    connection_ids=kwargs["connection_ids"],
+                    audience_ids=kwargs["audience_ids"],
+                )
+
+    def _open_circuit_breaker(self, stream: Stream, failure: Failure) -> None:
+        """Open the stream's circuit breaker: its batches wait in the broker until a probe succeeds."""
         with self.bookkeeping():
             if stream not in self.app.services.registry.snapshot().streams:
-                # Nobody consumes its queue any more, and nothing would ever probe it.
+                # No worker consumes its queue any more, so no batch would ever probe it.
                 return
             self.request.failures_in_a_row = self.app.services.circuit_breakers.record_failure(
                 stream,
@@ -186,16 +283,16 @@ class DeliveryTask(ForwarderTask):
             )
 
     def _leave_probing_to_another(self) -> None:
-        """Where this message was to probe the stream of the queue that it came from."""
+        """Have another message probe the stream, where this one was to do so."""
         if is_stream_queue(self.queue_consumed):
-            # Without Redis, the others wait until the probe must be lost.
+            # Without Redis, the others wait until the probe counts as lost.
             with suppress(RedisError):
                 self.app.services.circuit_breakers.release_probe(
                     stream_of(self.queue_consumed), self.request.id
                 )
 
     def _enter(self, stream: Stream, *, accepted: int = 0, refused: int = 0, waiting: int = 0) -> None:
-        """Enter a finished attempt into the books, with its receipt."""
+        """Record a finished attempt in the counters, with its idempotency record."""
         counters, breakers, retries = (
             self.app.services.counters,
             self.app.services.circuit_breakers,
@@ -203,7 +300,7 @@ class DeliveryTask(ForwarderTask):
         )
 
         def entries(pipe: Redis) -> None:
-            # Half and half closes no breaker, so it must not leave one to its next probe either.
+            # Half and half opens no breaker, so it must not leave one open either.
             if accepted and accepted >= refused:
                 breakers.record_success(stream, pipe)
             counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
@@ -221,7 +318,7 @@ class DeliveryTask(ForwarderTask):
                 self._warn(stream, error.failure, kwargs, waiting)
 
     def _warn(self, stream: Stream, failure: Failure, kwargs: dict[str, Any], records: int) -> None:
-        """Tell operators of a stream that keeps failing, unless they have just been told."""
+        """Raise a warning of a stream that keeps failing, unless it is in its cooldown."""
         alerts = self.app.services.alerts
         if alerts.start_cooldown(stream.queue):
             alerts.raise_alert(
@@ -234,14 +331,16 @@ class DeliveryTask(ForwarderTask):
             )
 
     def _final(self, error: Exception) -> Failure:
-        """What ended the delivery. Of a transient failure that is its retries having run out."""
+        """The failure that ended the delivery; for a transient one, that its retries are spent."""
         if isinstance(error, TransientError):
             attempts = self.request.retries + 1
             advice = f"given up after {attempts} attempts; the last failure: {error.failure.message}"
             return Failure(AlertType.RETRY_LIMIT_EXCEEDED, error.failure.error_code, advice)
         if isinstance(error, DeliveryError):
             return error.failure
-        advice = "not a call that this task takes, or a defect in audience-firehose; nothing of it was sent"
+        advice = "not a call that this task takes, or a defect in audience-firehose"
+        if not getattr(self.request, "has_asked", False):
+            advice += "; nothing of it was sent"
         return Failure(AlertType.INVALID_REQUEST, type(error).__name__, advice)
 
     def _stream(self, kwargs: dict[str, Any]) -> Stream:

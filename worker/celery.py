@@ -16,6 +16,7 @@ from worker.errors import SettingError
 from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notifier
 from worker.firehose.clients import Clients
+from worker.firehose.permissions import PutRecordOnly
 from worker.services import Services, connect
 
 
@@ -46,6 +47,11 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
             clock=services.clock,
             environment_name=settings.environment_name,
         )
+
+    @cached_property
+    def put_record_only(self) -> PutRecordOnly:
+        """The streams that take records by PutRecord alone."""
+        return PutRecordOnly()
 
 
 def make_app() -> AudienceFirehose:

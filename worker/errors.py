@@ -1,4 +1,4 @@
-"""Everything that can go wrong, from an operator's point of projection.
+"""Everything that can go wrong, from an operator's point of view.
 
     AudienceFirehoseError
     ├── SettingError            an environment variable does not say what it should
@@ -9,9 +9,11 @@
     │   └── NotReplayable       sending a dead letter again cannot succeed
     ├── SecretKeyError          a stored secret cannot be made or opened
     ├── EndpointError           AWS_ENDPOINT_URL_FIREHOSE is no URL
+    ├── CredentialsError        this worker cannot get AWS credentials
     └── DeliveryError           Firehose did not take a batch
         ├── TransientError      worth another try
-        └── PermanentError      it will not heal by trying again
+        ├── PermanentError      it will not heal by trying again
+        └── WorkerTroubleError  this worker could not send it, but another one may
 
 No message holds an identity value or a secret. Records travel beside an error in
 `remaining`, never in its arguments.
@@ -54,6 +56,19 @@ class EndpointError(AudienceFirehoseError):
     """There can be no client: AWS_ENDPOINT_URL_FIREHOSE is no URL."""
 
 
+class CredentialsError(AudienceFirehoseError):
+    """This worker cannot get AWS credentials. Another worker may have them."""
+
+    def __init__(self, error_code: str, cause: str) -> None:
+        super().__init__(error_code, cause)
+        self.error_code = error_code
+        """The name of the error that botocore or the operating system raised."""
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.error_code}: {self.cause}"
+
+
 class DeliveryError(AudienceFirehoseError):
     """Firehose did not take a batch, or not all of it."""
 
@@ -86,3 +101,7 @@ class TransientError(DeliveryError):
 
 class PermanentError(DeliveryError):
     """It will not heal by trying again."""
+
+
+class WorkerTroubleError(DeliveryError):
+    """This worker cannot reach Firehose, have credentials or keep its clock. Another worker may."""

@@ -6,9 +6,10 @@ with the names below, in `docs/upstream.md`. `tests/project/test_upstream.py` as
 the signature that we rely on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from billiard import pool
+from botocore.client import BaseClient
 from botocore.credentials import Credentials
 from botocore.session import Session
 from celery import Celery
@@ -54,3 +55,19 @@ def limit_last_result_wait(seconds: float) -> None:
 def set_session_credentials(session: Session, credentials: Credentials) -> None:
     """Have a session use credentials that refresh themselves; its public method takes fixed keys only."""
     session._credentials = credentials  # type: ignore[attr-defined]
+
+
+def set_mfa_prompter(session: Session, prompter: Callable[[str], str]) -> None:
+    """Have a session call this where a profile's role asks for an MFA code, in place of `getpass`.
+
+    botocore takes a prompter only from who makes the whole chain of providers.
+    """
+    session.get_component("credential_provider").get_provider("assume-role")._prompter = prompter
+
+
+def set_connection_pools(client: BaseClient, pools: Mapping[str, type]) -> None:
+    """Have a client that has made no call yet use these urllib3 pools, by URL scheme.
+
+    The dictionary is one object, shared with the managers of direct and of proxied connections.
+    """
+    client._endpoint.http_session._pool_classes_by_scheme.update(pools)  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from schemas.settings import Configuration
 from tasks.deliver import DELIVERY_TASKS
 from worker.celery import app as real_app
 from worker.firehose.clients import Clients
+from worker.firehose.permissions import PutRecordOnly
 from worker.queues import CHANGES_QUEUE
 
 
@@ -17,6 +18,7 @@ def app(services, monkeypatch):
     """The application, over the test's state and broker."""
     monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
     monkeypatch.setitem(real_app.__dict__, "services", services)
+    monkeypatch.setitem(real_app.__dict__, "put_record_only", PutRecordOnly())
     real_app.set_current()
     forget_producers()
     forget_all_messages()

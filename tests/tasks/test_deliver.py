@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 import tasks.base
 import tasks.deliver
 from devstack.firehose import Answer, error, fail, refuse_once
-from tasks.deliver import DELIVERY_TASKS, WARN_AFTER_ATTEMPTS
+from tasks.deliver import DELIVERY_TASKS, MALFORMED_ATTEMPTS, WARN_AFTER_ATTEMPTS
 from worker.config import read_settings
 from worker.consumer.request import MAX_LOST_PROCESSES
 from worker.firehose.clients import Clients
@@ -162,7 +162,8 @@ def test_a_permanent_refusal_is_not_tried_again_and_closes_the_stream(
     assert (alert.type, alert.severity, alert.error_code, alert.records) == (alert_type, "fatal", code, 3)
     assert services.dead_letters.message(letter).kwargs["records"] == ["a", ["b", "c"]]
     assert services.circuit_breakers.get(letter.stream).reason == alert_type
-    assert "secretive" not in repr((letter, alert))
+    may_be_shown = code in {"ResourceNotFoundException", "AccessDeniedException"}
+    assert ("secretive" in repr((letter, alert))) is may_be_shown
 
 
 def test_what_comes_for_a_closed_stream_in_another_queue_goes_back_there(
@@ -386,13 +387,176 @@ def test_expired_credentials_are_fetched_anew_and_the_batch_is_tried_again(deliv
     assert firehose.accepted("travel") == [b"a"]
 
 
-def test_an_endpoint_that_is_no_url_pauses_the_stream(deliver, app, services, stream, monkeypatch):
+@pytest.fixture
+def own_credentials(app, clients, monkeypatch):
+    """Clients of a worker whose credentials are its machine's."""
     monkeypatch.setitem(app.__dict__, "clients", Clients(cipher=None, read_timeout=30))
-    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", "secretive@localhost:5000")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECRETIVE0001")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
+
+
+@pytest.fixture
+def is_untouched(worker, services, stream, firehose):
+    """Whether the message is in the broker as it was: no retry, no dead letter, no alert, no open breaker."""
+
+    def check():
+        (message,) = worker.waiting(stream.queue)
+        assert (services.dead_letters.all(), services.alerts.all()) == ([], [])
+        assert services.circuit_breakers.get(stream) is None
+        assert services.counters.of(stream).refused == 0
+        return not message.headers["retries"]
+
+    return check
+
+
+WORKER_TROUBLES = {
+    "an endpoint that is no URL": {"AWS_ENDPOINT_URL_FIREHOSE": "secretive@localhost:5000"},
+    "an endpoint where nobody listens": {"AWS_ENDPOINT_URL_FIREHOSE": "http://127.0.0.1:9"},
+    "half an access key": {"AWS_SECRET_ACCESS_KEY": ""},
+    "a profile that does not exist": {"AWS_PROFILE": "lost"},
+}
+
+
+@pytest.mark.usefixtures("own_credentials")
+@pytest.mark.parametrize("settings", WORKER_TROUBLES.values(), ids=WORKER_TROUBLES)
+def test_a_worker_s_trouble_leaves_the_batch_to_other_workers(
+    run_one, deliver, is_untouched, monkeypatch, settings
+):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    deliver("a", run=False)
+    run_one()
+    assert is_untouched()
+
+
+@pytest.mark.usefixtures("own_credentials")
+def test_another_worker_delivers_the_batch_of_a_worker_in_trouble(run_one, deliver, firehose, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", "http://127.0.0.1:9")
+    deliver("a", run=False)
+    run_one()
+    assert not firehose.calls
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", firehose.url)
+    run_one()
+    assert firehose.accepted("travel") == [b"a"]
+
+
+def test_a_probe_of_a_worker_in_trouble_is_left_to_another(run_one, probe, deliver, firehose):
+    deliver("a", run=False, task_id="probe")
+    assert probe("probe")
+    firehose.faults.append(fail(error("RequestTimeTooSkewed", 403), times=1))
+    run_one()
+    assert probe("other")
+
+
+def test_text_that_is_no_utf_8_ends_its_batch_and_not_its_stream(deliver, firehose, services, stream):
+    deliver("half a pair: \ud800")
+    deliver("b")
+    assert len(services.dead_letters.all()) == 1
+    assert services.circuit_breakers.get(stream) is None
+    assert firehose.accepted("travel") == [b"b"]
+
+
+def test_malformed_answers_are_given_up_soon_and_nobody_claims_that_nothing_was_sent(
+    deliver, firehose, services
+):
+    firehose.faults.append(fail(Answer(200, raw=b"null")))
+    deliver("a", "b")
+    assert len(puts(firehose)) == MALFORMED_ATTEMPTS
+    (letter,) = services.dead_letters.all()
+    assert (letter.type, letter.error_code) == ("Retry Limit Exceeded", "MalformedResponse")
+    fatal = services.alerts.all()[0]
+    assert "may have arrived" in fatal.message
+    assert "nothing of it was sent" not in fatal.message
+
+
+def test_malformed_answers_count_only_in_a_row(deliver, firehose):
+    for _ in range(MALFORMED_ATTEMPTS - 1):
+        firehose.faults.append(fail(Answer(200, raw=b"null"), times=1))
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    firehose.faults.append(fail(Answer(200, raw=b"[]"), times=1))
     deliver("a")
+    assert firehose.accepted("travel") == [b"a"]
+
+
+DENIES_BATCHES = error("AccessDeniedException", message="not authorized to perform: firehose:PutRecordBatch")
+
+
+def deny_batches(call):
+    return DENIES_BATCHES if call.operation == "PutRecordBatch" else None
+
+
+def operations(firehose):
+    return [call.operation for call in firehose.calls]
+
+
+def test_where_only_put_record_is_allowed_records_go_one_a_call_with_one_warning(
+    deliver, firehose, services, stream
+):
+    firehose.faults.append(deny_batches)
+    deliver("a", ["b", "c"])
+    deliver("d")
+    assert firehose.accepted("travel") == [b"a", b"b", b"c", b"d"]
+    assert operations(firehose) == ["PutRecordBatch", *["PutRecord"] * 4]
     (alert,) = services.alerts.all()
-    assert (alert.type, alert.error_code) == ("Invalid Request", "EndpointError")
+    assert (alert.type, alert.severity) == ("Access Denied", "warning")
+    assert "firehose:PutRecordBatch" in alert.message
+    assert services.circuit_breakers.get(stream) is None
+    assert services.counters.of(stream).delivered == 4
+
+
+def test_a_record_that_is_refused_by_itself_is_sent_again_with_those_after_it(deliver, firehose):
+    refusals = iter([None, None, error("ThrottlingException")])
+
+    def throttle(call):
+        return next(refusals, None) if call.operation == "PutRecord" else None
+
+    firehose.faults += [deny_batches, throttle]
+    deliver("a", "b", "c")
+    assert firehose.accepted("travel") == [b"a", b"b", b"c"]
+
+
+def test_where_put_record_is_denied_too_the_refusal_is_permanent(deliver, firehose, services, stream):
+    firehose.faults.append(fail(DENIES_BATCHES))
+    deliver("a")
+    assert services.circuit_breakers.get(stream).reason == "Access Denied"
+    assert len(services.dead_letters.all()) == 1
+
+
+@pytest.fixture
+def refused_for_good(deliver, firehose, services, stream, probe):
+    """A stream that a permanent refusal has paused, and a batch that probes it after a passing `test`."""
+    firehose.faults.append(fail(error("InvalidKMSResourceException")))
+    deliver("a")
+    assert services.circuit_breakers.half_open(stream)
+    deliver("b", run=False, task_id="probe")
+    assert probe("probe")
+
+
+@pytest.mark.usefixtures("refused_for_good")
+def test_a_probe_that_is_refused_as_before_goes_back_and_the_stream_is_paused_again(
+    run_one, worker, services, stream
+):
+    run_one()
+    assert services.circuit_breakers.get(stream).is_paused
     assert services.circuit_breakers.get(stream).reason == "Invalid Request"
+    assert len(worker.waiting(stream.queue)) == 1
+    assert len(services.dead_letters.all()) == 1
+
+
+@pytest.mark.usefixtures("refused_for_good")
+def test_a_probe_that_is_accepted_closes_the_breaker(run_one, firehose, services, stream):
+    firehose.faults.clear()
+    run_one()
+    assert services.circuit_breakers.get(stream) is None
+    assert firehose.accepted("travel") == [b"b"]
+
+
+@pytest.mark.usefixtures("refused_for_good")
+def test_a_probe_that_is_refused_for_another_reason_is_a_dead_letter(run_one, firehose, services, stream):
+    firehose.faults[:] = [fail(error("AccessDeniedException"))]
+    run_one()
+    assert services.circuit_breakers.get(stream).reason == "Access Denied"
+    assert len(services.dead_letters.all()) == 2
 
 
 def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, services, stream, monkeypatch):

@@ -66,7 +66,7 @@ def test_a_failing_stream_is_left_alone(fill, services, stream):
 
 def test_what_ends_for_good_is_kept_and_told(deliver, fill, firehose, services, stream):
     fill()
-    firehose.faults.append(fail(error("AccessDeniedException", 400), times=1))
+    firehose.faults.append(fail(error("AccessDeniedException", 400)))
     deliver("a")
     (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
     assert (letter.records, alert.dead_letter_id) == (1, letter.id)
@@ -125,7 +125,7 @@ def test_operators_close_and_open_streams(fill, services, stream):
 
 
 def test_dead_letters_are_discarded(deliver, fill, firehose, services, stream):
-    firehose.faults.append(fail(error("AccessDeniedException", 400), times=1))
+    firehose.faults.append(fail(error("AccessDeniedException", 400)))
     deliver("a")
     fill()
     (letter,) = services.dead_letters.all()

@@ -44,6 +44,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             admission=services.admission,
             circuit_breakers=services.circuit_breakers,
             registry=services.registry,
+            alerts=services.alerts,
         )
         self.flow_control.rate_limits_changed()
 

@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from celery.worker.consumer import Consumer
 
+from worker.failures.alerts import Alerts
+from worker.failures.worker_trouble import report_worker_trouble
 from worker.flow.admission import Admission
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.flow.concurrency import ConcurrencyLimits, Pool, ProbeLimit
@@ -12,6 +15,7 @@ from worker.flow.control import FlowControl
 from worker.flow.queue_pauses import QueuePauses
 from worker.flow.rate_limits import RateLimits
 from worker.flow.shared_limits import SharedLimits
+from worker.flow.worker_troubles import WorkerTroubles
 from worker.state.registry import Registry
 
 
@@ -21,6 +25,7 @@ def make_flow_control(
     admission: Admission,
     circuit_breakers: CircuitBreakers,
     registry: Registry,
+    alerts: Alerts,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> FlowControl:
@@ -38,6 +43,12 @@ def make_flow_control(
             quota=lambda stream: registry.snapshot().quota(stream),
             probes=probes,
             pauses=pauses,
+        ),
+        worker_troubles=WorkerTroubles(
+            pauses=pauses,
+            stream_queues=lambda: consumer.stream_queues.wanted,
+            report=partial(report_worker_trouble, alerts, consumer.hostname),
+            monotonic=monotonic,
         ),
         clock=clock,
     )

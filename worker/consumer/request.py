@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from celery.exceptions import WorkerLostError
+from celery.exceptions import Reject, WorkerLostError
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
+from worker.errors import WorkerTroubleError
+from worker.failures.alert_types import Failure
 from worker.privacy import HIDDEN
 from worker.upstream import limit_last_result_wait
 
@@ -41,6 +43,9 @@ class RedactingRequest(Request):  # type: ignore[misc]
 
     on_end: "Callable[[RedactingRequest], None] | None" = None
     """Called once, when the message was acknowledged, rejected or timed out."""
+    has_succeeded = False
+    worker_trouble: Failure | None = None
+    """Why this worker could not deliver it, where the task said so."""
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
@@ -72,11 +77,19 @@ class RedactingRequest(Request):  # type: ignore[misc]
         finally:
             self._end()
 
+    def on_success(self, failed__retval__runtime: tuple[bool, Any, float], **options: Any) -> None:
+        """Called when the task ended by itself, whether it failed or not."""
+        self.has_succeeded = not failed__retval__runtime[0]
+        super().on_success(failed__retval__runtime, **options)
+
     def on_failure(
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
         """Celery calls this when the task failed, and when its process was lost."""
-        if isinstance(_error(exc_info), WorkerLostError) and self._dead_letter_if_poison():
+        error = _error(exc_info)
+        if isinstance(error, Reject) and isinstance(error.reason, WorkerTroubleError):
+            self.worker_trouble = error.reason.failure
+        if isinstance(error, WorkerLostError) and self._dead_letter_if_poison():
             task_ready(self)
             self.acknowledge()
         else:

@@ -9,7 +9,7 @@ In between, flow control pauses the queue of a stream that must wait for a momen
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -67,6 +67,11 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         self._timers.clear()
 
     shutdown = stop
+
+    @property
+    def wanted(self) -> Collection[str]:
+        """The streams' queues that this worker is to consume, the paused ones included."""
+        return self._wanted
 
     def pause(self, queue: str) -> None:
         """Stop consuming the queue until it is resumed."""

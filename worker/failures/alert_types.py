@@ -25,6 +25,8 @@ class HealthCheck(StrEnum):
     STREAM = "stream"
     SOURCE = "source"
     STATUS = "status"
+    ENCRYPTION = "encryption"
+    RECORD = "record"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from uuid import uuid4
 from redis import Redis
 
 from worker.errors import NotRegistered
-from worker.failures.alert_types import Failure
+from worker.failures.alert_types import Failure, Severity
 from worker.queues import Stream
 from worker.store.atomic import WRITE_FIRST_KEY, atomically
 from worker.store.entries import entries, entry
@@ -151,6 +151,7 @@ class Alerts:
         call: TaskCall | None = None,
         letter: Letter | None = None,
         even_if_full: bool = True,
+        severity: Severity | None = None,
     ) -> None:
         """Push an alert to the head of the list, or count it into the open one that it repeats.
 
@@ -162,7 +163,7 @@ class Alerts:
         alert = Alert(
             id=uuid4().hex[:12],
             type=failure.alert_type,
-            severity=failure.alert_type.severity,
+            severity=severity or failure.alert_type.severity,
             raised_at=now,
             connection_ids=sorted(connection_ids),
             audience_ids=sorted(audience_ids)[:MAX_AUDIENCE_IDS],

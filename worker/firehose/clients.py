@@ -1,18 +1,17 @@
 """boto3 clients, one a configuration and region, with the credentials of the configuration."""
 
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import boto3
-import botocore.session
 from botocore.config import Config
-from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.exceptions import NoCredentialsError
+from botocore.credentials import Credentials
+from botocore.loaders import Loader, create_loader
 
 from schemas.settings import Configuration
 from worker.errors import EndpointError
-from worker.upstream import set_session_credentials
+from worker.firehose.credentials import Cipher, make_session, resolve
+from worker.firehose.deadline import limit_answer_time
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5
 """Seconds."""
 MOST_CLIENTS = 256
-"""That a process keeps, at a quarter of a megabyte each. One more replaces the least recently used."""
+"""Clients that a process keeps, at a quarter of a megabyte each. A further one replaces the least recently
+used."""
 
 CONFIG = Config(
     # Celery owns the retries: with botocore's own the two would multiply.
@@ -32,14 +32,8 @@ CONFIG = Config(
     user_agent_extra="audience-firehose",
 )
 
-# At DEBUG, botocore writes down what it sends and receives: records, and the keys of an assumed role.
+# At DEBUG, botocore logs what it sends and receives: records, and the keys of an assumed role.
 logging.getLogger("botocore").setLevel(logging.INFO)
-
-
-class Cipher(Protocol):
-    """Opens a stored secret. Raises `SecretKeyError`."""
-
-    def decrypt(self, token: str) -> str: ...
 
 
 class Clients:
@@ -49,19 +43,25 @@ class Clients:
         """`read_timeout`: seconds for which an answer is waited for."""
         self._cipher = cipher
         self._config = CONFIG.merge(Config(read_timeout=read_timeout))
-        # By when they were used, the latest last.
-        self._clients: dict[tuple[Configuration, str], FirehoseClient] = {}
-        # What AWS's services are like takes 8 MB to know, and is the same for all.
-        self._loader = botocore.session.Session().get_component("data_loader")
+        # The least recently used first.
+        self._clients: dict[tuple[Configuration, str], tuple[FirehoseClient, Credentials]] = {}
+        # The descriptions of AWS's services take 8 MB, and are the same for all.
+        self._loader: Loader = create_loader()
 
     def get(self, configuration: Configuration, region: str) -> "FirehoseClient":
-        """The client for this configuration in this region. Raises `EndpointError` and `SecretKeyError`."""
+        """The client for this configuration in this region. Its credentials are there and have not expired.
+
+        Raises `EndpointError`, `SecretKeyError` and `CredentialsError`, and botocore's errors where AWS was
+        asked for the credentials.
+        """
         key = configuration, region
-        client = self._clients.pop(key, None)
-        if client is None:
+        kept = self._clients.pop(key, None)
+        if kept is None:
             self.forget(configuration.name, region)
-            client = self._make(configuration, region)
-        self._clients[key] = client
+            kept = self._make(configuration, region)
+        client, credentials = kept
+        resolve(credentials)
+        self._clients[key] = kept
         if len(self._clients) > MOST_CLIENTS:
             del self._clients[next(iter(self._clients))]
         return client
@@ -71,47 +71,16 @@ class Clients:
         for key in [k for k in self._clients if (k[0].name, k[1]) == (configuration_name, region)]:
             del self._clients[key]
 
-    def _make(self, configuration: Configuration, region: str) -> "FirehoseClient":
-        session = self._session(configuration, region)
+    def _make(self, configuration: Configuration, region: str) -> "tuple[FirehoseClient, Credentials]":
+        session, credentials = make_session(configuration, region, self._config, self._cipher)
+        boto3_session = boto3.Session(botocore_session=session)
+        # Only now: boto3 adds to the search path of the one it finds, each time.
+        session.register_component("data_loader", self._loader)
         try:
-            return session.client("firehose", region_name=region, config=self._config)
+            client = boto3_session.client("firehose", region_name=region, config=self._config)
         except ValueError:
             # botocore's text repeats the URL, which may hold a password.
             advice = "AWS_ENDPOINT_URL_FIREHOSE must be a URL such as http://localhost:5000"
             raise EndpointError(advice) from None
-
-    def _session(self, configuration: Configuration, region: str) -> boto3.Session:
-        session = botocore.session.Session()
-        if configuration.access_key_id and configuration.secret_access_key:
-            secret = self._cipher.decrypt(configuration.secret_access_key)
-            token = configuration.session_token and self._cipher.decrypt(configuration.session_token)
-            session.set_credentials(configuration.access_key_id, secret, token)
-        if configuration.role_arn:
-            set_session_credentials(session, _role_credentials(session, configuration, region, self._config))
-        made = boto3.Session(botocore_session=session)
-        # Only now: boto3 adds to the search path of the one it finds, each time.
-        session.register_component("data_loader", self._loader)
-        return made
-
-
-def _role_credentials(
-    session: botocore.session.Session, configuration: Configuration, region: str, config: Config
-) -> DeferredRefreshableCredentials:
-    """Credentials of the configuration's role, fetched when first used and again before they expire.
-
-    The role is assumed with the session's own credentials: the configuration's access
-    key where it has one, the environment's otherwise.
-    """
-    source = session.get_credentials()
-    if source is None:
-        raise NoCredentialsError
-    arguments = {"RoleSessionName": f"audience-firehose-{configuration.name}"}
-    if configuration.external_id:
-        arguments["ExternalId"] = configuration.external_id
-    fetcher = AssumeRoleCredentialFetcher(
-        client_creator=partial(session.create_client, region_name=region, config=config),
-        source_credentials=source,
-        role_arn=configuration.role_arn or "",
-        extra_args=arguments,
-    )
-    return DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
+        limit_answer_time(client)
+        return client, credentials

@@ -1,21 +1,51 @@
-"""What an error means: worth another try, or an operator's turn. Pure, and tested by a table."""
+"""What an error of a Firehose call means. Pure, and tested by a table.
 
-from typing import NamedTuple
+Doubt is transient. Permanent is only what AWS itself said about this stream or these credentials, with an
+AWS error code in an AWS error body. Whatever this worker could not do (connect, shake hands, get credentials,
+keep its clock) is trouble of this worker: other workers deliver what it could not.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from botocore import exceptions as botocore
 from botocore.parsers import ResponseParserError
 
-from worker.errors import EndpointError, SecretKeyError
+from worker.errors import CredentialsError, EndpointError, SecretKeyError
 from worker.failures.alert_types import AlertType, Failure
+from worker.firehose.answers import MALFORMED_RESPONSE
+from worker.firehose.credentials import cause
+
+
+class Kind(StrEnum):
+    """What becomes of a batch that met an error."""
+
+    TRANSIENT = "transient"
+    """It is sent again later, and the stream's circuit breaker opens."""
+    PERMANENT = "permanent"
+    """It becomes a dead letter, and the stream is paused."""
+    WORKER_TROUBLE = "worker trouble"
+    """It goes back to the broker as it was, for other workers, and this worker pauses."""
 
 
 class Classification(NamedTuple):
     """A failure, and what to do about it."""
 
     failure: Failure
-    transient: bool
+    kind: Kind
     renew_client: bool = False
-    """The credentials of the client are no good; a new client fetches new ones."""
+    """Whether the client's credentials are of no use any more; a new client fetches new ones."""
+
+    @property
+    def transient(self) -> bool:
+        """Whether the batch is to be sent again later."""
+        return self.kind is Kind.TRANSIENT
 
 
 TRANSIENT_CODES = {
@@ -28,12 +58,28 @@ TRANSIENT_CODES = {
     "RequestLimitExceeded",
     "LimitExceededException",
     "TooManyRequestsException",
-    "RequestExpired",
     "ConcurrentModificationException",
 }
-RETRY_STATUS = {429, *range(500, 600)}
+RETRY_STATUS = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    *range(500, 600),
+}
+"""Answers that are about this call or the service, whoever gives them. Any other answer that is not AWS's own
+comes from something between this worker and Firehose."""
+RETRY_AWS_STATUS = {HTTPStatus.TOO_MANY_REQUESTS, *range(500, 600)}
+"""Answers of AWS that are worth another try whatever their code."""
 THROTTLING_PREFIX = "Throttl"
 TRANSIENT_PREFIXES = (THROTTLING_PREFIX, "RequestTimeout")
+CLOCK_CODES = {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
+SIGNATURE_CODES = {"InvalidSignatureException", "SignatureDoesNotMatch"}
+CLOCK_TEXTS = ("Signature expired", "Signature not yet current")
+"""Of a signature code's text, where it is the clock that is wrong and not the key."""
+WRONG_SERVICE_CODES = {"UnknownOperationException", "UnknownOperation", "InvalidAction"}
+WRONG_SCOPE_TEXT = "Credential should be scoped to"
+"""Of a signature code's text, where another service or another region was asked."""
 EXPIRED_CODES = {"ExpiredTokenException", "ExpiredToken"}
 PERMANENT_CODES = {
     "ResourceNotFoundException": AlertType.STREAM_NOT_FOUND,
@@ -46,53 +92,100 @@ PERMANENT_CODES = {
     "MissingAuthenticationToken": AlertType.INVALID_CREDENTIALS,
     "MissingAuthenticationTokenException": AlertType.INVALID_CREDENTIALS,
     "OptInRequired": AlertType.INVALID_CREDENTIALS,
+    "InvalidArgumentException": AlertType.INVALID_REQUEST,
+    "InvalidKMSResourceException": AlertType.INVALID_REQUEST,
+    "InvalidSourceException": AlertType.INVALID_REQUEST,
+    "SerializationException": AlertType.INVALID_REQUEST,
+    "ValidationException": AlertType.INVALID_REQUEST,
 }
 ACCESS_DENIED_PREFIX = "AccessDenied"
+ASSUME_ROLE = "AssumeRole"
+"""The operation of AWS STS that takes on a configuration's role."""
+ANSWERS_ABOUT_STREAMS = {"DescribeDeliveryStream", "PutRecord", "PutRecordBatch", ASSUME_ROLE}
+"""Operations whose refusal is the same for every worker. The others get this machine's own credentials."""
+CODE = re.compile(r"[A-Za-z][A-Za-z0-9.-]*")
+"""botocore puts the HTTP status in the place of a code that the body does not hold."""
 
-TRANSIENT_ERRORS = (
-    botocore.HTTPClientError,
-    botocore.ConnectionError,
+TROUBLE_ERRORS = (
+    botocore.ConnectTimeoutError,
+    botocore.EndpointConnectionError,
+    botocore.ProxyConnectionError,
+    botocore.SSLError,
     botocore.CredentialRetrievalError,
+    botocore.InvalidProxiesConfigError,
     botocore.MetadataRetrievalError,
-    botocore.IncompleteReadError,
-    ResponseParserError,
+    botocore.NoCredentialsError,
+    botocore.PartialCredentialsError,
+    botocore.ProfileNotFound,
+    CredentialsError,
+    EndpointError,
+    SecretKeyError,
 )
-"""No answer, an answer cut short, or credentials that could not be fetched just now."""
+"""Errors before anything was sent: this worker cannot connect, or has no credentials."""
 FIREHOSE_ERRORS = (
     botocore.BotoCoreError,
     botocore.ClientError,
     ResponseParserError,
-    SecretKeyError,
+    CredentialsError,
     EndpointError,
+    SecretKeyError,
 )
-"""All that a client, or making one, raises and `verdict` judges."""
-CREDENTIAL_ERRORS = (botocore.NoCredentialsError, botocore.PartialCredentialsError, SecretKeyError)
+"""All that a client, or making one, raises and `classify` judges."""
+CERTIFICATE_TEXT = "CERTIFICATE_VERIFY_FAILED"
 
 THROTTLED = (
     "the stream is throttled: it is at its quota; delivery is tried again with growing pauses,"
     " and AWS can raise the limit (a Firehose quota increase) if this goes on"
 )
+ROLE_DENIED = (
+    "the role may not be assumed: its trust policy must name whose credentials it is assumed with and the"
+    " configuration's external ID, and their own policy must allow sts:AssumeRole on it"
+)
+NOT_FIREHOSE = (
+    "this is not Firehose; check AWS_ENDPOINT_URL_FIREHOSE, the connection's region and the worker's proxy"
+)
+UNREACHABLE = (
+    "Firehose cannot be reached from this worker; check its network, a proxy, and AWS_ENDPOINT_URL_FIREHOSE"
+)
+HANDSHAKE_CUT = "the TLS handshake with Firehose was cut off; check the network and a proxy of this worker"
+UNTRUSTED = "the certificate of what answers is not trusted; check AWS_CA_BUNDLE and a proxy of this worker"
+NO_BUNDLE = "the CA bundle cannot be read; check AWS_CA_BUNDLE of this worker"
+NO_CREDENTIALS = "AWS credentials cannot be had"
+MALFORMED = (
+    "the answer does not say what became of the records: they may have arrived; delivery is tried again"
+    " a few times"
+)
+SHOWN_CODES = (
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidKMS",
+    "InvalidSource",
+    "Limit",
+    "Resource",
+    "Service",
+    "Throttl",
+)
+"""Beginnings of the codes whose text holds nothing of a request."""
+SHOWN_CHARACTERS = 400
 
 
-def classify(error: Exception) -> Classification:
-    """What this error of a Firehose call means."""
+def classify(error: Exception, now: datetime | None = None) -> Classification:
+    """What this error of a Firehose call means; `now` is this worker's clock."""
     if isinstance(error, botocore.ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return of_code(error.response.get("Error", {}).get("Code", "Unknown"), status)
-    name = type(error).__name__
-    # An SSLError is a ConnectionError to botocore, but no certificate heals by waiting.
-    if isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, botocore.SSLError):
-        return _transient(name)
-    if isinstance(error, CREDENTIAL_ERRORS):
-        return _permanent(AlertType.INVALID_CREDENTIALS, name)
-    return _permanent(AlertType.INVALID_REQUEST, name)
+        return _of_answer(error, now or datetime.now(UTC))
+    code = error.error_code if isinstance(error, CredentialsError) else type(error).__name__
+    if isinstance(error, TROUBLE_ERRORS):
+        return _trouble(code, _trouble_text(error))
+    return _transient(code)
 
 
 def of_code(code: str, status: int = 200) -> Classification:
-    """What an error code of Firehose means, of a whole call or of one record in it."""
+    """What an error code of AWS means, of a whole call or of one record in it."""
+    if code == MALFORMED_RESPONSE:
+        return _transient(code, MALFORMED)
     if code in EXPIRED_CODES:
         return _transient(code)._replace(renew_client=True)
-    if code in TRANSIENT_CODES or code.startswith(TRANSIENT_PREFIXES) or status in RETRY_STATUS:
+    if code in TRANSIENT_CODES or code.startswith(TRANSIENT_PREFIXES) or status in RETRY_AWS_STATUS:
         return _transient(code)
     if code.startswith(ACCESS_DENIED_PREFIX):
         return _permanent(AlertType.ACCESS_DENIED, code)
@@ -110,12 +203,121 @@ def is_throttling(code: str) -> bool:
     } or code.startswith(THROTTLING_PREFIX)
 
 
-def _transient(code: str) -> Classification:
-    advice = THROTTLED if is_throttling(code) else AlertType.INTERNAL_SERVER_ERROR.advice
-    return Classification(Failure(AlertType.INTERNAL_SERVER_ERROR, code, advice), transient=True)
+def host_of(url: str) -> str:
+    """Where a URL leads, without a password that may stand in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+
+
+def _of_answer(error: botocore.ClientError, now: datetime) -> Classification:
+    """What an answer that is no success means. botocore makes a `ClientError` of whatever answered."""
+    code, text = error.response.get("Error", {}).get("Code", ""), _text(error)
+    status = int(_metadata(error).get("HTTPStatusCode", 0))
+    if not _is_of_aws(code, _metadata(error)):
+        return _of_stranger(status)
+    if code in CLOCK_CODES or (code in SIGNATURE_CODES and any(sign in text for sign in CLOCK_TEXTS)):
+        return _trouble(code, _clock_text(_metadata(error), now))
+    if code in WRONG_SERVICE_CODES or (code in SIGNATURE_CODES and WRONG_SCOPE_TEXT in text):
+        return _trouble(code, NOT_FIREHOSE)
+    if error.operation_name not in ANSWERS_ABOUT_STREAMS:
+        return _trouble(code, f"{NO_CREDENTIALS}: AWS refuses {error.operation_name}")
+    found = of_code(code, status)
+    if error.operation_name == ASSUME_ROLE and found.failure.alert_type is AlertType.ACCESS_DENIED:
+        found = found._replace(failure=found.failure._replace(message=ROLE_DENIED))
+    return found._replace(failure=_with_aws_text(found.failure, error))
+
+
+def _is_of_aws(code: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether AWS answered, and not a proxy, a captive portal or another server."""
+    if not CODE.fullmatch(code) or code == "Unknown":
+        return False
+    headers = metadata.get("HTTPHeaders", {})
+    if "html" in headers.get("content-type", ""):
+        return False
+    is_known = code in PERMANENT_CODES or code in WRONG_SERVICE_CODES or of_code(code).transient
+    marks = (
+        "x-amz-json" in headers.get("content-type", ""),
+        "x-amzn-requestid" in headers,
+        metadata.get("RequestId"),
+    )
+    return is_known or code.startswith(ACCESS_DENIED_PREFIX) or any(marks)
+
+
+def _of_stranger(status: int) -> Classification:
+    answered = f"HTTP {status}" + (f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else "")
+    text = f"{answered} without an error of AWS: something between this worker and Firehose answered"
+    if status in RETRY_STATUS:
+        return _transient(f"HTTP {status}", f"{text}; delivery is tried again with growing pauses")
+    return _trouble(f"HTTP {status}", f"{text}; check a proxy and AWS_ENDPOINT_URL_FIREHOSE of this worker")
+
+
+def _clock_text(metadata: Mapping[str, Any], now: datetime) -> str:
+    """By how much this worker's clock differs from AWS's, which the answer's head tells."""
+    try:
+        theirs = parsedate_to_datetime(metadata["HTTPHeaders"]["date"])
+        difference = round((now - theirs).total_seconds() / 60)
+    except (KeyError, TypeError, ValueError):
+        return "this worker's clock differs from AWS's; set it by NTP"
+    direction = "ahead of" if difference > 0 else "behind"
+    return f"clock differs by {abs(difference)} minutes: it is {direction} AWS's; set it by NTP"
+
+
+def _trouble_text(error: Exception) -> str:
+    match error:
+        case CredentialsError():
+            return f"{NO_CREDENTIALS}: {error.cause}"
+        case EndpointError() | SecretKeyError():
+            return str(error)
+        case botocore.SSLError():
+            return f"{_tls_text(str(error))}{_where(error)}"
+        case botocore.ConnectionError() | botocore.HTTPClientError():
+            return f"{UNREACHABLE}{_where(error)}"
+    return f"{NO_CREDENTIALS}: {cause(error)}"
+
+
+def _tls_text(text: str) -> str:
+    if CERTIFICATE_TEXT in text:
+        return UNTRUSTED
+    return (
+        NO_BUNDLE
+        if any(name in text for name in ("invalid path", "No such file", "FileNotFound"))
+        else HANDSHAKE_CUT
+    )
+
+
+def _where(error: Exception) -> str:
+    """The endpoint that an error is about, where botocore says so."""
+    url = getattr(error, "kwargs", {}).get("endpoint_url")
+    return f" (at {host_of(url)})" if url else ""
+
+
+def _metadata(error: botocore.ClientError) -> Mapping[str, Any]:
+    return error.response.get("ResponseMetadata", {})
+
+
+def _text(error: botocore.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Message") or "")
+
+
+def _with_aws_text(failure: Failure, error: botocore.ClientError) -> Failure:
+    """The failure with AWS's own text, where that cannot hold a record, and with the request's ID."""
+    text = _text(error)[:SHOWN_CHARACTERS] if failure.error_code.startswith(SHOWN_CODES) else ""
+    return failure._replace(aws_message=text or None, request_id=_metadata(error).get("RequestId"))
+
+
+def _transient(code: str, advice: str = "") -> Classification:
+    usual = THROTTLED if is_throttling(code) else AlertType.INTERNAL_SERVER_ERROR.advice
+    return Classification(Failure(AlertType.INTERNAL_SERVER_ERROR, code, advice or usual), Kind.TRANSIENT)
+
+
+def _trouble(code: str, text: str) -> Classification:
+    # Credentials, certificates and endpoints are looked for again: an operator may have corrected them.
+    return Classification(
+        Failure(AlertType.WORKER_TROUBLE, code, text), Kind.WORKER_TROUBLE, renew_client=True
+    )
 
 
 def _permanent(alert_type: AlertType, code: str) -> Classification:
-    # Credentials that an operator mends outside of us, in a file or a role, are looked for again.
+    # Credentials that an operator corrects outside of us, in a file or a role, are looked for again.
     renew = alert_type is AlertType.INVALID_CREDENTIALS
-    return Classification(Failure(alert_type, code, alert_type.advice), transient=False, renew_client=renew)
+    return Classification(Failure(alert_type, code, alert_type.advice), Kind.PERMANENT, renew_client=renew)

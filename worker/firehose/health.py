@@ -1,31 +1,40 @@
-"""What DescribeDeliveryStream says of a stream, as a list of checks. Pure, and tested by a table."""
+"""Checks a stream by DescribeDeliveryStream. Reading the answer is pure, and tested by a table."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore import exceptions as botocore
 
 from schemas.settings import Configuration
-from worker.errors import EndpointError, SecretKeyError
-from worker.failures.alert_types import HealthCheck
+from worker.errors import CredentialsError, SecretKeyError
+from worker.failures.alert_types import AlertType, Failure, HealthCheck
 from worker.firehose.clients import Clients
-from worker.firehose.errors import EXPIRED_CODES, FIREHOSE_ERRORS, of_code
+from worker.firehose.errors import (
+    ASSUME_ROLE,
+    CLOCK_CODES,
+    EXPIRED_CODES,
+    FIREHOSE_ERRORS,
+    SIGNATURE_CODES,
+    Classification,
+    Kind,
+    classify,
+)
 from worker.queues import Stream
+
+if TYPE_CHECKING:
+    from mypy_boto3_firehose.client import FirehoseClient
 
 DIRECT_PUT = "DirectPut"
 ACTIVE = "ACTIVE"
-ASSUME_ROLE = "AssumeRole"
-"""The operation of AWS STS that takes on a configuration's role."""
 
 
 class Check(NamedTuple):
-    """One thing that must hold before a stream can take records."""
+    """Something that must hold before a stream can take records."""
 
     name: str
     ok: bool
     message: str
-    """What was found; where it is not ok, what to do."""
+    """The finding; where the check failed, what to do."""
 
 
 ENDPOINT = Check(HealthCheck.ENDPOINT, True, "Firehose answers")
@@ -33,7 +42,7 @@ CREDENTIALS = Check(HealthCheck.CREDENTIALS, True, "accepted")
 PERMISSION = Check(HealthCheck.PERMISSION, True, "firehose:DescribeDeliveryStream is allowed")
 EXISTS = Check(HealthCheck.STREAM, True, "it exists")
 ANSWERED = (ENDPOINT, CREDENTIALS, PERMISSION, EXISTS)
-"""What has held once Firehose describes a stream, in the order in which each can fail."""
+"""The checks that hold once Firehose describes a stream, in the order in which each can fail."""
 
 ADVICE_BY_STATUS = {
     "CREATING": "AWS is still making the stream; wait a minute and test again",
@@ -45,68 +54,101 @@ ADVICE_BY_STATUS = {
 
 EXPIRED = "they have expired; renew them, in the configuration or in the environment"
 ROLE_REFUSED = (
-    "the role cannot be assumed; its trust policy must name whose credentials it is assumed with, and its"
-    " external ID must be the configuration's"
-)
-NO_CREDENTIALS = (
-    "there are none; give the configuration an access key or a role with `audience-firehose configure`, or"
-    " this machine credentials of its own"
-)
-HALF_A_KEY = "the environment has one half of an access key; set its ID and its secret"
-NOT_FETCHED = "the environment's credentials could not be fetched; try again"
-UNTRUSTED = "its certificate is not trusted; check for a proxy, and AWS_CA_BUNDLE"
-UNREACHABLE = (
-    "it cannot be reached; check the network, a proxy, the connection's region, and"
-    " AWS_ENDPOINT_URL_FIREHOSE where that is set"
+    "the role cannot be assumed; its trust policy must name whose credentials it is assumed with and the"
+    " configuration's external ID, and their own policy must allow sts:AssumeRole on it"
 )
 NO_FIREHOSE = "the answer makes no sense; check AWS_ENDPOINT_URL_FIREHOSE and the AWS_… settings"
-
-PROBLEMS: tuple[tuple[type[Exception], Check, str], ...] = (
-    (botocore.NoCredentialsError, CREDENTIALS, NO_CREDENTIALS),
-    (botocore.PartialCredentialsError, CREDENTIALS, HALF_A_KEY),
-    (botocore.CredentialRetrievalError, CREDENTIALS, NOT_FETCHED),
-    (botocore.MetadataRetrievalError, CREDENTIALS, NOT_FETCHED),
-    # To botocore an SSLError is a ConnectionError, so it stands first.
-    (botocore.SSLError, ENDPOINT, UNTRUSTED),
-    (botocore.ConnectionError, ENDPOINT, UNREACHABLE),
-    (botocore.HTTPClientError, ENDPOINT, UNREACHABLE),
+CREDENTIAL_ERRORS = (
+    botocore.CredentialRetrievalError,
+    botocore.MetadataRetrievalError,
+    botocore.NoCredentialsError,
+    botocore.PartialCredentialsError,
+    botocore.ProfileNotFound,
+    CredentialsError,
+    SecretKeyError,
 )
+
+ENCRYPTED = "ENABLED"
+NOT_ENCRYPTED = "DISABLED"
+CUSTOMER_MANAGED = "CUSTOMER_MANAGED_CMK"
+"""Source: DeliveryStreamEncryptionConfiguration, AWS API reference."""
+ENCRYPTION_CHANGES = {"ENABLING", "DISABLING"}
+
+CREATING = Classification(
+    Failure(
+        AlertType.INTERNAL_SERVER_ERROR,
+        "ResourceNotFoundException",
+        "the stream is still being created; delivery is tried again with growing pauses",
+    ),
+    Kind.TRANSIENT,
+)
+"""A stream that is being created is not found either, but will be in a minute."""
 
 
 def inspect(clients: Clients, configuration: Configuration, stream: Stream) -> list[Check]:
     """Ask Firehose about a stream, with a configuration's credentials."""
     try:
-        client = clients.get(configuration, stream.region)
-        response = client.describe_delivery_stream(DeliveryStreamName=stream.name)
+        description = describe(clients, configuration, stream)
     except FIREHOSE_ERRORS as error:
         return of_error(error)
-    description = response.get("DeliveryStreamDescription")
     return of_description(description) if description else _up_to(ENDPOINT, NO_FIREHOSE)
+
+
+def describe(clients: Clients, configuration: Configuration, stream: Stream) -> Mapping[str, Any]:
+    """Firehose's description of a stream; empty where the answer holds none. Raises botocore's errors."""
+    client = clients.get(configuration, stream.region)
+    try:
+        answer = client.describe_delivery_stream(DeliveryStreamName=stream.name)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # botocore's parser met JSON that is no object, or whose members have other types.
+        return {}
+    return answer.get("DeliveryStreamDescription") or {} if answer else {}
 
 
 def of_description(description: Mapping[str, Any]) -> list[Check]:
     """The checks of a stream that Firehose describes."""
-    return [*ANSWERED, _source(description), _status(description)]
+    return [*ANSWERED, _source(description), _status(description), *_encryption(description)]
 
 
 def of_error(error: Exception) -> list[Check]:
     """The checks up to the one that failed, where the stream could not be described."""
-    if isinstance(error, SecretKeyError):
-        return _up_to(CREDENTIALS, str(error))
-    if isinstance(error, EndpointError):
-        return _up_to(ENDPOINT, str(error))
     if isinstance(error, botocore.ClientError):
         return _of_refusal(error)
-    name = type(error).__name__
-    for kind, check, advice in PROBLEMS:
-        if isinstance(error, kind):
-            return _up_to(check, f"{name}{_where(error)}: {advice}")
-    return _up_to(ENDPOINT, f"{name}: {NO_FIREHOSE}")
+    failure = classify(error).failure
+    check = CREDENTIALS if isinstance(error, CREDENTIAL_ERRORS) else ENDPOINT
+    return _up_to(check, f"{failure.error_code}: {failure.message}")
+
+
+def key_arn(description: Mapping[str, Any]) -> str | None:
+    """The customer-managed key that a stream is encrypted with; None where it is not."""
+    encryption = description.get("DeliveryStreamEncryptionConfiguration") or {}
+    is_customers = encryption.get("KeyType") == CUSTOMER_MANAGED
+    return encryption.get("KeyARN") if is_customers and encryption.get("Status") != NOT_ENCRYPTED else None
+
+
+def reclassify_missing(
+    found: Classification, client: "FirehoseClient", delivery_stream_name: str
+) -> Classification:
+    """Ask Firehose about a stream that it did not find: one that is being created is worth another try.
+
+    The classification stays where Firehose does not answer the question. Where that is transient, another try
+    asks again: DescribeDeliveryStream takes 5 calls a second, which a backlog soon exceeds.
+    """
+    try:
+        description = client.describe_delivery_stream(DeliveryStreamName=delivery_stream_name)
+    except FIREHOSE_ERRORS as error:
+        unsaid = classify(error)
+        return found if unsaid.kind is Kind.PERMANENT else unsaid
+    status = description.get("DeliveryStreamDescription", {}).get("DeliveryStreamStatus")
+    return CREATING if status == "CREATING" else found
 
 
 def _of_refusal(error: botocore.ClientError) -> list[Check]:
-    code = error.response.get("Error", {}).get("Code", "Unknown")
-    found = of_code(code, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    found = classify(error)
+    code = found.failure.error_code
+    if found.kind is Kind.WORKER_TROUBLE or code.startswith("HTTP "):
+        is_clock = code in CLOCK_CODES | SIGNATURE_CODES
+        return _up_to(CREDENTIALS if is_clock else ENDPOINT, f"{code}: {found.failure.message}")
     alert_type = found.failure.alert_type
     failed = alert_type.failed_check or HealthCheck.ENDPOINT
     check, advice = next(check for check in ANSWERED if check.name == failed), alert_type.test_advice
@@ -118,22 +160,12 @@ def _of_refusal(error: botocore.ClientError) -> list[Check]:
 
 
 def _up_to(check: Check, problem: str) -> list[Check]:
-    """What has held before this check, and its failure.
+    """The checks that hold before this one can fail, and its failure.
 
     Where credentials are missing nothing was sent, and no endpoint has answered.
     """
     before = ANSWERED[: ANSWERED.index(check)] if check not in (ENDPOINT, CREDENTIALS) else ()
     return [*before, Check(check.name, False, problem)]
-
-
-def _where(error: Exception) -> str:
-    """The endpoint that an error is about, where botocore says so."""
-    url = getattr(error, "kwargs", {}).get("endpoint_url")
-    if not url:
-        return ""
-    parts = urlsplit(url)
-    # Without a password that may stand in it.
-    return f" at {parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
 
 def _source(description: Mapping[str, Any]) -> Check:
@@ -153,3 +185,25 @@ def _status(description: Mapping[str, Any]) -> Check:
         return Check(HealthCheck.STATUS, True, status)
     advice = ADVICE_BY_STATUS.get(status, "the stream takes no records now; see it in AWS")
     return Check(HealthCheck.STATUS, False, f"{status}: {advice}")
+
+
+def _encryption(description: Mapping[str, Any]) -> list[Check]:
+    """The check of the stream's encryption, where Firehose says anything about it."""
+    encryption = description.get("DeliveryStreamEncryptionConfiguration") or {}
+    status = encryption.get("Status")
+    if not status:
+        return []
+    if status == NOT_ENCRYPTED:
+        return [Check(HealthCheck.ENCRYPTION, True, status)]
+    if status == ENCRYPTED:
+        key = key_arn(description)
+        needs = f" with {key}: kms:GenerateDataKey and kms:Decrypt on it are needed, and not checked"
+        return [Check(HealthCheck.ENCRYPTION, True, status + (needs if key else ""))]
+    if status in ENCRYPTION_CHANGES:
+        return [
+            Check(
+                HealthCheck.ENCRYPTION, False, f"{status}: AWS is changing it; wait a minute and test again"
+            )
+        ]
+    advice = "AWS could not change it; see its FailureDescription, correct the key and its policy in AWS"
+    return [Check(HealthCheck.ENCRYPTION, False, f"{status}: {advice}")]

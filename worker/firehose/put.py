@@ -1,16 +1,27 @@
-"""Puts a batch with one PutRecordBatch, and says which groups remain to be sent."""
+"""Puts a batch with one PutRecordBatch, and says which groups remain to be sent.
 
-from collections.abc import Sequence
+Where an IAM policy allows PutRecord and not PutRecordBatch, the records go one a call.
+"""
+
+import time
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.failures.alert_types import Failure
 from worker.firehose.answers import refusal_codes
-from worker.firehose.errors import of_code
+from worker.firehose.errors import FIREHOSE_ERRORS, classify, of_code
 from worker.firehose.groups import Group, firehose_records, records_in, remaining_after
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
+
+
+SINGLY_SECONDS = 20.0
+"""The time that a batch may take record by record; what is left then is tried later. Together with the
+last call it stays below the lease of a delivery."""
+TIME_IS_UP = "TimeLimit"
+"""A code of our own, for the records that were not sent in that time."""
 
 
 class Outcome(NamedTuple):
@@ -48,6 +59,33 @@ def put_record_batch(client: "FirehoseClient", delivery_stream_name: str, data: 
         # botocore's parser met JSON that is no object, or whose members have other types.
         answer = None
     return refusal_codes(answer, len(data))
+
+
+def put_singly(
+    client: "FirehoseClient",
+    delivery_stream_name: str,
+    groups: Sequence[Group],
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Send the groups with one PutRecord for each Firehose record, until one of them is refused.
+
+    Raises botocore's errors where the first record meets one.
+    """
+    data = [record.encode() for record in firehose_records(groups)]
+    ends_at = monotonic() + SINGLY_SECONDS
+    accepted, code = 0, TIME_IS_UP
+    for record in data:
+        if accepted and monotonic() >= ends_at:
+            break
+        try:
+            client.put_record(DeliveryStreamName=delivery_stream_name, Record={"Data": record})
+        except FIREHOSE_ERRORS as error:
+            if not accepted:
+                raise
+            code = classify(error).failure.error_code
+            break
+        accepted += 1
+    return _outcome(groups, [""] * accepted + [code] * (len(data) - accepted))
 
 
 def _outcome(groups: Sequence[Group], codes: Sequence[str]) -> Outcome:

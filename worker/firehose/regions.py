@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from functools import cache
 
-import botocore.session
+from botocore.loaders import create_loader
+from botocore.regions import EndpointResolver
 
 from schemas.quotas import default_quota
 
@@ -16,16 +17,22 @@ def rate_limits(overrides: Mapping[str, str]) -> dict[str, str]:
 @cache
 def regions() -> tuple[str, ...]:
     """Every region botocore knows for Firehose, in every partition."""
-    session = botocore.session.get_session()
+    resolver = _endpoints()
     return tuple(
         sorted(
             region
-            for partition in session.get_available_partitions()
-            for region in session.get_available_regions("firehose", partition)
+            for partition in resolver.get_available_partitions()
+            for region in resolver.get_available_endpoints("firehose", partition)
         )
     )
 
 
 def partition(region: str) -> str:
     """The partition of a region, as ARNs name it: `aws`, `aws-cn`, `aws-us-gov`."""
-    return str(botocore.session.get_session().get_partition_for_region(region))
+    return str(_endpoints().get_partition_for_region(region))
+
+
+@cache
+def _endpoints() -> EndpointResolver:
+    """botocore's table of endpoints. A session would need the profile that AWS_PROFILE names."""
+    return EndpointResolver(create_loader().load_data("endpoints"))

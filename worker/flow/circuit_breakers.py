@@ -40,6 +40,7 @@ PARSED_BREAKERS_CACHED = 10_000
 PAUSE = Script(__package__, "pause")
 RECORD_FAILURE = Script(__package__, "record_failure")
 RELEASE_PROBE = Script(__package__, "release_probe")
+HALF_OPEN = Script(__package__, "half_open")
 
 
 class CircuitState(StrEnum):
@@ -77,6 +78,10 @@ class CircuitBreaker(NamedTuple):
         if self.probing or not self.is_blocking(now):
             return CircuitState.HALF_OPEN
         return CircuitState.OPEN
+
+    def is_probe(self, message_id: str) -> bool:
+        """Whether this message is the probe that is in flight."""
+        return self.probing and self.prober == message_id
 
     def is_blocking(self, now: float) -> bool:
         """Whether no batch may be sent now, not even as a probe."""
@@ -141,6 +146,19 @@ class CircuitBreakers:
         RELEASE_PROBE(
             self._redis, keys=[OPEN_KEY, WRITE_FIRST_KEY], args=[stream.queue, message_id, self._clock()]
         )
+
+    def half_open(self, stream: Stream) -> bool:
+        """Let one batch probe a stream that a permanent refusal has paused; it keeps its reason.
+
+        False where the stream is not paused, or was paused by an operator.
+        """
+        corrupt = {"reason": UNREADABLE, "since": self._now()}
+        changed = HALF_OPEN(
+            self._redis,
+            keys=[PAUSED_KEY, OPEN_KEY, WRITE_FIRST_KEY],
+            args=[stream.queue, self._clock(), OPERATOR, json.dumps(corrupt)],
+        )
+        return bool(changed)
 
     def resume(self, stream: Stream) -> bool:
         """Close a stream's breaker, whatever its state. False where it was CLOSED."""

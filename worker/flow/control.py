@@ -11,10 +11,12 @@ from typing import Any, Protocol
 from kombu.message import Message
 
 from worker.broker.messages import TaskCall, queue_of
+from worker.failures.alert_types import Failure
 from worker.flow.concurrency import ConcurrencyLimits, ProbeLimit
 from worker.flow.delays import delay_until_due
 from worker.flow.rate_limits import RateLimits
 from worker.flow.shared_limits import SharedLimits
+from worker.flow.worker_troubles import WorkerTroubles
 from worker.queues import is_stream_queue
 
 
@@ -23,6 +25,9 @@ class Request(Protocol):
 
     id: str
     delivery_info: Mapping[str, Any] | None
+    has_succeeded: bool
+    worker_trouble: Failure | None
+    """Why this worker could not deliver the message, where it could not."""
 
 
 class FlowControl:
@@ -30,16 +35,19 @@ class FlowControl:
 
     def __init__(
         self,
+        *,
         concurrency: ConcurrencyLimits,
         probes: ProbeLimit,
         rate_limits: RateLimits,
         shared_limits: SharedLimits,
+        worker_troubles: WorkerTroubles,
         clock: Callable[[], float],
     ) -> None:
         self._concurrency = concurrency
         self._probes = probes
         self._rate_limits = rate_limits
         self._shared_limits = shared_limits
+        self._worker_troubles = worker_troubles
         self._clock = clock
 
     def admit(self, message: Message, call: TaskCall) -> bool:
@@ -85,5 +93,10 @@ class FlowControl:
         return has_token and self._shared_limits.try_acquire(queue, call)
 
     def _message_ends(self, request: Request) -> None:
+        queue = queue_of(request)
         self._probes.discard(request.id)
-        self._concurrency.message_ends(queue_of(request), request.id)
+        if request.worker_trouble is not None:
+            self._worker_troubles.begin(queue, request.worker_trouble)
+        elif request.has_succeeded:
+            self._worker_troubles.end(queue)
+        self._concurrency.message_ends(queue, request.id)

@@ -43,7 +43,8 @@ def test_the_docs_have_no_section_for_a_type_that_does_not_exist():
 
 @pytest.mark.parametrize("code", sorted(CODES))
 def test_the_health_check_reports_every_error_code_of_firehose_as_a_failed_check(code):
-    error = ClientError({"Error": {"Code": code, "Message": ""}}, "DescribeDeliveryStream")
+    answer = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"RequestId": "0001"}}
+    error = ClientError(answer, "DescribeDeliveryStream")
     failed = of_error(error)[-1]
     assert not failed.ok
     assert failed.name == (of_code(code).failure.alert_type.failed_check or HealthCheck.ENDPOINT)

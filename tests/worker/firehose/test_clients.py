@@ -5,14 +5,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 import pytest
-from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.exceptions import ClientError
 from botocore.loaders import JSONFileLoader
 from cryptography.fernet import Fernet
 
 from devstack.firehose import FakeFirehose, error, fail
 from schemas.settings import Configuration
 from worker.config import read_settings
-from worker.errors import SecretKeyError
+from worker.errors import CredentialsError, SecretKeyError
 from worker.firehose import clients as module
 from worker.firehose.clients import Clients
 from worker.services import Services
@@ -81,6 +81,8 @@ def sts():
 def endpoints(firehose, sts, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", firehose.url)
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT01")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
     firehose.calls.clear()
     sts.asked.clear()
 
@@ -120,17 +122,24 @@ def test_a_configuration_s_session_token_is_sent_with_its_key(clients, services)
     assert [headers["X-Amz-Security-Token"] for headers in sent] == [b"secretive token"]
 
 
-def test_without_one_the_environment_s_credentials_are(caller, monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT01")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
+def test_without_one_the_environment_s_credentials_are(caller):
     assert caller(Configuration("main")) == "AKIAENVIRONMENT01"
 
 
-def test_without_any_botocore_says_so(caller):
-    with pytest.raises(NoCredentialsError):
-        caller(Configuration("main"))
-    with pytest.raises(NoCredentialsError):
-        caller(Configuration("main", role_arn=ROLE))
+def test_without_any_there_is_no_client(clients, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    for configuration in (Configuration("main"), Configuration("main", role_arn=ROLE)):
+        with pytest.raises(CredentialsError, match="there are none"):
+            clients.get(configuration, "us-east-1")
+
+
+def test_credentials_that_come_later_are_found(clients, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(CredentialsError):
+        clients.get(Configuration("main"), "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT01")
+    assert clients.get(Configuration("main"), "us-east-1")
 
 
 def test_a_role_is_assumed_with_its_external_id(caller, services, sts):

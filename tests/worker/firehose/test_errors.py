@@ -1,12 +1,16 @@
-"""What each error means: worth another try, or an operator's turn."""
+"""Which errors are transient, which permanent, and which are trouble of the worker alone."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from botocore import exceptions as botocore
 from botocore.parsers import ResponseParserError
 
-from worker.errors import SecretKeyError
-from worker.firehose.errors import classify, of_code
+from worker.errors import CredentialsError, EndpointError, SecretKeyError
+from worker.firehose.errors import Kind, classify, of_code
 
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TRANSIENT_CODES = [
     "ServiceUnavailableException",
     "InternalFailure",
@@ -19,7 +23,6 @@ TRANSIENT_CODES = [
     "LimitExceededException",
     "RequestTimeout",
     "RequestTimeoutException",
-    "RequestExpired",
     "ExpiredTokenException",
 ]
 PERMANENT_CODES = {
@@ -41,38 +44,44 @@ PERMANENT_CODES = {
     "MissingAuthenticationToken": "Invalid Credentials",
     "MissingAuthenticationTokenException": "Invalid Credentials",
 }
-URL = {"endpoint_url": "https://firehose"}
+URL = {"endpoint_url": "https://user:secretive@firehose.example:8443/path"}
 TRANSIENT_ERRORS = [
-    botocore.EndpointConnectionError(**URL),
-    botocore.ConnectTimeoutError(**URL),
     botocore.ReadTimeoutError(**URL),
     botocore.ConnectionClosedError(**URL),
-    botocore.ProxyConnectionError(proxy_url="http://user:secretive@proxy"),
     botocore.HTTPClientError(error="secretive"),
-    botocore.CredentialRetrievalError(provider="assume-role", error_msg="secretive"),
-    botocore.MetadataRetrievalError(error_msg="secretive"),
+    botocore.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+    botocore.ParamValidationError(report="secretive"),
+    botocore.NoRegionError(),
+    botocore.InvalidRegionError(region_name="secretive"),
     ResponseParserError("secretive"),
 ]
-PERMANENT_ERRORS = [
-    (botocore.SSLError(error="secretive", **URL), "Invalid Request"),
-    (botocore.ParamValidationError(report="secretive"), "Invalid Request"),
-    (botocore.NoRegionError(), "Invalid Request"),
-    (botocore.InvalidRegionError(region_name="secretive"), "Invalid Request"),
-    (botocore.NoCredentialsError(), "Invalid Credentials"),
-    (
-        botocore.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"),
-        "Invalid Credentials",
-    ),
-    (SecretKeyError("secretive"), "Invalid Credentials"),
+TROUBLE_ERRORS = [
+    (botocore.EndpointConnectionError(**URL), "https://firehose.example:8443"),
+    (botocore.ConnectTimeoutError(**URL), "https://firehose.example:8443"),
+    (botocore.ProxyConnectionError(proxy_url="http://user:secretive@proxy"), "network"),
+    (botocore.SSLError(error="UNEXPECTED_EOF_WHILE_READING", **URL), "handshake"),
+    (botocore.SSLError(error="CERTIFICATE_VERIFY_FAILED", **URL), "not trusted"),
+    (botocore.SSLError(error="[Errno 2] No such file or directory", **URL), "AWS_CA_BUNDLE"),
+    (botocore.NoCredentialsError(), "there are none"),
+    (botocore.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"), "SECRET_ACCESS_KEY"),
+    (botocore.CredentialRetrievalError(provider="custom-process", error_msg="secretive"), "custom-process"),
+    (botocore.MetadataRetrievalError(error_msg="secretive"), "credentials"),
+    (botocore.ProfileNotFound(profile="lost"), "lost"),
+    (CredentialsError("FileNotFoundError", "No such file or directory: /token"), "/token"),
+    (EndpointError("AWS_ENDPOINT_URL_FIREHOSE must be a URL"), "AWS_ENDPOINT_URL_FIREHOSE"),
+    (SecretKeyError("AUDIENCE_SECRET_KEY is missing"), "AUDIENCE_SECRET_KEY"),
 ]
+AWS = {"content-type": "application/x-amz-json-1.1", "x-amzn-requestid": "0001"}
+HTML = {"content-type": "text/html"}
 
 
-def client_error(code, status=400):
+def client_error(code, status=400, text="secretive", headers=AWS, operation="PutRecordBatch"):
+    request_id = headers.get("x-amzn-requestid")
     answer = {
-        "Error": {"Code": code, "Message": "secretive"},
-        "ResponseMetadata": {"HTTPStatusCode": status},
+        "Error": {"Code": code, "Message": text},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers, "RequestId": request_id},
     }
-    return botocore.ClientError(answer, "PutRecordBatch")
+    return botocore.ClientError(answer, operation)
 
 
 def name_of(value):
@@ -81,14 +90,14 @@ def name_of(value):
 
 @pytest.mark.parametrize("code", TRANSIENT_CODES)
 @pytest.mark.parametrize("status", [200, 400, 403, 503])
-def test_a_code_that_is_worth_another_try(code, status):
+def test_a_transient_code(code, status):
     found = classify(client_error(code, status))
     assert found.transient
     assert (found.failure.alert_type, found.failure.error_code) == ("500 - Internal Server Error", code)
 
 
 @pytest.mark.parametrize(("code", "alert_type"), PERMANENT_CODES.items())
-def test_a_code_that_will_not_heal(code, alert_type):
+def test_a_permanent_code(code, alert_type):
     found = classify(client_error(code))
     assert not found.transient
     assert (found.failure.alert_type, found.failure.error_code) == (alert_type, code)
@@ -100,25 +109,122 @@ def test_a_status_that_is_worth_another_try_whatever_the_code(status):
 
 
 @pytest.mark.parametrize("error", TRANSIENT_ERRORS, ids=name_of)
-def test_an_exception_that_is_worth_another_try(error):
+def test_an_exception_after_the_request_was_sent_is_transient(error):
     found = classify(error)
-    assert found.transient
+    assert found.kind is Kind.TRANSIENT
     assert found.failure.error_code == type(error).__name__
 
 
-@pytest.mark.parametrize(("error", "alert_type"), PERMANENT_ERRORS, ids=name_of)
-def test_an_exception_that_will_not_heal(error, alert_type):
+@pytest.mark.parametrize(("error", "cause"), TROUBLE_ERRORS, ids=name_of)
+def test_an_exception_before_the_request_was_sent_is_worker_trouble_that_names_its_cause(error, cause):
     found = classify(error)
-    assert not found.transient
-    assert (found.failure.alert_type, found.failure.error_code) == (alert_type, type(error).__name__)
+    assert (found.kind, found.failure.alert_type) == (Kind.WORKER_TROUBLE, "Worker Trouble")
+    assert cause in found.failure.message
+    assert found.renew_client
+
+
+PROXIES = [
+    (302, Kind.WORKER_TROUBLE),
+    (400, Kind.WORKER_TROUBLE),
+    (403, Kind.WORKER_TROUBLE),
+    (404, Kind.WORKER_TROUBLE),
+    (407, Kind.WORKER_TROUBLE),
+    (421, Kind.WORKER_TROUBLE),
+    (408, Kind.TRANSIENT),
+    (413, Kind.TRANSIENT),
+    (425, Kind.TRANSIENT),
+    (429, Kind.TRANSIENT),
+    (502, Kind.TRANSIENT),
+]
+
+
+@pytest.mark.parametrize(("status", "kind"), PROXIES)
+def test_an_answer_without_an_aws_error_is_never_permanent_and_the_alert_names_what_answered(status, kind):
+    found = classify(client_error(str(status), status, "<html>secretive</html>", HTML))
+    assert found.kind is kind
+    assert f"HTTP {status}" in found.failure.message
+
+
+def test_an_unknown_code_without_the_marks_of_an_aws_answer_is_not_permanent():
+    error = client_error("Forbidden", 403, headers={"content-type": "application/json"})
+    assert classify(error).kind is Kind.WORKER_TROUBLE
+
+
+CLOCK = [
+    ("InvalidSignatureException", "Signature expired: 20261125T115000Z is now earlier than 20261125T115500Z"),
+    ("InvalidSignatureException", "Signature not yet current: 20261125T121000Z is still later than"),
+    ("SignatureDoesNotMatch", "Signature expired: 20261125T115000Z"),
+    ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+    ("RequestExpired", "Request has expired."),
+]
+
+
+@pytest.mark.parametrize(("code", "text"), CLOCK)
+@pytest.mark.parametrize(("minutes", "told"), [(-10, "behind"), (12, "ahead of")])
+def test_a_wrong_clock_is_worker_trouble_with_the_difference_that_the_answer_tells(code, text, minutes, told):
+    theirs = format_datetime(NOW - timedelta(minutes=minutes), usegmt=True)
+    found = classify(client_error(code, 403, text, AWS | {"date": theirs}), NOW)
+    assert found.kind is Kind.WORKER_TROUBLE
+    assert f"clock differs by {abs(minutes)} minutes" in found.failure.message
+    assert told in found.failure.message
+
+
+def test_a_wrong_clock_is_worker_trouble_even_if_the_answer_bears_no_date():
+    assert classify(client_error(*CLOCK[0][:1], 403, CLOCK[0][1]), NOW).kind is Kind.WORKER_TROUBLE
+
+
+def test_a_wrong_key_is_permanent_although_its_code_is_that_of_a_wrong_clock():
+    text = "The request signature we calculated does not match the signature you provided."
+    assert classify(client_error("InvalidSignatureException", 403, text), NOW).kind is Kind.PERMANENT
+
+
+OTHER_SERVICES = [
+    ("UnknownOperationException", ""),
+    ("InvalidSignatureException", "Credential should be scoped to correct service: 'kinesis'."),
+]
+
+
+@pytest.mark.parametrize(("code", "text"), OTHER_SERVICES)
+def test_another_service_of_aws_is_named_as_such(code, text):
+    found = classify(client_error(code, 400, text))
+    assert found.kind is Kind.WORKER_TROUBLE
+    assert "not Firehose" in found.failure.message
+
+
+def test_a_role_that_may_not_be_assumed_is_permanent_and_its_trust_policy_is_named():
+    found = classify(client_error("AccessDenied", 403, operation="AssumeRole"))
+    assert (found.kind, found.failure.alert_type) == (Kind.PERMANENT, "Access Denied")
+    assert "trust policy" in found.failure.message
+    assert "sts:AssumeRole" in found.failure.message
+
+
+@pytest.mark.parametrize("operation", ["AssumeRoleWithWebIdentity", "GetRoleCredentials"])
+def test_a_refusal_of_the_machine_s_own_credentials_is_worker_trouble(operation):
+    found = classify(client_error("AccessDenied", 403, operation=operation))
+    assert found.kind is Kind.WORKER_TROUBLE
+    assert operation in found.failure.message
+
+
+def test_aws_s_text_and_request_id_are_kept_where_they_hold_no_record():
+    text = "User: arn:aws:iam::123456789012:user/x is not authorized to perform: firehose:PutRecordBatch"
+    failure = classify(client_error("AccessDeniedException", text=text)).failure
+    assert (failure.aws_message, failure.request_id) == (text, "0001")
+
+
+@pytest.mark.parametrize(
+    "code", ["ValidationException", "InvalidArgumentException", "SerializationException"]
+)
+def test_of_a_refused_request_only_the_request_id_is_kept(code):
+    failure = classify(client_error(code)).failure
+    assert (failure.aws_message, failure.request_id) == (None, "0001")
 
 
 @pytest.mark.parametrize(
     "error",
-    [client_error("ValidationException"), *TRANSIENT_ERRORS, *(error for error, _ in PERMANENT_ERRORS)],
+    [client_error("ValidationException"), *TRANSIENT_ERRORS, *(error for error, _ in TROUBLE_ERRORS)],
     ids=name_of,
 )
-def test_what_aws_and_botocore_say_is_not_repeated(error):
+def test_what_aws_and_botocore_say_of_a_request_is_not_repeated(error):
     assert "secretive" not in repr(classify(error))
 
 

@@ -90,6 +90,7 @@ def consumer():
         stream_queues=StreamQueues(),
         task_buckets={"audience.deliver.us-east-1": None},
         disable_rate_limits=False,
+        hostname="worker1@example",
     )
 
 
@@ -100,6 +101,7 @@ def control(consumer, services, clock):
         admission=services.admission,
         circuit_breakers=services.circuit_breakers,
         registry=services.registry,
+        alerts=services.alerts,
         clock=clock,
         monotonic=clock,
     )
@@ -111,7 +113,13 @@ def admit(control):
 
 
 def request(queue, number):
-    return SimpleNamespace(delivery_info={"routing_key": queue}, id=str(number), on_end=None)
+    return SimpleNamespace(
+        delivery_info={"routing_key": queue},
+        id=str(number),
+        on_end=None,
+        has_succeeded=True,
+        worker_trouble=None,
+    )
 
 
 def test_a_message_of_a_stream_that_flows_is_admitted(admit, consumer, stream):
@@ -493,6 +501,7 @@ def test_a_worker_without_rate_limits_has_none(consumer, services, stream, clock
         admission=services.admission,
         circuit_breakers=services.circuit_breakers,
         registry=services.registry,
+        alerts=services.alerts,
         clock=clock,
         monotonic=clock,
     )
