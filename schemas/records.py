@@ -28,7 +28,7 @@ class Skip(StrEnum):
     UNCHANGED = "unchanged"
     """An identity change of which the connection's exclusions leave nothing changed."""
     ATTRIBUTE_UPDATE = "attribute_update"
-    """mParticle told of user attributes, which is no membership change."""
+    """mParticle sent user attributes, which is no membership change."""
     UNNAMED_IDENTITY = "unnamed_identity"
     """mParticle sent an identity of a type that has no name in a record."""
     FURTHER_VALUE = "further_value"
@@ -36,7 +36,7 @@ class Skip(StrEnum):
     REPEATED = "repeated"
     """The message came again after it was done with: the same task id with the same content."""
     SUBSCRIPTION = "subscription"
-    """mParticle told of a new or changed subscription, which is no membership change."""
+    """mParticle sent a new or changed subscription, which is no membership change."""
 
 
 class Projection(NamedTuple):

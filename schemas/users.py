@@ -20,7 +20,7 @@ class Users:
         """`names` are the configured names of all identities, the most telling first."""
         self._names = names
         self._parents: dict[User, User] = {}
-        """Of users whose identities changed: each leads, over any number of others, to the same one."""
+        """Users whose identities changed: each leads, over any number of others, to the same one."""
         for change in changes:
             if change.type == ChangeType.IDENTITY_CHANGED:
                 self._unite(change)

@@ -14,7 +14,7 @@ SEQUENCE_HEADER = "sequence"
 STREAM_QUEUE_PREFIX = "firehose"
 DELAY_QUEUE_PREFIX = "audience.waiting"
 PARTS = 4
-"""Of a stream's queue: the prefix, the configuration, the region, and a name that may hold dots."""
+"""The parts of a stream's queue: the prefix, the configuration, the region, and a name that may hold dots."""
 
 
 class Stream(NamedTuple):

@@ -60,7 +60,7 @@ def _is_stamped(headers: Any, stamps: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    """Whether a time can be waited for. One at the edge of the calendar has no Unix seconds everywhere."""
+    """Whether a time can be waited for. A time at the edge of the calendar has no Unix seconds everywhere."""
     if value is None:
         return True
     try:

@@ -32,7 +32,7 @@ COOLDOWN_SECONDS = 15 * 60
 GROUP_SECONDS = 60
 """How long warnings wait for others."""
 MAX_AGE_SECONDS = 3_600
-"""Older alerts are no news: nobody is told of them when notifications are turned on."""
+"""Older alerts are no news: they are not sent when notifications are turned on."""
 NOTES_KEPT_SECONDS = 7 * 24 * 3_600
 BACKOFF_SECONDS = (10, 30, 60, 120, 300)
 SHOWN = 20
