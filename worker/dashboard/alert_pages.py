@@ -1,4 +1,4 @@
-"""The System Alerts page."""
+"""The System Alerts page, and the page that explains the types."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,8 +6,23 @@ from typing import Any
 
 from tornado import web
 
-from worker.dashboard.alerts import RANGES, AlertPage, Query, alert_page, read_query
+from worker.dashboard.alerts import (
+    ALERTS_SHOWN,
+    BAR_HEIGHT,
+    BAR_WIDTH,
+    BARS,
+    RANGES,
+    AlertPage,
+    Query,
+    alert_page,
+    read_query,
+    section_of,
+)
 from worker.dashboard.page import Page
+from worker.errors import NotRegistered
+from worker.failures.alert_types import AlertType
+
+ALL = "all"
 
 
 class AlertsPage(Page):
@@ -16,16 +31,66 @@ class AlertsPage(Page):
     template = "alerts.html"
 
     def reader(self, *path: str) -> Callable[[], AlertPage]:
+        return partial(self.read, self._query())
+
+    @web.authenticated
+    async def post(self) -> None:
+        """Acknowledge one alert, or all that are open."""
+        query, identifier = self._query(), self.get_body_argument("acknowledge")
         try:
-            query = read_query({name: self.get_query_argument(name) for name in self.request.query_arguments})
-        except ValueError as error:
-            raise web.HTTPError(400, str(error)) from None
-        return partial(self.read, query)
+            done = await self.act(partial(self._acknowledge, identifier))
+        except NotRegistered as error:
+            raise web.HTTPError(404, str(error)) from None
+        self.render(self.template, shown=await self.act(partial(self.read, query)), done=done)
 
     def read(self, query: Query) -> AlertPage:
-        """Read the alerts that the query asks for."""
+        """Read the alerts that the query chooses."""
         services = self.services
         return alert_page(services.alerts.all(), services.alerts.states(), query, services.clock())
 
     def get_template_namespace(self) -> dict[str, Any]:
-        return {**super().get_template_namespace(), "ranges": RANGES}
+        ours = {
+            "advice": _advice,
+            "alerts_shown": ALERTS_SHOWN,
+            "bar_height": BAR_HEIGHT,
+            "bar_width": BAR_WIDTH,
+            "done": "",
+            "plot_width": BARS * BAR_WIDTH,
+            "ranges": RANGES,
+        }
+        return {**super().get_template_namespace(), **ours}
+
+    def _query(self) -> Query:
+        try:
+            return read_query({name: self.get_query_argument(name) for name in self.request.query_arguments})
+        except ValueError as error:
+            raise web.HTTPError(400, str(error)) from None
+
+    def _acknowledge(self, identifier: str) -> str:
+        alerts = self.services.alerts
+        if identifier == ALL:
+            number = alerts.acknowledge_all()
+            done = f"Acknowledged {number} alert{'' if number == 1 else 's'}."
+        else:
+            alerts.acknowledge(identifier)
+            done = f"Acknowledged {identifier}."
+        self.services.audit.record(self.actor, "acknowledge", identifier)
+        return done
+
+
+class HelpPage(Page):
+    """Each type of alert and its advice."""
+
+    template = "help.html"
+
+    def reader(self, *path: str) -> Callable[[], list[AlertType]]:
+        return partial(list, AlertType)
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        return {**super().get_template_namespace(), "section_of": section_of}
+
+
+def _advice(name: str) -> str:
+    """The next step of an alert of this type, as a sentence."""
+    found = AlertType.named(name)
+    return f"{found.advice[:1].upper()}{found.advice[1:]}." if found else ""

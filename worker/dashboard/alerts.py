@@ -1,16 +1,24 @@
-"""The content of the System Alerts page: the alerts of a query, a page at a time, and links to others."""
+"""The System Alerts page as data: connections by volume, each with its types, each with its alerts."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from worker.failures.alert_types import AlertType, Severity
 from worker.failures.alerts import Alert, AlertState
 
-ROWS_PER_PAGE = 100
+GROUPS_PER_PAGE = 50
+ALERTS_SHOWN = 20
+"""Of one type of one connection; the command lists them all."""
+BARS = 48
+BAR_WIDTH, BAR_HEIGHT = 5, 24
+"""Units of a plot's drawing."""
+CUSTOM = "custom"
 
 
 class Range(NamedTuple):
@@ -18,7 +26,7 @@ class Range(NamedTuple):
 
     label: str
     span: timedelta | None
-    """How far back from now; None for all of it."""
+    """How far back from now; None for a range of its own dates."""
 
 
 RANGES = {
@@ -27,17 +35,22 @@ RANGES = {
     "24h": Range("Last 24 hours", timedelta(hours=24)),
     "7d": Range("Last 7 days", timedelta(days=7)),
     "all": Range("All time", None),
+    CUSTOM: Range("From … until …", None),
 }
 
 
 @dataclass(frozen=True)
 class Query:
-    """The query of a request. Empty values ask for everything."""
+    """The choice of a URL. Empty values choose everything."""
 
+    search: str = ""
     connection: str = ""
     type: str = ""
     state: str = ""
-    range: str = "24h"
+    range: str = "12h"
+    since: str = ""
+    """With the custom range: UTC, ISO 8601."""
+    until: str = ""
     page: str = "1"
 
     def link(self, **changes: str) -> str:
@@ -45,14 +58,21 @@ class Query:
         changed = asdict(replace(self, **changes))
         return "?" + urlencode({name: value for name, value in changed.items() if value != DEFAULTS[name]})
 
-    def admits(self, alert: Alert, state: AlertState, now: datetime) -> bool:
-        """Whether it asks for this alert."""
-        span = RANGES[self.range].span
+    def span(self, now: datetime) -> tuple[datetime, datetime]:
+        """The first moment that it chooses, and the first that is too late."""
+        found = RANGES[self.range].span
+        if found is not None:
+            return now - found, datetime.max.replace(tzinfo=UTC)
+        since, until = (self.since, self.until) if self.range == CUSTOM else ("", "")
+        return _moment(since, datetime.min), _moment(until, datetime.max)
+
+    def asks_for(self, alert: Alert, state: AlertState) -> bool:
+        """Whether it chooses this alert, of whatever time."""
         return (
             (not self.connection or self.connection in alert.connection_ids)
             and (not self.type or self.type == alert.type)
             and (not self.state or self.state == state)
-            and (span is None or datetime.fromisoformat(alert.latest) >= now - span)
+            and self.search.lower() in _text(alert)
         )
 
 
@@ -60,23 +80,127 @@ DEFAULTS = asdict(Query())
 
 
 class Row(NamedTuple):
-    """An alert and what has become of it."""
+    """An alert and its state."""
 
     alert: Alert
     state: AlertState
 
 
 @dataclass(frozen=True)
+class TypeGroup:
+    """The alerts of one type of one connection, newest first."""
+
+    type: str
+    rows: Sequence[Row]
+    span: tuple[datetime, datetime]
+    """Of the plot."""
+
+    @cached_property
+    def occurrences(self) -> int:
+        """How often it occurred: an alert that recurs is one entry."""
+        return sum(row.alert.occurrences for row in self.rows)
+
+    @property
+    def records(self) -> int:
+        """Records that the alerts are about."""
+        return sum(row.alert.records for row in self.rows)
+
+    @property
+    def open(self) -> int:
+        """Alerts that nobody has acknowledged."""
+        return sum(row.state == AlertState.OPEN for row in self.rows)
+
+    @property
+    def first_at(self) -> str:
+        """UTC, ISO 8601."""
+        return min(row.alert.raised_at for row in self.rows)
+
+    @property
+    def last_at(self) -> str:
+        """UTC, ISO 8601."""
+        return max(row.alert.latest for row in self.rows)
+
+    @property
+    def severity(self) -> str:
+        """Of its alerts, which all have the same."""
+        return self.rows[0].alert.severity
+
+    @property
+    def section(self) -> str:
+        """The anchor of the type's section on the help page and in docs/alerts.md."""
+        return section_of(self.type)
+
+    @property
+    def has_dead_letters(self) -> bool:
+        """Whether any of the alerts has one."""
+        return any(row.alert.dead_letter_id for row in self.rows)
+
+    @property
+    def bars(self) -> list[tuple[float, float]]:
+        """The plot over time: for each bar that is not empty, its place and its height."""
+        start, end = self.span
+        step = max((end - start).total_seconds() / BARS, 1.0)
+        counts = [0] * BARS
+        for row in self.rows:
+            place = int((datetime.fromisoformat(row.alert.latest) - start).total_seconds() / step)
+            counts[min(max(place, 0), BARS - 1)] += row.alert.occurrences
+        top = max(counts) or 1
+        return [
+            (place * BAR_WIDTH, max(count / top * BAR_HEIGHT, 2.0))
+            for place, count in enumerate(counts)
+            if count
+        ]
+
+
+@dataclass(frozen=True)
+class ConnectionGroup:
+    """The alerts of one connection."""
+
+    connection: str
+    """Empty for alerts that name none, such as those of invalid changes."""
+    types: Sequence[TypeGroup]
+    """The most frequent first."""
+
+    @property
+    def occurrences(self) -> int:
+        """How often anything occurred."""
+        return sum(group.occurrences for group in self.types)
+
+    @property
+    def records(self) -> int:
+        """Records that the alerts are about."""
+        return sum(group.records for group in self.types)
+
+    @property
+    def open_fatal(self) -> int:
+        """Fatal alerts that nobody has acknowledged."""
+        return sum(group.open for group in self.types if group.severity == Severity.FATAL)
+
+    @property
+    def last_at(self) -> str:
+        """UTC, ISO 8601."""
+        return max(group.last_at for group in self.types)
+
+    @property
+    def streams(self) -> list[str]:
+        """The delivery streams that its alerts name."""
+        names = (row.alert.delivery_stream_name for group in self.types for row in group.rows)
+        return sorted({name for name in names if name})
+
+
+@dataclass(frozen=True)
 class AlertPage:
-    """A page of the alerts that a query asks for, newest first."""
+    """One page of the connections that a query chooses, those with the most alerts first."""
 
     query: Query
-    rows: Sequence[Row]
+    groups: Sequence[ConnectionGroup]
     first: int
-    """The position of the first row among the matching ones, from 1."""
+    """The position of the first group among the matching ones, from 1."""
     matching: int
+    """Connections."""
+    matching_alerts: int
     total: int
-    """How many there are, whatever was asked for."""
+    """Alerts that are kept, whatever was asked for."""
     open: int
     open_fatal: int
     connections: Sequence[str]
@@ -84,28 +208,38 @@ class AlertPage:
 
     @property
     def last(self) -> int:
-        """The position of the last row."""
-        return self.first + len(self.rows) - 1
+        """The position of the last group."""
+        return self.first + len(self.groups) - 1
 
     @property
-    def newer(self) -> str | None:
+    def previous_link(self) -> str | None:
         """A link to the page before this one."""
-        page = self.first // ROWS_PER_PAGE
+        page = self.first // GROUPS_PER_PAGE
         return self.query.link(page=str(page)) if page else None
 
     @property
-    def older(self) -> str | None:
+    def next_link(self) -> str | None:
         """A link to the page after this one."""
-        page = self.first // ROWS_PER_PAGE + 2
+        page = self.first // GROUPS_PER_PAGE + 2
         return self.query.link(page=str(page)) if self.last < self.matching else None
 
 
+def section_of(alert_type: str) -> str:
+    """The anchor of a type's section."""
+    return re.sub(r"[^a-z0-9]+", "-", alert_type.lower()).strip("-")
+
+
 def read_query(arguments: Mapping[str, str]) -> Query:
-    """The query of a URL. Raises `ValueError`, naming the parameter and what it may be."""
+    """The query of a URL. Raises `ValueError`, naming the parameter and its possible values."""
     query = Query(**{name: arguments.get(name) or default for name, default in DEFAULTS.items()})
     _must_be_among("type", query.type, ["", *AlertType])
     _must_be_among("state", query.state, ["", *AlertState])
     _must_be_among("range", query.range, RANGES)
+    for name, moment in (("since", query.since), ("until", query.until)):
+        try:
+            _moment(moment, datetime.min)
+        except ValueError:
+            raise ValueError(f"{name}: must be a date or a time such as 2026-11-25T12:00") from None
     if not re.fullmatch(r"[1-9][0-9]{0,5}", query.page):
         raise ValueError("page: must be a number from 1")
     return query
@@ -117,19 +251,73 @@ def alert_page(
     """The page that is asked for, or the last one where there are fewer. `now` in Unix seconds."""
     rows = [Row(alert, states.get(alert.id, AlertState.OPEN)) for alert in alerts]
     moment = datetime.fromtimestamp(now, UTC)
-    matching = [row for row in rows if query.admits(row.alert, row.state, moment)]
-    start = ROWS_PER_PAGE * min(int(query.page) - 1, max(len(matching) - 1, 0) // ROWS_PER_PAGE)
+    since, until = (bound.isoformat(timespec="milliseconds") for bound in query.span(moment))
+    matching = [row for row in rows if since <= row.alert.latest < until and query.asks_for(*row)]
+    groups = _groups(matching, query, moment)
+    start = GROUPS_PER_PAGE * min(int(query.page) - 1, max(len(groups) - 1, 0) // GROUPS_PER_PAGE)
     still_open = [row.alert.severity for row in rows if row.state == AlertState.OPEN]
     return AlertPage(
         query=query,
-        rows=matching[start : start + ROWS_PER_PAGE],
+        groups=groups[start : start + GROUPS_PER_PAGE],
         first=start + 1,
-        matching=len(matching),
+        matching=len(groups),
+        matching_alerts=len(matching),
         total=len(rows),
         open=len(still_open),
         open_fatal=still_open.count(Severity.FATAL),
         connections=sorted({identifier for row in rows for identifier in row.alert.connection_ids}),
     )
+
+
+def _groups(rows: Sequence[Row], query: Query, now: datetime) -> list[ConnectionGroup]:
+    by_connection: defaultdict[str, defaultdict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for connection in row.alert.connection_ids or [""]:
+            if query.connection in ("", connection):
+                by_connection[connection][row.alert.type].append(row)
+    span = _plotted(rows, query, now)
+    groups = [
+        ConnectionGroup(connection, sorted(_types(types, span), key=lambda group: -group.occurrences))
+        for connection, types in by_connection.items()
+    ]
+    return sorted(groups, key=lambda group: (-group.occurrences, group.connection))
+
+
+def _types(types: Mapping[str, list[Row]], span: tuple[datetime, datetime]) -> list[TypeGroup]:
+    return [
+        TypeGroup(name, sorted(rows, key=lambda row: row.alert.latest, reverse=True), span)
+        for name, rows in types.items()
+    ]
+
+
+def _plotted(rows: Sequence[Row], query: Query, now: datetime) -> tuple[datetime, datetime]:
+    """The span of the plots: the one asked for, as far as there are alerts."""
+    since, until = query.span(now)
+    if since.year == datetime.min.year:
+        since = min((datetime.fromisoformat(row.alert.raised_at) for row in rows), default=now)
+    return since, min(until, now)
+
+
+def _text(alert: Alert) -> str:
+    """Everything of an alert that a search looks through, in lower case."""
+    parts = (
+        alert.delivery_stream_name,
+        alert.region,
+        alert.error_code,
+        alert.message,
+        alert.aws_message,
+        alert.task_id,
+        alert.origin,
+        *alert.connection_ids,
+        *map(str, alert.audience_ids),
+    )
+    return " ".join(filter(None, parts)).lower()
+
+
+def _moment(text: str, otherwise: datetime) -> datetime:
+    """A time of the URL, which is UTC where it does not say. Raises `ValueError`."""
+    found = datetime.fromisoformat(text) if text else otherwise
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _must_be_among(name: str, value: str, choices: Iterable[str]) -> None:

@@ -19,8 +19,15 @@ from tornado.web import StaticFileHandler, url
 
 from worker.broker.client import backlogs
 from worker.dashboard.access import Access, Refusal, Request
-from worker.dashboard.alert_pages import AlertsPage
+from worker.dashboard.alert_pages import AlertsPage, HelpPage
 from worker.dashboard.broker_page import BrokerPage, QueueLengths
+from worker.dashboard.dead_letter_pages import (
+    DeadLetterPage,
+    DeadLettersExport,
+    DeadLettersPage,
+    JobPage,
+)
+from worker.dashboard.jobs import Jobs
 from worker.dashboard.metrics_page import MetricsPage
 from worker.dashboard.navigation import TEMPLATES, loader
 from worker.dashboard.redaction import RedactingEvents, RedactingInspector
@@ -49,6 +56,7 @@ class Dashboard(Flower):  # type: ignore[misc]
         self.inspector = RedactingInspector(self.io_loop, capp, options.inspect_timeout / 1000)
         self.access = access
         self.environment_name = environment_name
+        self.jobs = Jobs()
         self.pending = PendingAlerts(capp)
         self.watch = make_watch(capp)
         self.watching = PeriodicCallback(self._watch, WATCH_INTERVAL_SECONDS * 1000)
@@ -150,6 +158,11 @@ class HiddenResult(BaseHandler):  # type: ignore[misc]
 
 HANDLERS = [
     url(r"/alerts", AlertsPage, name="alerts"),
+    url(r"/alerts/types", HelpPage, name="help"),
+    url(r"/dead-letters", DeadLettersPage, name="dead-letters"),
+    url(r"/dead-letters/export", DeadLettersExport, name="dead-letters-export"),
+    url(r"/dead-letters/([^/]+)", DeadLetterPage, name="dead-letter"),
+    url(r"/jobs/([0-9a-f]+)", JobPage, name="job"),
     url(r"/streams", StreamsOverview, name="streams"),
     url(r"/streams/([^/]+)", StreamPage, name="stream"),
     url(r"/broker", BrokerPage),

@@ -1,11 +1,12 @@
 """Which alerts the System Alerts page shows."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
 import pytest
 
-from worker.dashboard.alerts import ROWS_PER_PAGE, Query, alert_page, read_query
+from worker.dashboard.alerts import GROUPS_PER_PAGE, Query, alert_page, read_query, section_of
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alert, AlertState
 from worker.queues import Stream
@@ -38,8 +39,10 @@ def an_alert(
 
 
 def shown(query, *alerts, states=None):
+    """The IDs of the alerts on the page, each once, newest first."""
     page = alert_page(alerts, states or {}, query, NOW.timestamp())
-    return [row.alert.id for row in page.rows]
+    found = {row.alert.id: row for group in page.groups for kind in group.types for row in kind.rows}
+    return sorted(found, key=lambda identifier: found[identifier].alert.latest, reverse=True)
 
 
 OLD = an_alert("old", age=timedelta(hours=13))
@@ -49,16 +52,16 @@ OTHER = an_alert("other", AlertType.ACCESS_DENIED, connections=("1-aa", "2-bb"))
 @pytest.mark.parametrize(
     ("query", "ids"),
     [
-        (Query(), ["other", "old"]),
-        (Query(range="12h"), ["other"]),
+        (Query(), ["other"]),
+        (Query(range="all"), ["other", "old"]),
         (Query(range="24h"), ["other", "old"]),
         (Query(type="Access Denied"), ["other"]),
         (Query(type="Invalid Change"), []),
-        (Query(connection="1-aa"), ["other", "old"]),
+        (Query(connection="1-aa", range="24h"), ["other", "old"]),
         (Query(connection="2-bb"), ["other"]),
         (Query(connection="2"), []),
         (Query(state="open"), ["other"]),
-        (Query(state="acknowledged"), ["old"]),
+        (Query(state="acknowledged", range="24h"), ["old"]),
         (Query(state="acknowledged", connection="2-bb"), []),
     ],
 )
@@ -85,36 +88,92 @@ def test_all_time_is_without_end():
     assert shown(Query(range="all"), an_alert("old", age=timedelta(days=4000))) == ["old"]
 
 
-def test_a_page_holds_so_many_and_links_to_its_neighbours():
-    alerts = [an_alert(str(number)) for number in range(2 * ROWS_PER_PAGE + 1)]
+def test_a_range_of_its_own_has_a_beginning_and_an_end():
+    query = Query(range="custom", since="2025-11-23T10:00", until="2025-11-23T11:30")
+    alerts = [an_alert(str(hours), age=timedelta(hours=hours)) for hours in (0, 1, 2, 3)]
+
+    assert shown(query, *alerts) == ["1", "2"]
+
+
+@pytest.mark.parametrize("word", ["STREAM", "us-east", "someexc", "out of order", "1-aa", "task-7", "gen1@"])
+def test_a_search_finds_an_alert_by_whatever_it_says(word):
+    found = replace(an_alert("a"), message="it is Out of order", task_id="task-7", origin="gen1@host")
+
+    assert shown(Query(search=word), found) == ["a"]
+    assert shown(Query(search=word + "?"), found) == []
+
+
+def test_connections_with_the_most_alerts_come_first():
+    alerts = [
+        an_alert("a", connections=("1-aa",)),
+        replace(an_alert("b", connections=("2-bb",)), occurrences=500),
+        an_alert("c", connections=()),
+        an_alert("d", connections=("1-aa",)),
+    ]
+    page = alert_page(alerts, {}, Query(), NOW.timestamp())
+
+    assert [(group.connection, group.occurrences) for group in page.groups] == [
+        ("2-bb", 500),
+        ("1-aa", 2),
+        ("", 1),
+    ]
+
+
+def test_a_connection_has_its_types_by_frequency_with_first_and_last_time():
+    alerts = [
+        an_alert("a", age=timedelta(hours=2)),
+        an_alert("b", AlertType.ACCESS_DENIED),
+        replace(an_alert("c", age=timedelta(hours=1)), last_raised_at=NOW.isoformat(), occurrences=3),
+    ]
+    (group,) = alert_page(alerts, {"a": AlertState.ACKNOWLEDGED}, Query(), NOW.timestamp()).groups
+    frequent, rare = group.types
+
+    assert (frequent.type, frequent.occurrences, frequent.open) == (AlertType.RETRY_LIMIT_EXCEEDED, 4, 1)
+    assert frequent.first_at.startswith("2025-11-23T10:00")
+    assert frequent.last_at.startswith("2025-11-23T12:00")
+    assert rare.type == AlertType.ACCESS_DENIED
+    assert group.open_fatal == 2
+
+
+def test_a_plot_has_a_bar_where_something_occurred():
+    alerts = [replace(an_alert("a", age=timedelta(hours=6)), occurrences=10), an_alert("b")]
+    ((kind,),) = [group.types for group in alert_page(alerts, {}, Query(), NOW.timestamp()).groups]
+
+    assert [place for place, _ in kind.bars] == [120, 235], "in the middle and at the end of twelve hours"
+    assert kind.bars[0][1] > kind.bars[1][1]
+
+
+def test_a_page_holds_so_many_connections_and_links_to_its_neighbours():
+    alerts = [
+        an_alert(str(number), connections=[f"{number}-aa"]) for number in range(2 * GROUPS_PER_PAGE + 1)
+    ]
     middle = alert_page(alerts, {}, Query(page="2", type=AlertType.RETRY_LIMIT_EXCEEDED), NOW.timestamp())
 
-    assert [row.alert.id for row in middle.rows] == [str(n) for n in range(ROWS_PER_PAGE, 2 * ROWS_PER_PAGE)]
-    assert (middle.first, middle.last, middle.matching) == (101, 200, 201)
-    assert dict(parse_qsl(middle.newer.removeprefix("?"))) == {"type": "Retry Limit Exceeded"}
-    assert dict(parse_qsl(middle.older.removeprefix("?"))) == {"type": "Retry Limit Exceeded", "page": "3"}
-
-
-def test_the_first_page_has_none_before_and_the_last_none_after():
-    full = [an_alert(str(number)) for number in range(ROWS_PER_PAGE)]
-    page = alert_page(full, {}, Query(), NOW.timestamp())
-
-    assert (page.newer, page.older) == (None, None)
+    assert (middle.first, middle.last, middle.matching) == (51, 100, 101)
+    assert dict(parse_qsl(middle.previous_link.removeprefix("?"))) == {"type": "Retry Limit Exceeded"}
+    assert dict(parse_qsl(middle.next_link.removeprefix("?"))) == {
+        "type": "Retry Limit Exceeded",
+        "page": "3",
+    }
 
 
 @pytest.mark.parametrize("alerts", [[], [an_alert()]])
 def test_a_page_past_the_end_is_the_last_one(alerts):
     page = alert_page(alerts, {}, Query(page="99"), NOW.timestamp())
 
-    assert len(page.rows) == len(alerts)
-    assert (page.newer, page.older) == (None, None)
+    assert len(page.groups) == len(alerts)
+    assert (page.previous_link, page.next_link) == (None, None)
+
+
+def test_a_type_has_an_anchor():
+    assert section_of("500 - Internal Server Error") == "500-internal-server-error"
 
 
 def test_open_ones_are_counted_whatever_is_asked_for():
     alerts = [an_alert("a"), an_alert("b", severity="warning"), an_alert("c")]
     page = alert_page(alerts, {"c": AlertState.RESOLVED}, Query(type="Invalid Change"), NOW.timestamp())
 
-    assert (page.matching, page.total, page.open, page.open_fatal) == (0, 3, 2, 1)
+    assert (page.matching_alerts, page.total, page.open, page.open_fatal) == (0, 3, 2, 1)
 
 
 def test_the_state_s_own_alerts_fit(services):
@@ -127,10 +186,11 @@ def test_the_state_s_own_alerts_fit(services):
 
     page = alert_page(services.alerts.all(), services.alerts.states(), Query(), services.clock())
 
-    assert [(row.alert.delivery_stream_name, row.state) for row in page.rows] == [
-        ("s1", AlertState.OPEN),
-        ("s0", AlertState.ACKNOWLEDGED),
-    ]
+    ((kind,),) = [group.types for group in page.groups]
+    assert {row.alert.delivery_stream_name: row.state for row in kind.rows} == {
+        "s1": AlertState.OPEN,
+        "s0": AlertState.ACKNOWLEDGED,
+    }
     assert page.connections == ["c"]
 
 
@@ -146,7 +206,15 @@ def test_an_empty_form_is_the_default_query():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"range": "2h"}, {"type": "Nonsense"}, {"state": "lost"}, {"page": "0"}, {"page": "-1"}, {"page": "²"}],
+    [
+        {"range": "2h"},
+        {"type": "Nonsense"},
+        {"state": "lost"},
+        {"page": "0"},
+        {"page": "-1"},
+        {"page": "²"},
+        {"since": "yesterday"},
+    ],
 )
 def test_what_makes_no_sense_is_named_and_not_repeated(arguments):
     ((name, value),) = arguments.items()

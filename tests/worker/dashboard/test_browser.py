@@ -45,16 +45,15 @@ def test_alerts(browse, spiteful_name):
     page = browse("/alerts")
 
     assert title(page) == "System Alerts · audience-firehose", "a stream's name must not run as a script"
-    spiteful, gone = cells(page)
-    assert spiteful_name in spiteful
-    assert "there is no such stream" in gone
+    assert spiteful_name in html.unescape(page)
+    assert "there is no such stream" in page
     assert re.search(r'<a [^>]*aria-current="page"[^>]*>System Alerts</a>', page)
 
 
 def test_alerts_of_a_type(browse):
     page = browse("/alerts?type=Stream+Not+Found&range=1h")
 
-    assert len(cells(page)) == 1
+    assert page.count('<details class="workers-table-card') == 1
     assert '<option value="Stream Not Found" selected="">' in page
 
 
