@@ -52,6 +52,8 @@ class Connection:
     append_newline: bool = True
     include_metadata: bool = False
     """Whether a record ends with ChangeId, SequenceNumber and SchemaVersion."""
+    aggregate_records: bool = False
+    """Whether lines share Firehose records, which AWS bills in steps of 5 KiB."""
     stream_quota: str | None = None
     """The most that all workers together send it (`1MiB/s+200requests/s`); None for its region's quota."""
 
@@ -134,7 +136,13 @@ class ConnectionSchema(Schema):
     )
     append_newline = fields.Boolean()
     include_metadata = fields.Boolean()
+    aggregate_records = fields.Boolean()
     stream_quota = Text(allow_none=True, validate=_check_quota)
+
+    @validates_schema
+    def rules(self, settings: dict[str, Any], **_: Any) -> None:
+        if settings.get("aggregate_records") and not settings.get("append_newline", True):
+            raise ValidationError("needs append_newline: nothing else parts the lines", "aggregate_records")
 
     @post_load
     def make(self, settings: dict[str, Any], **_: Any) -> Connection:

@@ -91,6 +91,7 @@ class DeliveryTask(ForwarderTask):
             if self._repeats_refusal(stream, error.failure):
                 self._pause_again(stream, error.failure)
             raise
+        self.request.billing = outcome.billing
         if outcome.failure:
             if outcome.is_mostly_refused:
                 self._open_circuit_breaker(stream, outcome.failure)
@@ -304,6 +305,8 @@ class DeliveryTask(ForwarderTask):
             if accepted and accepted >= refused:
                 breakers.record_success(stream, pipe)
             counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
+            if billing := getattr(self.request, "billing", None):
+                counters.billed(stream, **billing._asdict(), pipe=pipe)
             if retries or waiting:
                 counters.retrying(stream, self.request.id, waiting, pipe)
 

@@ -98,7 +98,7 @@ def fan_out(
             if rendered is None:
                 rendered = seen[route.projection] = render(change, route.projection, stamp, position)
             if rendered.lines:
-                source = Source(route.connection_id, change.audience_id)
+                source = Source(route.connection_id, change.audience_id, route.aggregate_records)
                 streams[route.stream].add(change, user, rendered.lines, source)
             for skip in rendered.skipped:
                 skipped[Skipped(route.stream, change.audience_id, skip)] += 1

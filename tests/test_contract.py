@@ -104,6 +104,7 @@ def test_a_connection():
         "identities_to_exclude": (),
         "append_newline": True,
         "include_metadata": False,
+        "aggregate_records": False,
         "stream_quota": None,
     }
 

@@ -127,6 +127,10 @@ REFUSED_CONNECTIONS = {
         {"stream_quota": "200requests/s+1MB"},
         "stream_quota: '1MB' is not a quota such as 1MiB/s, 200requests/s or 50000records/s",
     ),
+    "aggregated records without newlines": (
+        {"aggregate_records": True, "append_newline": False},
+        "aggregate_records: needs append_newline: nothing else parts the lines",
+    ),
     "a number as quota": ({"stream_quota": 200}, "stream_quota: not a string"),
     "an unknown setting": ({"append_newlines": True}, "unknown key"),
 }

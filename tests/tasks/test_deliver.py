@@ -81,6 +81,13 @@ def test_a_chain_that_is_given_up_is_one_dead_letter_and_replayed_in_its_order(
     assert firehose.accepted("travel") == [b"a", b"b", b"c"]
 
 
+def test_what_aws_bills_is_counted(deliver, firehose, services, stream):
+    firehose.faults.append(refuse_once(b"c"))
+    deliver("a\n" * 100, "b\n", "c\n")
+    counts = services.counters.of(stream)
+    assert (counts.delivered, counts.billed_bytes, counts.saved_bytes) == (102, 3 * 5_120, 99 * 5_120)
+
+
 def test_what_waits_for_another_try_is_counted(worker, deliver, firehose, services, stream):
     firehose.faults.append(refuse_once(b"b"))
     deliver("a", "b", run=False)

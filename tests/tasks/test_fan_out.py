@@ -30,7 +30,7 @@ def snapshot(quota=EU_CENTRAL_1, audiences=AUDIENCES, **connection_settings):
     for audience_id in audiences:
         connection = Connection(audience_id, "main", STREAM.name, STREAM.region, **connection_settings)
         projection = connection.projection(Configuration("main"), Catalogue())
-        routes[audience_id] = (Route(f"{audience_id}-a", STREAM, projection),)
+        routes[audience_id] = (Route(f"{audience_id}-a", STREAM, projection, connection.aggregate_records),)
     return Snapshot(
         version="1",
         configurations={},

@@ -122,6 +122,11 @@ def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: boo
     help="Whether a record ends with ChangeId, SequenceNumber and SchemaVersion.  [default: do not]",
 )
 @click.option(
+    "--aggregate-records/--no-aggregate-records",
+    default=None,
+    help="Whether lines share Firehose records, which AWS bills in steps of 5 KiB.  [default: do not]",
+)
+@click.option(
     "--stream-quota",
     metavar="QUOTA",
     help="What the stream may take from all workers together: 1MiB/s, 200requests/s, 50000records/s, or"

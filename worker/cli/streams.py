@@ -58,6 +58,8 @@ STATUS_COLUMNS: Columns = {
     "REFUSED": itemgetter("refused"),
     "RETRYING": itemgetter("retrying"),
     "DEAD": itemgetter("dead"),
+    "BILLED BYTES": itemgetter("billed_bytes"),
+    "SAVED BYTES": itemgetter("saved_bytes"),
     "LAST DELIVERY": itemgetter("last_delivery"),
     "SKIPPED": lambda row: [f"{reason} {number}" for reason, number in row["skipped"].items()],
 }

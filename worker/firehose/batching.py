@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from schemas.quotas import Quota
-from worker.firehose.groups import Group, as_group
+from worker.firehose.groups import BILLING_STEP_BYTES, Group, as_group
 
 MAX_RECORD_BYTES = 1_024_000
 """Before base64. Source: PutRecordBatch, AWS API reference."""
@@ -18,6 +18,12 @@ BATCHES_A_SECOND = 10
 single group. All workers together are to keep a quota to within 5 % in any five seconds, so no batch may be
 a large part of that."""
 
+
+AGGREGATED_RECORD_BYTES = 10 * BILLING_STEP_BYTES
+"""Of a Firehose record that several lines share. A multiple of the billing step leaves least of it unused.
+A larger record saves hardly more, and is sent again whole where Firehose refuses it."""
+AGGREGATED_RECORD_LINES = 500
+"""What dynamic partitioning deaggregates. Source: Amazon Data Firehose's developer guide."""
 
 Lines = Sequence[bytes]
 """Rendered records of one user and audience, in their order."""
@@ -45,6 +51,8 @@ class Source(NamedTuple):
 
     connection_id: str
     audience_id: int
+    aggregate: bool = False
+    """Whether lines share Firehose records."""
 
 
 @dataclass(slots=True)
@@ -53,15 +61,47 @@ class Batch:
 
     groups: list[Group] = field(default_factory=list, repr=False)
     records: int = 0
+    """Lines."""
+    firehose_records: int = 0
     bytes: int = 0
     base64_bytes: int = 0
     connection_ids: set[str] = field(default_factory=set)
     audience_ids: set[int] = field(default_factory=set)
+    _open_record: list[str] = field(default_factory=list, repr=False)
+    """The lines of the last group, while it is a Firehose record that further lines may share."""
+    _open_bytes: int = 0
 
-    def add(self, lines: Lines, size: "_Size", source: Source) -> None:
-        """Append an atomic group."""
-        self.groups.append(as_group([line.decode() for line in lines]))
+    def add(self, records: Lines, size: "_Size", source: Source) -> None:
+        """Append an atomic group of Firehose records."""
+        self.close_record()
+        group = as_group([record.decode() for record in records])
+        self.groups.append(group)
+        if source.aggregate and isinstance(group, str):
+            self._open_record, self._open_bytes = [group], size.bytes
+        self._count(size, source)
+
+    def try_join(self, records: Lines, size: "_Size", source: Source) -> bool:
+        """Put a group's lines into the last Firehose record. False: it has no room."""
+        if (
+            not (self._open_record and source.aggregate and len(records) == 1)
+            or self._open_bytes + size.bytes > AGGREGATED_RECORD_BYTES
+            or len(self._open_record) + size.records > AGGREGATED_RECORD_LINES
+        ):
+            return False
+        self._open_record.append(records[0].decode())
+        self._open_bytes += size.bytes
+        self._count(size._replace(firehose_records=0), source)
+        return True
+
+    def close_record(self) -> None:
+        """End the Firehose record that lines share: what comes next begins another."""
+        if self._open_record:
+            self.groups[-1] = "".join(self._open_record)
+            self._open_record = []
+
+    def _count(self, size: "_Size", source: Source) -> None:
         self.records += size.records
+        self.firehose_records += size.firehose_records
         self.bytes += size.bytes
         self.base64_bytes += size.base64_bytes
         self.connection_ids.add(source.connection_id)
@@ -84,9 +124,10 @@ class Batches:
 
     def add(self, lines: Lines, source: Source) -> None:
         """Append an atomic group, which may be sent before and after any other."""
-        size = _size(lines)
+        records = _firehose_records(lines, source)
+        size = _size(records, source)
         if size.fits_one_call:
-            self._independent.add(lines, size, source)
+            self._independent.add(records, size, source)
         else:
             self.add_stages([[lines]], source)
 
@@ -101,7 +142,8 @@ class Batches:
 
     def set_apart(self, lines: Lines, source: Source) -> None:
         """Append lines of which at least one is oversize, and which must not arrive without each other."""
-        self.oversize.add(lines, _size(lines), source)
+        source = source._replace(aggregate=False)
+        self.oversize.add(lines, _size(lines, source), source)
 
     @property
     def records(self) -> int:
@@ -110,9 +152,11 @@ class Batches:
 
     def __iter__(self) -> Iterator[Chain]:
         """Chains, most of them of a single batch. They may be sent in any order, and at the same time."""
-        for batch in self._independent.batches:
-            yield [batch]
-        yield from self._chains
+        chains = [*([batch] for batch in self._independent.batches), *self._chains]
+        for chain in chains:
+            for batch in chain:
+                batch.close_record()
+        return iter(chains)
 
 
 def is_oversize(line: bytes) -> bool:
@@ -122,19 +166,38 @@ def is_oversize(line: bytes) -> bool:
 
 class _Size(NamedTuple):
     records: int
+    """Lines."""
+    firehose_records: int
     bytes: int
     base64_bytes: int
 
     @property
     def fits_one_call(self) -> bool:
-        return self.records <= MAX_BATCH_RECORDS and self.base64_bytes <= MAX_BATCH_BYTES
+        return self.firehose_records <= MAX_BATCH_RECORDS and self.base64_bytes <= MAX_BATCH_BYTES
 
 
-def _size(lines: Lines) -> _Size:
-    if len(lines) == 1:
-        size = len(lines[0])
-        return _Size(1, size, (size + 2) // 3 * 4)
-    return _Size(len(lines), sum(map(len, lines)), sum((len(line) + 2) // 3 * 4 for line in lines))
+def _size(records: Lines, source: Source) -> _Size:
+    lines = sum(record.count(b"\n") for record in records) if source.aggregate else len(records)
+    if len(records) == 1:
+        size = len(records[0])
+        return _Size(lines, 1, size, (size + 2) // 3 * 4)
+    base64_bytes = sum((len(record) + 2) // 3 * 4 for record in records)
+    return _Size(lines, len(records), sum(map(len, records)), base64_bytes)
+
+
+def _firehose_records(lines: Lines, source: Source) -> Lines:
+    """The Firehose records of an atomic group: its lines, or as few as can hold them."""
+    if not source.aggregate or len(lines) == 1:
+        return lines
+    records: list[list[bytes]] = [[]]
+    size = 0
+    for line in lines:
+        size += len(line)
+        if records[-1] and (size > AGGREGATED_RECORD_BYTES or len(records[-1]) == AGGREGATED_RECORD_LINES):
+            records.append([])
+            size = len(line)
+        records[-1].append(line)
+    return [b"".join(shared) for shared in records]
 
 
 class _Packer:
@@ -149,38 +212,53 @@ class _Packer:
         """Put what comes next into a new batch."""
         self._is_full = True
 
-    def add(self, lines: Lines, size: _Size, source: Source) -> None:
+    def add(self, records: Lines, size: _Size, source: Source) -> None:
         """Append an atomic group that one call can take."""
+        if self._try_join(records, size, source):
+            return
         if self._is_full or not self._has_room_for(size):
             self.batches.append(Batch())
             self._is_full = False
-        self.batches[-1].add(lines, size, source)
+        self.batches[-1].add(records, size, source)
+
+    def _try_join(self, records: Lines, size: _Size, source: Source) -> bool:
+        if self._is_full or not source.aggregate:
+            return False
+        has_room = self._has_room_for(size._replace(firehose_records=0))
+        return has_room and self.batches[-1].try_join(records, size, source)
 
     def add_in_pieces(self, lines: Lines, source: Source) -> None:
         """Append an atomic group of any size: one that no call can take fills several batches in a row."""
-        if (size := _size(lines)).fits_one_call:
-            self.add(lines, size, source)
+        records = _firehose_records(lines, source)
+        if (size := _size(records, source)).fits_one_call:
+            self.add(records, size, source)
             return
-        for piece in self._pieces(lines):
+        for piece in self._pieces(records, source):
             self.begin_batch()
-            self.add(piece, _size(piece), source)
+            self.add(piece, _size(piece, source), source)
         self.begin_batch()
 
-    def _pieces(self, lines: Lines) -> Iterator[Lines]:
-        start, taken = 0, _Size(0, 0, 0)
-        for position, line in enumerate(lines):
-            size = _size([line])
+    def _pieces(self, records: Lines, source: Source) -> Iterator[Lines]:
+        start, taken = 0, _Size(0, 0, 0, 0)
+        for position, record in enumerate(records):
+            size = _size([record], source)
             taken = _Size(*map(sum, zip(taken, size, strict=True)))
-            if position > start and not self._may_hold(*taken):
-                yield lines[start:position]
+            if position > start and not self._may_hold(taken):
+                yield records[start:position]
                 start, taken = position, size
-        yield lines[start:]
+        yield records[start:]
 
     def _has_room_for(self, size: _Size) -> bool:
         last = self.batches[-1]
-        return self._may_hold(
-            last.records + size.records, last.bytes + size.bytes, last.base64_bytes + size.base64_bytes
+        return (
+            last.firehose_records + size.firehose_records <= self._limit.records
+            and last.bytes + size.bytes <= self._limit.bytes
+            and last.base64_bytes + size.base64_bytes <= MAX_BATCH_BYTES
         )
 
-    def _may_hold(self, records: int, size: int, base64_size: int) -> bool:
-        return records <= self._limit.records and size <= self._limit.bytes and base64_size <= MAX_BATCH_BYTES
+    def _may_hold(self, size: _Size) -> bool:
+        return (
+            size.firehose_records <= self._limit.records
+            and size.bytes <= self._limit.bytes
+            and size.base64_bytes <= MAX_BATCH_BYTES
+        )

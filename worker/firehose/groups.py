@@ -15,6 +15,9 @@ from schemas.fields import is_utf8
 
 Group = str | list[str]
 
+BILLING_STEP_BYTES = 5 * 1024
+"""AWS bills each Firehose record rounded up to a multiple of this. Source: Amazon Data Firehose's pricing."""
+
 
 class Size(NamedTuple):
     """How much groups take of their stream's quota."""
@@ -66,6 +69,11 @@ def size_of(groups: Iterable[Group]) -> Size:
     """The size of groups. Raises `TypeError` where something among them is none."""
     records = firehose_records(groups)
     return Size(len(records), len("".join(records).encode()))
+
+
+def billed_bytes(sizes: Iterable[int]) -> int:
+    """The bytes that AWS bills for Firehose records of these sizes."""
+    return BILLING_STEP_BYTES * sum(-(-size // BILLING_STEP_BYTES) for size in sizes)
 
 
 def remaining_after(groups: Sequence[Group], refused: Sequence[bool]) -> list[Group]:

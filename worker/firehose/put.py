@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from worker.failures.alert_types import Failure
 from worker.firehose.answers import refusal_codes
 from worker.firehose.errors import FIREHOSE_ERRORS, classify, of_code
-from worker.firehose.groups import Group, firehose_records, records_in, remaining_after
+from worker.firehose.groups import Group, billed_bytes, firehose_records, records_in, remaining_after
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -22,6 +22,14 @@ SINGLY_SECONDS = 20.0
 last call it stays below the lease of a delivery."""
 TIME_IS_UP = "TimeLimit"
 """A code of our own, for the records that were not sent in that time."""
+
+
+class Billing(NamedTuple):
+    """What AWS bills for accepted Firehose records."""
+
+    billed_bytes: int = 0
+    saved_bytes: int = 0
+    """What the lines would have cost beyond that, each in a Firehose record of its own."""
 
 
 class Outcome(NamedTuple):
@@ -35,6 +43,7 @@ class Outcome(NamedTuple):
     """What is to be sent again, in its order: what was refused, and what stands after it in its group."""
     failure: Failure | None
     """The first refusal; None where there was none."""
+    billing: Billing = Billing()
 
     @property
     def is_mostly_refused(self) -> bool:
@@ -45,7 +54,14 @@ class Outcome(NamedTuple):
 def put(client: "FirehoseClient", delivery_stream_name: str, groups: Sequence[Group]) -> Outcome:
     """Send the groups, of which there are at most 500 Firehose records. Raises botocore's errors."""
     data = [record.encode() for record in firehose_records(groups)]
-    return _outcome(groups, put_record_batch(client, delivery_stream_name, data))
+    return _outcome(groups, data, put_record_batch(client, delivery_stream_name, data))
+
+
+def billing_of(data: Sequence[bytes]) -> Billing:
+    """What AWS bills for these Firehose records."""
+    shared = [record for record in data if record.count(b"\n") > 1]
+    alone = billed_bytes(len(line) for record in shared for line in record.splitlines(keepends=True))
+    return Billing(billed_bytes(map(len, data)), alone - billed_bytes(map(len, shared)))
 
 
 def put_record_batch(client: "FirehoseClient", delivery_stream_name: str, data: Sequence[bytes]) -> list[str]:
@@ -85,13 +101,14 @@ def put_singly(
             code = classify(error).failure.error_code
             break
         accepted += 1
-    return _outcome(groups, [""] * accepted + [code] * (len(data) - accepted))
+    return _outcome(groups, data, [""] * accepted + [code] * (len(data) - accepted))
 
 
-def _outcome(groups: Sequence[Group], codes: Sequence[str]) -> Outcome:
-    """What remains of the groups. `codes` holds a refusal's code, or "", for each Firehose record."""
+def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str]) -> Outcome:
+    """What remains of the groups. `codes` holds a refusal's code, or "", for each record of `data`."""
+    billing = billing_of([record for record, code in zip(data, codes, strict=True) if not code])
     if not any(codes):
-        return Outcome(records_in(groups), 0, [], None)
+        return Outcome(records_in(groups), 0, [], None, billing)
     remaining = remaining_after(groups, [bool(code) for code in codes])
     # A refused record is always worth another try: what is wrong for good refuses the whole call.
     failure = of_code(next(filter(None, codes)), status=500).failure
@@ -101,4 +118,5 @@ def _outcome(groups: Sequence[Group], codes: Sequence[str]) -> Outcome:
         refused=records_in(compress(firehose_records(groups), codes)),
         remaining=remaining,
         failure=failure,
+        billing=billing,
     )

@@ -38,6 +38,10 @@ class Counts(NamedTuple):
     skipped: dict[Skip, int]
     last_delivery: str | None
     """UTC, ISO 8601."""
+    billed_bytes: int = 0
+    """What AWS bills: accepted Firehose records, each rounded up to 5 KiB."""
+    saved_bytes: int = 0
+    """What it does not bill because lines share Firehose records."""
 
     @property
     def in_hand(self) -> int:
@@ -65,6 +69,15 @@ class Counters:
             self._into(pipe).hset(counters_key(stream), "last_delivery", self._now())
         if refused:
             self._add(stream, "refused", refused, pipe)
+
+    def billed(
+        self, stream: Stream, *, billed_bytes: int, saved_bytes: int, pipe: Redis | None = None
+    ) -> None:
+        """Add what AWS bills for an accepted call, and what it does not bill because lines share records."""
+        if billed_bytes:
+            self._add(stream, "billed_bytes", billed_bytes, pipe)
+        if saved_bytes:
+            self._add(stream, "saved_bytes", saved_bytes, pipe)
 
     def discarded(self, stream: Stream, records: int, pipe: Redis | None = None) -> None:
         """Add records that an operator discarded."""
@@ -99,6 +112,8 @@ class Counters:
             discarded=number(counters.get("discarded")),
             skipped=dict(+skipped),
             last_delivery=counters.get("last_delivery"),
+            billed_bytes=number(counters.get("billed_bytes")),
+            saved_bytes=number(counters.get("saved_bytes")),
         )
 
     def streams(self) -> set[Stream]:

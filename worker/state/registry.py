@@ -48,6 +48,7 @@ class Route:
     connection_id: str
     stream: Stream
     projection: Projection
+    aggregate_records: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,9 @@ class Registry:
         routes: dict[int, tuple[Route, ...]] = {}
         for identifier, connection in connections.items():
             projection = connection.projection(configurations[connection.configuration], self._catalogue)
-            route = Route(identifier, stream_of_connection(connection), projection)
+            route = Route(
+                identifier, stream_of_connection(connection), projection, connection.aggregate_records
+            )
             routes[connection.audience_id] = (*routes.get(connection.audience_id, ()), route)
         return Snapshot(
             version=version,

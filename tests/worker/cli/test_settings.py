@@ -212,6 +212,7 @@ def test_connecting_twice_is_one_connection_and_keeps_what_is_not_mentioned(oper
         "identities_to_exclude": ["FacebookId", "Other"],
         "append_newline": False,
         "include_metadata": False,
+        "aggregate_records": False,
         "stream_quota": None,
     }
 

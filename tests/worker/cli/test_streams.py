@@ -187,6 +187,8 @@ def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, services,
         "discarded": 7,
         "skipped": {"anonymous": 3},
         "last_delivery": "2027-01-15T08:00:00+00:00",
+        "billed_bytes": 0,
+        "saved_bytes": 0,
         "skipped_audiences": {},
     }
     assert changes.keys() == stream.keys()

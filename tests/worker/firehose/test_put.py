@@ -31,7 +31,7 @@ def test_records_are_sent_in_their_order_under_the_stream_s_name():
 
 
 def test_all_accepted():
-    assert put(Firehose(TAKEN, TAKEN, TAKEN), "travel", ["a", ["b", "c"]]) == (3, 0, [], None)
+    assert put(Firehose(TAKEN, TAKEN, TAKEN), "travel", ["a", ["b", "c"]])[:4] == (3, 0, [], None)
 
 
 def test_only_the_refused_remain_in_their_order():
@@ -80,4 +80,4 @@ def test_all_groups_remain_where_the_entries_do_not_match_the_records(firehose):
 
 
 def test_a_count_of_failures_that_no_entry_confirms_has_nothing_sent_again():
-    assert put(Firehose(TAKEN, TAKEN, failed=1), "travel", ["a", "b"]) == (2, 0, [], None)
+    assert put(Firehose(TAKEN, TAKEN, failed=1), "travel", ["a", "b"])[:4] == (2, 0, [], None)

@@ -11,7 +11,7 @@ def counters(services):
 
 
 def test_a_stream_begins_with_nothing(counters, stream):
-    assert counters.of(stream) == (0, 0, 0, 0, 0, {}, None)
+    assert counters.of(stream) == (0, 0, 0, 0, 0, {}, None, 0, 0)
 
 
 def test_deliveries_and_refusals_add_up(counters, stream):
@@ -47,4 +47,4 @@ def test_skipped_records_are_counted_by_reason(counters, stream):
 def test_another_stream_has_numbers_of_its_own(counters, stream):
     counters.delivered(stream, accepted=1, refused=0)
     counters.retrying(stream, "one", 1)
-    assert counters.of(stream._replace(configuration="other")) == (0, 0, 0, 0, 0, {}, None)
+    assert counters.of(stream._replace(configuration="other")) == (0, 0, 0, 0, 0, {}, None, 0, 0)
