@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 from fakeredis import FakeRedis
 from kombu.transport import memory
+from little_worker import forget_all_messages
 
 from devstack.firehose import FakeFirehose
 from worker.broker import client as broker
@@ -121,6 +122,8 @@ def services(clock, monkeypatch):
 
 @pytest.fixture
 def queues(monkeypatch):
+    # All tests of a process share the broker in memory, other files' tests too.
+    forget_all_messages()
     monkeypatch.setenv("CELERY_BROKER_WRITE_URL", "memory://")
     yield Broker()
     memory.Channel.queues.clear()
