@@ -1,5 +1,6 @@
 """A worker refuses to start, with the reason, where it would not deliver messages."""
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,8 @@ from celery import Celery
 from devstack import processes
 from worker.broker.redis.transport import register_redis_transport
 from worker.consumer.requirements import problem_of
+
+CLUSTER_BUS_OFFSET = 10_000
 
 
 def worker(url, pool="prefork", **options):
@@ -43,8 +46,21 @@ def test_a_global_key_prefix_is_refused(real_redis_url):
     assert "global_keyprefix" in problem_of(worker(real_redis_url, global_keyprefix="x"))
 
 
+def cluster_port():
+    """A free port whose cluster bus, 10,000 above it, is free as well."""
+    for _ in range(50):
+        port = processes.free_port()
+        with socket.socket() as bus:
+            try:
+                bus.bind((processes.LOOPBACK, port + CLUSTER_BUS_OFFSET))
+            except (OSError, OverflowError):
+                continue
+            return port
+    raise AssertionError("no pair of free ports")
+
+
 def test_a_redis_cluster_is_refused(tmp_path):
-    with processes.redis(tmp_path, "--cluster-enabled", "yes") as (_, url):
+    with processes.redis(tmp_path, "--cluster-enabled", "yes", port=cluster_port()) as (_, url):
         assert "Redis Cluster" in problem_of(worker(url))
 
 
