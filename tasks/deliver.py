@@ -1,6 +1,7 @@
 """The delivery tasks, `audience.deliver.<region>`: each puts a batch into a Firehose stream."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -21,12 +22,12 @@ from worker.failures.dead_letters import Message
 from worker.firehose.answers import MALFORMED_RESPONSE
 from worker.firehose.deliveries import following_delivery, is_delivery, records_of
 from worker.firehose.errors import FIREHOSE_ERRORS, Classification, Kind, classify
-from worker.firehose.groups import Group, records_in
+from worker.firehose.groups import Group, records_in, size_of
 from worker.firehose.health import reclassify_missing
 from worker.firehose.put import Outcome, put, put_singly
 from worker.firehose.regions import regions
 from worker.privacy import HIDDEN
-from worker.queues import Stream, delivery_task, is_stream_queue, stream_of
+from worker.queues import ENQUEUED_AT_HEADER, Stream, delivery_task, is_stream_queue, stream_of
 from worker.retry_policy import OPEN_MAX_SECONDS, REQUEUE_PAUSE_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -161,7 +162,10 @@ class DeliveryTask(ForwarderTask):
             self.app.services.circuit_breakers.pause(undeliverable.stream, undeliverable.failure.alert_type)
         told = error if isinstance(error, DeliveryError) else None
         self._enter(
-            undeliverable.stream, accepted=told.accepted if told else 0, refused=told.refused if told else 0
+            undeliverable.stream,
+            accepted=told.accepted if told else 0,
+            refused=told.refused if told else 0,
+            remaining=told.remaining or () if told else (),
         )
 
     def _put(self, stream: Stream, groups: list[Group]) -> Outcome:
@@ -193,6 +197,7 @@ class DeliveryTask(ForwarderTask):
                 stream.task,
                 kwargs=kwargs,
                 queue=stream.queue,
+                headers=self._enqueued_at_header(),
                 argsrepr=HIDDEN,
                 kwargsrepr=HIDDEN,
                 # A full Redis takes nothing but retries. This one replaces a message that held more.
@@ -292,13 +297,23 @@ class DeliveryTask(ForwarderTask):
                     stream_of(self.queue_consumed), self.request.id
                 )
 
-    def _enter(self, stream: Stream, *, accepted: int = 0, refused: int = 0, waiting: int = 0) -> None:
-        """Record a finished attempt in the counters, with its idempotency record."""
-        counters, breakers, retries = (
-            self.app.services.counters,
-            self.app.services.circuit_breakers,
-            self.request.retries,
-        )
+    def _enter(
+        self,
+        stream: Stream,
+        *,
+        accepted: int = 0,
+        refused: int = 0,
+        waiting: int = 0,
+        remaining: Sequence[Group] = (),
+    ) -> None:
+        """Record a finished attempt in the counters and the history, with its idempotency record.
+
+        `remaining` are those of its groups that Firehose has not accepted.
+        """
+        services, retries = self.app.services, self.request.retries
+        counters, breakers = services.counters, services.circuit_breakers
+        size = self._accepted_bytes(remaining) if accepted else 0
+        seconds = self._seconds_since_enqueued() if accepted else None
 
         def entries(pipe: Redis) -> None:
             # Half and half opens no breaker, so it must not leave one open either.
@@ -307,14 +322,35 @@ class DeliveryTask(ForwarderTask):
             counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
             if billing := getattr(self.request, "billing", None):
                 counters.billed(stream, **billing._asdict(), pipe=pipe)
+            services.history.record(
+                stream, pipe, delivered=accepted, refused=refused, size=size, seconds=seconds
+            )
             if retries or waiting:
                 counters.retrying(stream, self.request.id, waiting, pipe)
 
         self.enter(entries)
 
+    def _accepted_bytes(self, remaining: Sequence[Group]) -> int:
+        return size_of(self.request.kwargs["records"]).bytes - size_of(remaining).bytes
+
+    def _enqueued_at_header(self) -> dict[str, float] | None:
+        enqueued_at = self.request.get(ENQUEUED_AT_HEADER)
+        return None if enqueued_at is None else {ENQUEUED_AT_HEADER: enqueued_at}
+
+    def _seconds_since_enqueued(self) -> float | None:
+        """None for a message that does not say, such as a replay's."""
+        enqueued_at = self.request.get(ENQUEUED_AT_HEADER)
+        return self.app.services.clock() - enqueued_at if isinstance(enqueued_at, int | float) else None
+
     def _note_retry(self, error: TransientError, kwargs: dict[str, Any]) -> None:
         stream, waiting = self._stream(kwargs), records_in(kwargs["records"])
-        self._enter(stream, accepted=error.accepted, refused=error.refused, waiting=waiting)
+        self._enter(
+            stream,
+            accepted=error.accepted,
+            refused=error.refused,
+            waiting=waiting,
+            remaining=kwargs["records"],
+        )
         failures_in_a_row = getattr(self.request, "failures_in_a_row", 0)
         if max(self.request.retries + 1, failures_in_a_row) >= WARN_AFTER_ATTEMPTS:
             with self.bookkeeping():

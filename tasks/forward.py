@@ -28,7 +28,14 @@ from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Chain
 from worker.firehose.deliveries import make_delivery
 from worker.firehose.groups import firehose_records
 from worker.privacy import HIDDEN
-from worker.queues import CHANGES_QUEUE, FORWARD, FORWARD_MPARTICLE, SEQUENCE_HEADER, Stream
+from worker.queues import (
+    CHANGES_QUEUE,
+    ENQUEUED_AT_HEADER,
+    FORWARD,
+    FORWARD_MPARTICLE,
+    SEQUENCE_HEADER,
+    Stream,
+)
 from worker.state.registry import Snapshot
 
 SHOWN_PROBLEMS = 5
@@ -190,6 +197,7 @@ class ProducerTask(ForwarderTask):
             kwargs=make_delivery(stream, chain),
             queue=stream.queue,
             task_id=str(UUID(bytes=digest.digest())),
+            headers={ENQUEUED_AT_HEADER: round(self.app.services.clock(), 3)},
             argsrepr=HIDDEN,
             kwargsrepr=HIDDEN,
         )

@@ -11,6 +11,8 @@ FORWARD_MPARTICLE = "audience.forward_mparticle"
 """The producer task for mParticle's requests."""
 SEQUENCE_HEADER = "sequence"
 """The header of a producer's message that holds its place in the order of all: decimal, at most 16 digits."""
+ENQUEUED_AT_HEADER = "enqueued_at"
+"""The header of a delivery message that holds when its records were enqueued: Unix seconds."""
 STREAM_QUEUE_PREFIX = "firehose"
 DELAY_QUEUE_PREFIX = "audience.waiting"
 PARTS = 4

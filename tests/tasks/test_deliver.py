@@ -14,6 +14,7 @@ from worker.consumer.request import MAX_LOST_PROCESSES
 from worker.firehose.clients import Clients
 from worker.firehose.regions import rate_limits, regions
 from worker.flow.admission import Cost
+from worker.queues import ENQUEUED_AT_HEADER
 from worker.state.idempotency import COMPLETED
 
 DEFAULTS = read_settings({})
@@ -740,3 +741,25 @@ def test_an_outage_of_redis_while_firehose_is_down_loses_nothing(
     firehose.faults.clear()
     worker.run(stream.queue)
     assert set(firehose.accepted("travel")) == {b"a"}
+
+
+def test_the_history_tells_records_bytes_and_the_seconds_since_they_were_enqueued(
+    deliver, firehose, services, stream, clock
+):
+    firehose.faults.append(refuse_once(b"ccc"))
+    deliver("a", ["bb", "ccc", "dddd"], headers={ENQUEUED_AT_HEADER: clock() - 0.7}, run=True)
+    history = services.history.of([stream])[stream]
+    assert (sum(history.delivered), sum(history.refused), sum(history.bytes)) == (4, 1, 10)
+    assert history.quantile_seconds(0.99) == 1
+    assert services.history.delivery_seconds().cumulative[-1] == 4
+
+
+def test_a_chain_s_later_batches_were_enqueued_with_its_first(deliver, services, clock):
+    deliver("a", then=[["b"], ["c"]], headers={ENQUEUED_AT_HEADER: clock() - 20})
+    assert services.history.delivery_seconds().total_seconds == 3 * 20
+
+
+def test_a_batch_that_does_not_say_when_it_was_enqueued_counts_without_seconds(deliver, services, stream):
+    deliver("a")
+    assert sum(services.history.of([stream])[stream].delivered) == 1
+    assert services.history.delivery_seconds().cumulative[-1] == 0

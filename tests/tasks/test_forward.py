@@ -6,7 +6,7 @@ import pytest
 
 from schemas.records import Skip
 from worker.config import read_settings
-from worker.queues import CHANGES_QUEUE, SEQUENCE_HEADER
+from worker.queues import CHANGES_QUEUE, ENQUEUED_AT_HEADER, SEQUENCE_HEADER
 from worker.services import Services
 from worker.state.idempotency import COMPLETED, SEQUENCE
 from worker.state.registry import CONNECTIONS, VERSION
@@ -71,6 +71,7 @@ def test_a_change_becomes_a_batch_for_its_stream(worker, connect, forward, servi
     }
     (message,) = worker.waiting(stream.queue)
     assert message.headers["task"] == "audience.deliver.us-east-1"
+    assert message.headers[ENQUEUED_AT_HEADER] == services.clock()
 
 
 def test_changes_of_several_audiences_for_one_stream_go_together(worker, connect, forward):
