@@ -72,7 +72,7 @@ def test(connection_id: str) -> None:
 
     Checks with DescribeDeliveryStream that the credentials are accepted and that the
     stream exists, is ACTIVE and takes records directly. Nothing is sent. Where all is
-    well, a stream that was paused because AWS refused it flows again.
+    well, one batch probes a stream that was paused because AWS refused it.
     """
     app = application()
     connection = app.services.registry.connection(connection_id)
@@ -175,8 +175,10 @@ def _reopen(circuit_breakers: CircuitBreakers, stream: Stream, connection_id: st
     if breaker and breaker.reason == OPERATOR:
         note(f"an operator has paused it; let it flow: audience-firehose resume {connection_id}")
     elif breaker:
-        circuit_breakers.resume(stream)
-        click.echo(f"it was paused ({breaker.reason}) and flows again")
+        # A failing stream, which is not paused, need not wait for its time.
+        if not circuit_breakers.half_open(stream):
+            circuit_breakers.resume(stream)
+        click.echo(f"it was paused ({breaker.reason}) and flows again once a batch is accepted")
 
 
 def _note_dead(dead_letters: DeadLetters, stream: Stream, connection_id: str) -> None:

@@ -9,7 +9,7 @@ from schemas.records import Skip
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
-from worker.flow.circuit_breakers import PAUSED_KEY, CircuitBreakers
+from worker.flow.circuit_breakers import PAUSED_KEY, CircuitBreakers, CircuitState
 from worker.queues import Stream
 
 STREAM = Stream("main", "us-east-1", "stream")
@@ -76,7 +76,7 @@ def test_an_endpoint_that_does_not_answer_is_named(operator, firehose):
     assert firehose.url in told.stdout
 
 
-def test_a_passed_test_opens_a_stream_that_a_refusal_had_closed(operator, firehose, services):
+def test_a_passed_test_has_one_batch_probe_a_stream_that_a_refusal_had_paused(operator, firehose, services):
     firehose.create("stream")
     identifier = operator.connects()
     services.circuit_breakers.pause(STREAM, AlertType.ACCESS_DENIED)
@@ -84,7 +84,7 @@ def test_a_passed_test_opens_a_stream_that_a_refusal_had_closed(operator, fireho
     result = operator.runs("test", identifier)
     assert "(Access Denied) and flows again" in result.stdout
     assert f"replay --all --connection {identifier}" in result.stderr
-    assert services.circuit_breakers.get(STREAM) is None
+    assert services.circuit_breakers.state(STREAM) is CircuitState.HALF_OPEN
 
 
 def test_a_failed_test_opens_nothing(operator, firehose, services):
