@@ -83,7 +83,7 @@ def test(connection_id: str) -> None:
         click.echo(f"{'ok' if check.ok else 'failed':<8}{check.name:<13}{check.message}")
     if not all(check.ok for check in checks):
         raise click.ClickException(f"{stream.name} in {stream.region} cannot be delivered to as it is")
-    _reopen(app.services.circuit_breakers, stream, connection_id)
+    _probe_now(app.services.circuit_breakers, stream, connection_id)
     _note_dead(app.services.dead_letters, stream, connection_id)
 
 
@@ -170,14 +170,11 @@ def policy_for(stream: Stream, account_id: str) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _reopen(circuit_breakers: CircuitBreakers, stream: Stream, connection_id: str) -> None:
-    breaker = circuit_breakers.get(stream)
+def _probe_now(circuit_breakers: CircuitBreakers, stream: Stream, connection_id: str) -> None:
+    breaker = circuit_breakers.probe_now(stream)
     if breaker and breaker.reason == OPERATOR:
         note(f"an operator has paused it; let it flow: audience-firehose resume {connection_id}")
     elif breaker:
-        # A failing stream, which is not paused, need not wait for its time.
-        if not circuit_breakers.half_open(stream):
-            circuit_breakers.resume(stream)
         click.echo(f"it was paused ({breaker.reason}) and flows again once a batch is accepted")
 
 

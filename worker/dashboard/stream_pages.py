@@ -148,9 +148,16 @@ def _test(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:
     configuration = capp.services.registry.snapshot().configurations.get(stream.configuration)
     if configuration is None:
         return f"There is no configuration {stream.configuration}: configure it, then test again.", []
-    return "Tested: Firehose was asked to describe the stream; nothing was sent.", inspect(
-        capp.clients, configuration, stream
-    )
+    checks = inspect(capp.clients, configuration, stream)
+    done = "Tested: Firehose was asked to describe the stream; nothing was sent."
+    if not all(check.ok for check in checks):
+        return done, checks
+    breaker = capp.services.circuit_breakers.probe_now(stream)
+    if breaker and breaker.reason == OPERATOR:
+        done += " An operator has paused it: resume it to have it flow."
+    elif breaker:
+        done += f" It was paused ({breaker.reason}) and flows again once a batch is accepted."
+    return done, checks
 
 
 ACTIONS = {"pause": _pause, "resume": _resume, "test": _test}

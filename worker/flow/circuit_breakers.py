@@ -160,6 +160,17 @@ class CircuitBreakers:
         )
         return bool(changed)
 
+    def probe_now(self, stream: Stream) -> CircuitBreaker | None:
+        """Have the next batch find out whether a stream flows again, without a wait: somebody has tested it.
+
+        A stream that a permanent refusal has paused is probed by one batch, and a failing one takes batches
+        again. An operator's pause stays. Returns the breaker as it was; None where it was CLOSED.
+        """
+        breaker = self.get(stream)
+        if breaker and breaker.reason != OPERATOR and not self.half_open(stream):
+            self.resume(stream)
+        return breaker
+
     def resume(self, stream: Stream) -> bool:
         """Close a stream's breaker, whatever its state. False where it was CLOSED."""
         queue = stream.queue

@@ -1,10 +1,15 @@
 """The actions on a stream's page, and the people who may take them."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from worker.flow.circuit_breakers import OPERATOR
+from devstack.firehose import FakeFirehose
+from worker.dashboard.stream_pages import ACTIONS
+from worker.failures.alert_types import AlertType
+from worker.firehose.clients import Clients
+from worker.flow.circuit_breakers import OPERATOR, CircuitState
 from worker.queues import Stream
 
 STREAM = Stream("main", "us-east-1", "acted-upon")
@@ -21,6 +26,18 @@ def acted_upon(eventful):
     yield eventful
     eventful.registry.disconnect(identifier)
     eventful.circuit_breakers.resume(STREAM)
+
+
+@pytest.fixture
+def tested(services, monkeypatch):
+    """An application whose stream passes every check of `test`."""
+    with FakeFirehose() as firehose:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", firehose.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECRETIVE0001")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
+        firehose.create(STREAM.name)
+        services.registry.configure(name=STREAM.configuration)
+        yield SimpleNamespace(services=services, clients=Clients(services.cipher, read_timeout=30))
 
 
 def token(page):
@@ -51,6 +68,22 @@ def test_test_shows_each_check_and_changes_nothing(dashboard, acted_upon):
     assert 'id="checks"' in body
     assert "failed" in body
     assert acted_upon.circuit_breakers.get(STREAM) is None
+
+
+def test_a_passed_test_has_one_batch_probe_a_stream_that_a_refusal_had_paused(tested):
+    breakers = tested.services.circuit_breakers
+    breakers.pause(STREAM, AlertType.ACCESS_DENIED)
+    done, checks = ACTIONS["test"](tested, STREAM, "admin")
+    assert all(check.ok for check in checks)
+    assert "(Access Denied) and flows again once" in done
+    assert breakers.state(STREAM) is CircuitState.HALF_OPEN
+
+
+def test_a_passed_test_leaves_an_operators_pause_alone(tested):
+    tested.services.circuit_breakers.pause(STREAM, OPERATOR)
+    done, _ = ACTIONS["test"](tested, STREAM, "admin")
+    assert "An operator has paused it" in done
+    assert tested.services.circuit_breakers.state(STREAM) is CircuitState.PAUSED
 
 
 def test_an_action_without_the_pages_token_is_refused(dashboard, acted_upon):
