@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
+from worker.logs.fields import log_fields
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
 from worker.state.idempotency import IdempotencyState
 from worker.store.atomic import atomically
@@ -67,6 +68,20 @@ class ForwarderTask(Task):  # type: ignore[misc]
         call = TaskCall(self.name, self.request.id, getattr(self.request, "origin", None))
         self.app.services.dead_lettering.dead_letter(
             replace(undeliverable, call=call), even_if_full=self.empties_redis
+        )
+        failure = undeliverable.failure
+        logger.warning(
+            "dead letter %s: %s (%s)",
+            undeliverable.id,
+            failure.alert_type,
+            failure.error_code,
+            extra=log_fields(
+                stream=undeliverable.stream.queue if undeliverable.stream else None,
+                connections=undeliverable.connection_ids,
+                task_id=self.request.id,
+                records=undeliverable.records,
+                aws_request_id=failure.request_id,
+            ),
         )
 
     def after_dead_lettering(self, undeliverable: Undeliverable, error: Exception) -> None:

@@ -1,6 +1,7 @@
 """The delivery tasks, `audience.deliver.<region>`: each puts a batch into a Firehose stream."""
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ from worker.firehose.groups import Group, records_in, size_of
 from worker.firehose.health import reclassify_missing
 from worker.firehose.put import Outcome, put, put_singly
 from worker.firehose.regions import regions
+from worker.logs.fields import log_fields
 from worker.privacy import HIDDEN
 from worker.queues import ENQUEUED_AT_HEADER, Stream, delivery_task, is_stream_queue, stream_of
 from worker.retry_policy import OPEN_MAX_SECONDS, REQUEUE_PAUSE_SECONDS
@@ -101,6 +103,7 @@ class DeliveryTask(ForwarderTask):
             )
         self._enqueue_following(stream)
         self._enter(stream, accepted=outcome.accepted)
+        self._log_delivery(stream, outcome)
 
     def retry(
         self,
@@ -178,6 +181,7 @@ class DeliveryTask(ForwarderTask):
             raise PermanentError(Failure(AlertType.INVALID_CREDENTIALS, "UnknownConfiguration", advice))
         try:
             self.request.has_asked = True
+            self.request.put_at = time.monotonic()
             return self._put_as_allowed(configuration, stream, groups)
         except FIREHOSE_ERRORS as error:
             found = self._classify(error, configuration, stream)
@@ -234,7 +238,9 @@ class DeliveryTask(ForwarderTask):
         It is no attempt: nothing is counted, and a probe of the stream is left to another worker.
         """
         self.request.has_asked = False
-        logger.warning("worker trouble: %s", trouble)
+        kwargs = self.request.kwargs
+        fields = self._log_fields(self._stream(kwargs), records_of(kwargs), trouble.failure.request_id)
+        logger.warning("worker trouble: %s", trouble, extra=fields)
         self._release()
         raise Reject(trouble, requeue=True)
 
@@ -344,6 +350,7 @@ class DeliveryTask(ForwarderTask):
 
     def _note_retry(self, error: TransientError, kwargs: dict[str, Any]) -> None:
         stream, waiting = self._stream(kwargs), records_in(kwargs["records"])
+        self._log_retry(stream, error.failure, waiting)
         self._enter(
             stream,
             accepted=error.accepted,
@@ -355,6 +362,29 @@ class DeliveryTask(ForwarderTask):
         if max(self.request.retries + 1, failures_in_a_row) >= WARN_AFTER_ATTEMPTS:
             with self.bookkeeping():
                 self._warn(stream, error.failure, kwargs, waiting)
+
+    def _log_delivery(self, stream: Stream, outcome: Outcome) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            fields = self._log_fields(stream, outcome.accepted)
+            logger.debug("%s: %d records delivered", stream.queue, outcome.accepted, extra=fields)
+
+    def _log_retry(self, stream: Stream, failure: Failure, records: int) -> None:
+        fields = self._log_fields(stream, records, failure.request_id)
+        logger.warning(
+            "%s: %s; %d records wait for a retry", stream.queue, failure.error_code, records, extra=fields
+        )
+
+    def _log_fields(self, stream: Stream, records: int, aws_request_id: str | None = None) -> dict[str, Any]:
+        """The fields of a line about the call of Firehose that has just ended."""
+        put_at = getattr(self.request, "put_at", None)
+        return log_fields(
+            stream=stream.queue,
+            connections=self.request.kwargs["connection_ids"],
+            task_id=self.request.id,
+            records=records,
+            duration_seconds=None if put_at is None else time.monotonic() - put_at,
+            aws_request_id=aws_request_id,
+        )
 
     def _warn(self, stream: Stream, failure: Failure, kwargs: dict[str, Any], records: int) -> None:
         """Raise a warning of a stream that keeps failing, unless it is in its cooldown."""

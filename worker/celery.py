@@ -7,7 +7,7 @@ from celery import Celery
 from worker.broker.rabbitmq import register_rabbitmq_transport
 from worker.broker.redis.transport import register_redis_transport
 from worker.broker.serialization import register_orjson
-from worker.config import current_settings
+from worker.config import current_log_format, current_settings
 from worker.consumer.memory_watch import MemoryWatch
 from worker.consumer.notifications import Notifications
 from worker.consumer.requirements import Requirements
@@ -17,11 +17,19 @@ from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notifier
 from worker.firehose.clients import Clients
 from worker.firehose.permissions import PutRecordOnly
+from worker.logs.repetitions import drop_repetitions
+from worker.logs.setup import set_up_logs
 from worker.services import Services, connect
 
 
 class AudienceFirehose(Celery):  # type: ignore[misc]
     """Celery, with what the tasks of one process share."""
+
+    @cached_property
+    def Worker(self) -> type:  # noqa: N802
+        """Celery makes the worker of this class."""
+        worker: type = self.subclass_with_self("worker.consumer.program:Worker")
+        return worker
 
     @cached_property
     def services(self) -> Services:
@@ -57,6 +65,7 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
 def make_app() -> AudienceFirehose:
     """The application. Ends the process with one line where a setting is wrong."""
     try:
+        set_up_logs(current_log_format())
         app = AudienceFirehose("audience-firehose")
         register_orjson()
         register_redis_transport()
@@ -64,6 +73,7 @@ def make_app() -> AudienceFirehose:
         app.config_from_object("celeryconfig", force=True)
     except SettingError as error:
         raise SystemExit(f"audience-firehose: {error}") from None
+    drop_repetitions()
     app.steps["worker"].add(Requirements)
     app.steps["consumer"].add(StreamQueues)
     app.steps["consumer"].add(MemoryWatch)

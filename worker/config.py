@@ -15,6 +15,7 @@ from schemas.identities import Catalogue
 from schemas.quotas import Quota, default_quota, stated_quota
 from worker.errors import SettingError
 from worker.firehose.regions import regions
+from worker.logs.setup import LogFormat
 from worker.retry_policy import RETRY_BACKOFF_MAX_SECONDS, RETRY_BACKOFF_SECONDS, RETRY_MAX
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Settings:
     """Whether Flower's API may run tasks and control workers."""
     alert_urls: tuple[str, ...] = field(repr=False)
     """Apprise URLs that alerts are sent to; they hold tokens."""
+    log_format: LogFormat
     environment_name: str
     """Shown on every page of the dashboard: tells staging from production."""
     catalogue: Catalogue = field(repr=False, compare=False)
@@ -87,7 +89,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
     """The settings that `variables` say. Raises `SettingError`, naming the variable."""
 
     variables = _with_files(variables)
-    known: set[str] = set()
+    known = {"AUDIENCE_LOG_FORMAT"}
 
     def setting(name: str, default: T, parse: Callable[[str], T]) -> T:
         known.add(name)
@@ -126,6 +128,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         viewer_auth=setting("AUDIENCE_VIEWER_AUTH", (), _listed),
         flower_control=setting("AUDIENCE_FLOWER_CONTROL", False, _truth),
         alert_urls=setting("AUDIENCE_ALERT_URLS", (), _listed),
+        log_format=_log_format(variables),
         environment_name=setting("AUDIENCE_ENVIRONMENT", "", str),
         has_endpoint=any(variables.get(name) for name in ENDPOINT_VARIABLES),
         catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
@@ -138,6 +141,23 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
 def current_settings() -> Settings:
     """This process's settings."""
     return read_settings(os.environ)
+
+
+def current_log_format() -> LogFormat:
+    """The format of this process's log lines. Read by itself: to read the others may write log lines.
+
+    Raises `SettingError`.
+    """
+    return _log_format(os.environ)
+
+
+def _log_format(variables: Mapping[str, str]) -> LogFormat:
+    text = variables.get("AUDIENCE_LOG_FORMAT", "").strip() or LogFormat.TEXT
+    try:
+        return LogFormat(text)
+    except ValueError:
+        formats = " or ".join(LogFormat)
+        raise SettingError(f"AUDIENCE_LOG_FORMAT: {text!r} is not {formats}") from None
 
 
 def _with_files(variables: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from botocore.client import BaseClient
 from botocore.credentials import Credentials
 from botocore.session import Session
 from celery import Celery
+from celery.apps import worker
 from celery.worker.state import requests
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 
@@ -40,6 +41,11 @@ def selected_queues(app: Celery) -> frozenset[str] | None:
 def known_request_ids() -> frozenset[str]:
     """IDs of the messages this worker has reserved and not ended: in its pool, or on their way to it."""
     return frozenset(requests)
+
+
+def replace_shutdown_notice(write: Callable[..., None]) -> None:
+    """Have `write` take the lines that a worker prints to stdout when a signal stops it."""
+    worker.safe_say = write
 
 
 def limit_last_result_wait(seconds: float) -> None:

@@ -19,8 +19,8 @@ def test_a_new_connection_is_consumed_within_five_seconds(stack):
 
 def test_the_queue_of_a_removed_connection_is_left_alone(stack, audience):
     stack.services.registry.disconnect(audience.connection_id)
-    consumed = f"not consuming {audience.stream.queue} any more"
-    eventually(lambda: consumed in stack.logs[0].read_text())
+    told = f"{audience.stream.queue}: not connected"
+    eventually(lambda: told in stack.logs[0].read_text())
     stack.call(audience.stream.task, {}, queue=audience.stream.queue)
     # The worker may have been listening still, and then puts it back.
     eventually(lambda: audience.waiting() == 1)
@@ -89,10 +89,10 @@ def test_a_stream_comes_back_though_its_queue_was_deleted_meanwhile(quiet_stack)
     audience, other = quiet_stack.audience(), quiet_stack.audience()
     with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
         quiet_stack.services.registry.disconnect(audience.connection_id)
-        eventually(lambda: f"not consuming {audience.stream.queue}" in worker.output())
+        eventually(lambda: f"{audience.stream.queue}: not connected" in worker.output())
         delete(audience)
         quiet_stack.audience(number=audience.id, stream=audience.stream.name)
-        eventually(lambda: worker.output().count(f"] consuming {audience.stream.queue}") > 1)
+        eventually(lambda: f"{audience.stream.queue}: flowing" in worker.output())
         quiet_stack.send(*audience.added("secretive-1"), *other.added("secretive-2"))
         eventually(audience.received)
         eventually(other.received)
@@ -119,7 +119,7 @@ def test_what_is_sent_to_a_queue_that_was_deleted_is_delivered_all_the_same(quie
         quiet_stack.send(*audience.added("secretive-1"))
         eventually(audience.received)
         breakers.pause(audience.stream, "operator")
-        eventually(lambda: f"not consuming {audience.stream.queue}" in worker.output())
+        eventually(lambda: f"{audience.stream.queue}: paused" in worker.output())
         delete(audience)
         quiet_stack.send(*audience.added("secretive-2"))
         eventually(lambda: counters.of(audience.stream).enqueued == 2)

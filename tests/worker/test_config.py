@@ -250,3 +250,13 @@ def test_a_tls_broker_is_verified_unless_its_url_says_otherwise(url, verified):
 )
 def test_an_unverified_certificate_is_recognized(url, verifies):
     assert verifies_certificate(url) is verifies
+
+
+@pytest.mark.parametrize(("text", "log_format"), [("", "text"), ("text", "text"), (" json ", "json")])
+def test_the_log_format_is_text_unless_json_is_asked_for(text, log_format):
+    assert read_settings({"AUDIENCE_LOG_FORMAT": text}).log_format == log_format
+
+
+def test_another_log_format_is_refused():
+    with pytest.raises(SettingError, match="AUDIENCE_LOG_FORMAT: 'xml' is not text or json"):
+        read_settings({"AUDIENCE_LOG_FORMAT": "xml"})

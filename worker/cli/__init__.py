@@ -108,3 +108,8 @@ def main() -> None:
     Every command has its own --help. Where things are is said by CELERY_BROKER_URL and
     AUDIENCE_REDIS_URL.
     """
+    # Imported when a command runs: help neither waits for it nor needs its settings.
+    from worker.config import current_log_format  # noqa: PLC0415
+    from worker.logs.setup import set_up_logs  # noqa: PLC0415
+
+    set_up_logs(current_log_format())

@@ -9,7 +9,7 @@ In between, flow control pauses the queue of a stream that must wait for a momen
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from kombu import Queue
 from redis.exceptions import RedisError
 
 from worker.config import current_settings
+from worker.consumer.stream_states import StreamStates
+from worker.flow.circuit_breakers import CircuitBreaker
 from worker.queues import is_stream_queue
 from worker.upstream import known_request_ids, selected_queues
 
@@ -48,6 +50,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         self._refused_until: dict[str, float] = {}
         """In the clock's seconds."""
         self._timers: list[Any] = []
+        self._states = StreamStates()
         self._consumer = consumer
         consumer.stream_queues = self
 
@@ -86,27 +89,32 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _reconcile(self, add: Any) -> None:
         try:
-            self._wanted = self._find_wanted()
+            connected, breakers = self._read_streams()
         except RedisError as error:
             # The tasks need Redis, too, and requeue their messages until it is back.
             logger.warning(
                 "cannot read the registry, keeping the queues as they are: %s", type(error).__name__
             )
             return
+        now = self._consumer.app.services.clock()
+        self._wanted = {
+            queue for queue in connected if queue not in breakers or not breakers[queue].is_blocking(now)
+        }
         self._forget_unwanted()
         for queue in sorted(self._wanted - self._consumed - self._paused - self._refused_until.keys()):
-            logger.info("consuming %s", queue)
+            logger.debug("consuming %s", queue)
             add(queue)
         for queue in sorted(self._consumed - self._wanted):
-            logger.info("not consuming %s any more", queue)
+            logger.debug("not consuming %s any more", queue)
             self._cancel(queue)
+        self._states.update(connected, breakers)
 
-    def _find_wanted(self) -> set[str]:
+    def _read_streams(self) -> tuple[set[str], Mapping[str, CircuitBreaker]]:
+        """The queues that this worker may consume, and by queue all circuit breakers that are not CLOSED."""
         services = self._consumer.app.services
-        closed = services.circuit_breakers.blocking()
         streams = [s for s in services.registry.snapshot().streams if s.region in current_settings().regions]
-        queues: set[str] = {stream.queue for stream in streams} - closed.keys()
-        return queues if self._only is None else queues & self._only
+        queues = {stream.queue for stream in streams}
+        return queues if self._only is None else queues & self._only, services.circuit_breakers.all()
 
     def _forget_unwanted(self) -> None:
         """Declare the queue again once its stream flows: somebody may delete or fix it meanwhile."""

@@ -12,7 +12,6 @@ from flower.command import (
     apply_env_options,
     apply_options,
     extract_settings,
-    print_banner,
     setup_logging,
     warn_about_celery_args_used_in_flower_command,
 )
@@ -24,7 +23,10 @@ from worker.config import Settings, current_settings
 from worker.dashboard.access import credentials, listening_address
 from worker.dashboard.application import Dashboard, make_access
 from worker.errors import SettingError
+from worker.logs.setup import LogFormat, format_as_json
 from worker.services import Services
+
+logger = logging.getLogger(__name__)
 
 EPILOG = (
     "Every option of Flower is taken, on the command line and as an environment variable:"
@@ -78,6 +80,8 @@ def read_options(flower_options: tuple[str, ...], ours: Settings) -> None:
     options.address = listening_address(options.address, is_guarded=bool(options.basic_auth or options.auth))
     extract_settings()
     setup_logging()
+    if ours.log_format is LogFormat.JSON:
+        format_as_json(logging.getLogger())
     # At debug level it logs the arguments of the tasks that it is asked to run.
     logging.getLogger("flower.api.tasks").setLevel(logging.INFO)
 
@@ -91,12 +95,23 @@ def serve(app: Any, ours: Settings, *, banner: bool) -> None:
     stop_on_signals(application.io_loop)
     port = application.start_http_server()
     if banner:
-        print_banner(app, "ssl_options" in settings, port)
+        log_address(app, "https" if "ssl_options" in settings else "http", port)
     try:
         application.start()
     finally:
         application.stop()
     leave()
+
+
+def log_address(app: Any, scheme: str, port: int) -> None:
+    """Log where the dashboard is and which broker it reads. Flower's own banner lists every task, too."""
+    if options.unix_socket:
+        logger.info("the dashboard listens on %s", options.unix_socket)
+    else:
+        prefix = f"/{options.url_prefix.strip('/')}/" if options.url_prefix else "/"
+        logger.info("the dashboard: %s://%s:%s%s", scheme, options.address or "127.0.0.1", port, prefix)
+    with app.connection() as connection:
+        logger.info("broker: %s", connection.as_uri())
 
 
 def stop_on_signals(loop: IOLoop) -> None:

@@ -32,8 +32,9 @@ CONFIG = Config(
     user_agent_extra="audience-firehose",
 )
 
-# At DEBUG, botocore logs what it sends and receives: records, and the keys of an assumed role.
-logging.getLogger("botocore").setLevel(logging.INFO)
+# At DEBUG, botocore logs what it sends and receives: records, and the keys of an assumed role. At INFO it
+# logs where each new client has its credentials from.
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 
 class Clients:

@@ -1,0 +1,1 @@
+"""Log lines: their fields, their format, and how Celery and Flower are made to use it."""
