@@ -1,4 +1,4 @@
-"""Celery's settings. What an operator may change comes from `worker.config`."""
+"""Celery's settings. Those that an operator may change come from `worker.config`."""
 
 from kombu import Queue
 
@@ -7,10 +7,9 @@ from worker.firehose.regions import rate_limits
 from worker.queues import CHANGES_QUEUE, delivery_task
 from worker.store.connections import KEEPALIVE, TIMEOUTS
 
-RESTORE_EVERY = 1
-"""Seconds."""
-RESTORED_AT_ONCE = 200
-"""Messages. That takes a tenth of a second, in which a worker does nothing else."""
+RESTORE_INTERVAL_SECONDS = 1
+RESTORED_MESSAGES = 200
+"""At a time. That takes a tenth of a second, in which a worker does nothing else."""
 
 broker_url = current_settings().broker_url
 broker_connection_retry_on_startup = True
@@ -18,10 +17,10 @@ broker_connection_max_retries = None
 broker_transport_options = {
     # Redis: when the messages of a worker that died come back.
     "visibility_timeout": current_settings().visibility_timeout,
-    # Redis: look this often for them and for retries that are due, not at every tenth of these occasions.
-    "unacked_restore_interval": RESTORE_EVERY,
+    # Redis: check this often for them and for retries that are due, and not at every tenth interval.
+    "unacked_restore_interval": RESTORE_INTERVAL_SECONDS,
     "unacked_restore_throttle": 1,
-    "unacked_restore_limit": RESTORED_AT_ONCE,
+    "unacked_restore_limit": RESTORED_MESSAGES,
     # Redis: seconds until the lock of a worker that died over this is void.
     "unacked_mutex_expire": 10,
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
@@ -46,7 +45,7 @@ task_queues = [Queue(CHANGES_QUEUE)]
 task_ignore_result = True
 task_store_errors_even_if_ignored = False
 
-# A message is acknowledged when its records are safe elsewhere, not when it is picked up.
+# A message is acknowledged when its records are safe elsewhere, not when it is reserved.
 task_acks_late = True
 task_reject_on_worker_lost = True
 task_acks_on_timeout = False
@@ -55,8 +54,13 @@ worker_prefetch_multiplier = 1
 # of eight to the others. Celery would count the machine's processors, not a container's.
 worker_concurrency = 8
 
+RETRY_POLICY = {
+    "max_retries": current_settings().retry_max,
+    "retry_backoff": current_settings().retry_backoff,
+    "retry_backoff_max": current_settings().retry_backoff_max,
+}
 task_annotations = {
-    delivery_task(region): {"rate_limit": rate}
+    delivery_task(region): {"rate_limit": rate, **RETRY_POLICY}
     for region, rate in rate_limits(current_settings().rate_limits).items()
 }
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 INFRASTRUCTURE_ERRORS = (RedisError, OperationalError)
 """Redis or the broker is away. The message is requeued after a pause."""
-BOOKKEEPING_ATTEMPTS = 30
-"""About as many seconds: a Redis that restarts answers again by then."""
+RECORDING_ATTEMPTS = 30
+"""To record counters, a pause apart: about as many seconds, in which a Redis restarts."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,11 @@ class ForwarderTask(Task):  # type: ignore[misc]
             raise Reject(type(error).__name__, requeue=True) from None
 
     def undeliverable(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Undeliverable:
-        """What is left of a call that failed for good."""
+        """The part of a call that failed for good and was not delivered."""
         raise NotImplementedError
 
     def dead_letter(self, undeliverable: Undeliverable) -> None:
-        """Store what is left of the message that is being run as a dead letter, and raise its alert."""
+        """Store the undelivered part of this message as a dead letter, and raise its alert."""
         call = TaskCall(self.name, self.request.id, getattr(self.request, "origin", None))
         self.app.services.dead_lettering.dead_letter(
             replace(undeliverable, call=call), even_if_full=self.empties_redis
@@ -85,7 +85,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
         )
 
     def after_dead_lettering(self, undeliverable: Undeliverable, error: Exception) -> None:
-        """What else an end means. Called again if the message comes back."""
+        """Do what else follows from a dead letter. Called again if the message comes back."""
 
     def idempotency_key(self, message_id: str, kwargs: dict[str, Any]) -> str:
         """The key of a message's idempotency records."""
@@ -104,29 +104,29 @@ class ForwarderTask(Task):  # type: ignore[misc]
         return (self.request.delivery_info or {}).get("routing_key") or ""
 
     def acquire(self) -> bool:
-        """Acquire this attempt, so that no other worker makes it. False: it has been made already.
+        """Acquire this attempt's lease, so that no other worker makes it. False: it is COMPLETED.
 
-        Raises `Reject` while another copy of the message is being run: if that one fails, this one is
-        needed, so it is requeued.
+        Raises `Reject` while another copy of the message is IN_PROGRESS: that one may fail, so this one is
+        requeued.
         """
         self.request.owner_token = uuid4().hex
-        standing = self.app.services.idempotency.acquire(
+        state = self.app.services.idempotency.acquire(
             self.attempt, self.request.retries, self.request.owner_token
         )
-        if standing is IdempotencyState.IN_PROGRESS:
+        if state is IdempotencyState.IN_PROGRESS:
             self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             raise Reject("another copy of the message is being run", requeue=True)
-        return standing is IdempotencyState.ACQUIRED
+        return state is IdempotencyState.ACQUIRED
 
     def enter(self, entries: Callable[[Redis], None]) -> None:
-        """Record the attempt's counters with its idempotency record: both or neither, and once.
+        """Record the attempt's counters with its idempotency record, atomically and once.
 
-        The records have moved, so failing at it must not move them again: it is tried
-        until Redis is back, and the message is unacknowledged until then.
+        The records have moved, and an error here must not move them again: the attempt to record is
+        repeated until Redis is back, and the message is unacknowledged until then.
         """
-        for attempt in range(BOOKKEEPING_ATTEMPTS):
+        for attempt in range(RECORDING_ATTEMPTS):
             try:
-                # The answer may have been lost on its way, and not the entry.
+                # The answer may have been lost although Redis recorded the counters.
                 if not (attempt and self._is_completed()):
                     self._enter_once(entries)
             except RedisError as error:
@@ -137,8 +137,8 @@ class ForwarderTask(Task):  # type: ignore[misc]
         logger.error("the records of message %s moved, but their counters did not", self.request.id)
 
     @contextmanager
-    def bookkeeping(self) -> Iterator[None]:
-        """Suppress errors of what follows once records have moved: they must not move them again."""
+    def tolerating_redis_errors(self) -> Iterator[None]:
+        """Log errors of Redis in the block, after records have moved: a retry would move them again."""
         try:
             yield
         except RedisError as error:
@@ -155,7 +155,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
         return self.app.services.idempotency.is_completed(self.attempt, self.request.retries)
 
     def _release(self) -> None:
-        """Have the message be taken up at once when it comes back."""
+        """Release the lease, so that a worker can run the message at once when it comes back."""
         if owner_token := getattr(self.request, "owner_token", None):
             with suppress(RedisError):
                 self.app.services.idempotency.release(self.attempt, self.request.retries, owner_token)

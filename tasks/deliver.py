@@ -15,7 +15,6 @@ from redis.exceptions import RedisError
 from schemas.settings import Configuration
 from tasks.base import ForwarderTask
 from worker.celery import app
-from worker.config import current_settings
 from worker.errors import DeliveryError, PermanentError, TransientError, WorkerTroubleError
 from worker.failures.alert_types import AlertType, Failure, Severity
 from worker.failures.dead_lettering import Undeliverable
@@ -35,7 +34,7 @@ from worker.retry_policy import OPEN_MAX_SECONDS, REQUEUE_PAUSE_SECONDS
 logger = logging.getLogger(__name__)
 
 WARN_AFTER_ATTEMPTS = 3
-"""Failed attempts, of a batch or in a row, from which on a stream "keeps failing". One hiccup is no news."""
+"""Failed attempts, of a batch or in a row, from which on a stream "keeps failing". A hiccup is no news."""
 MALFORMED_ATTEMPTS = 5
 """Malformed answers to a batch after which it becomes a dead letter. Each may have stored its records."""
 MALFORMED_ANSWERS = "malformed_answers"
@@ -59,9 +58,12 @@ class DeliveryTask(ForwarderTask):
     abstract = True
     empties_redis = True
     autoretry_for = (TransientError,)
-    max_retries = current_settings().retry_max
-    retry_backoff = current_settings().retry_backoff
-    retry_backoff_max = current_settings().retry_backoff_max
+    # Celery sets these three from `task_annotations` in celeryconfig.py, before it makes `run` retry.
+    max_retries: int
+    retry_backoff: int
+    """Seconds."""
+    retry_backoff_max: int
+    """Seconds."""
     retry_jitter = True
     region: str
 
@@ -254,7 +256,7 @@ class DeliveryTask(ForwarderTask):
     def _pause_again(self, stream: Stream, failure: Failure) -> NoReturn:
         """Pause the stream as before, and requeue its probe: no batch is spent on what was known."""
         self.app.services.circuit_breakers.pause(stream, failure.alert_type)
-        with self.bookkeeping():
+        with self.tolerating_redis_errors():
             text = f"refused again: the stream is paused as before, and the batch waits; {failure.message}"
             kwargs = self.request.kwargs
             self._warn(stream, failure._replace(message=text), kwargs, records_of(kwargs))
@@ -270,7 +272,7 @@ class DeliveryTask(ForwarderTask):
 
     def _warn_of_put_record(self, stream: Stream) -> None:
         kwargs, alerts = self.request.kwargs, self.app.services.alerts
-        with self.bookkeeping():
+        with self.tolerating_redis_errors():
             if alerts.start_cooldown(f"{PUT_RECORD_ONLY_SUBJECT}:{stream.queue}"):
                 alerts.raise_alert(
                     Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", PUT_RECORD_ONLY),
@@ -282,7 +284,7 @@ class DeliveryTask(ForwarderTask):
 
     def _open_circuit_breaker(self, stream: Stream, failure: Failure) -> None:
         """Open the stream's circuit breaker: its batches wait in the broker until a probe succeeds."""
-        with self.bookkeeping():
+        with self.tolerating_redis_errors():
             if stream not in self.app.services.registry.snapshot().streams:
                 # No worker consumes its queue any more, so no batch would ever probe it.
                 return
@@ -360,7 +362,7 @@ class DeliveryTask(ForwarderTask):
         )
         failures_in_a_row = getattr(self.request, "failures_in_a_row", 0)
         if max(self.request.retries + 1, failures_in_a_row) >= WARN_AFTER_ATTEMPTS:
-            with self.bookkeeping():
+            with self.tolerating_redis_errors():
                 self._warn(stream, error.failure, kwargs, waiting)
 
     def _log_delivery(self, stream: Stream, outcome: Outcome) -> None:

@@ -84,7 +84,7 @@ def fan_out(
     streams: dict[Stream, StreamGroups] = defaultdict(lambda: StreamGroups(ended))
     skipped: Counter[Skipped] = Counter()
     for position, change in enumerate(changes):
-        if change.audience_id in snapshot.unreadable:
+        if change.audience_id in snapshot.corrupt:
             continue
         routes = snapshot.routes.get(change.audience_id)
         if not routes:

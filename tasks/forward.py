@@ -1,12 +1,12 @@
 """From changes to batches: `audience.forward` and `audience.forward_mparticle`.
 
 Every ID that is made here derives from the message and its content, so that a message
-which comes back, because its worker died halfway, makes the same batches and letters.
+which comes back, because its worker died halfway, makes the same batches and dead letters.
 """
 
 import re
 from collections import Counter
-from functools import cache
+from functools import cache, cached_property
 from hashlib import blake2b
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -14,13 +14,13 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 from redis import Redis
 
 from schemas.changes import Change, ChangeSchema, Invalid, check_changes
+from schemas.identities import Catalogue
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import ForwarderTask
 from tasks.fan_out import Skipped, fan_out
 from worker.broker.serialization import dumps
 from worker.celery import app
-from worker.config import current_settings
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
@@ -46,14 +46,19 @@ SHOWN_RANGES = 100
 
 STAMPED = re.compile(r"[0-9]{1,16}")
 
-CATALOGUE = current_settings().catalogue
-SCHEMA = ChangeSchema(CATALOGUE)
-
 
 class ProducerTask(ForwarderTask):
-    """Checks what came in, renders it, and enqueues batches for the streams."""
+    """Checks changes, renders their records, and enqueues batches for the streams."""
 
     abstract = True
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.app.services.settings.catalogue
+
+    @cached_property
+    def schema(self) -> ChangeSchema:
+        return ChangeSchema(self.catalogue)
 
     def undeliverable(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Undeliverable:
         problem = "not a call that this task takes, or a defect in audience-firehose"
@@ -67,7 +72,7 @@ class ProducerTask(ForwarderTask):
         )
 
     def idempotency_key(self, message_id: str, kwargs: dict[str, Any]) -> str:
-        """Of the content too: callers may choose IDs, and may choose one twice."""
+        """Derived from the content too: callers choose IDs, and may choose one twice."""
         digest = blake2b(f"{message_id}:".encode(), digest_size=16)
         digest.update(dumps(kwargs).encode())
         return str(UUID(bytes=digest.digest()))
@@ -80,12 +85,12 @@ class ProducerTask(ForwarderTask):
         """Send each change to the streams of its audience's connections."""
         snapshot = self.app.services.registry.snapshot()
         if any(change.audience_id not in snapshot.routes for change in changes):
-            # Nobody must miss a change for having been connected within the last second.
+            # A connection made within the last second must receive the change, too.
             snapshot = self.app.services.registry.latest()
-        if snapshot.unreadable:
-            self._dead_letter_unreadable(changes, snapshot)
+        if snapshot.corrupt:
+            self._dead_letter_for_corrupt_connections(changes, snapshot)
         stamp = self._stamp(changes, snapshot)
-        streams, skipped = fan_out(changes, snapshot, CATALOGUE.names_by_precedence, stamp)
+        streams, skipped = fan_out(changes, snapshot, self.catalogue.names_by_precedence, stamp)
         for stream, batches in streams.items():
             if batches.oversize.records:
                 self._dead_letter_oversize(stream, batches.oversize)
@@ -96,7 +101,7 @@ class ProducerTask(ForwarderTask):
 
     def dead_letter_invalid(self, invalid: list[Invalid], total: int, kwargs: dict[str, Any]) -> None:
         """Keep invalid items, as a call of this task with nothing but them, and raise one alert."""
-        failure = Failure(AlertType.INVALID_CHANGE, "ValidationError", _told(invalid, total))
+        failure = Failure(AlertType.INVALID_CHANGE, "ValidationError", _describe(invalid, total))
         undeliverable = Undeliverable(
             id=self._derived_id("invalid"),
             message=Message(self.name, CHANGES_QUEUE, kwargs, sequence=self._sequence_to_keep()),
@@ -107,7 +112,7 @@ class ProducerTask(ForwarderTask):
         self.dead_letter(undeliverable)
 
     def _stamp(self, changes: list[Change], snapshot: Snapshot) -> Stamp:
-        """The message's stamp. Where no connection includes metadata, its number is not asked for."""
+        """The message's stamp. Its number is drawn only if a connection of the changes includes metadata."""
         if not any(
             route.projection.include_metadata
             for audience_id in {change.audience_id for change in changes}
@@ -127,9 +132,9 @@ class ProducerTask(ForwarderTask):
         """The message's number for its dead letter, so that a replay keeps its place in the order."""
         return str(self.sequence) if self.sequence else None
 
-    def _dead_letter_unreadable(self, changes: list[Change], snapshot: Snapshot) -> None:
+    def _dead_letter_for_corrupt_connections(self, changes: list[Change], snapshot: Snapshot) -> None:
         """Keep the changes whose receivers are not known, because a connection is corrupt, for a repair."""
-        unknown = [change for change in changes if change.audience_id in snapshot.unreadable]
+        unknown = [change for change in changes if change.audience_id in snapshot.corrupt]
         if unknown:
             advice = (
                 "a connection of this audience cannot be read; store it again with `connect`, then replay"
@@ -153,7 +158,7 @@ class ProducerTask(ForwarderTask):
         self.app.services.counters.skipped({(None, Skip.REPEATED): changes})
 
     def _enter(self, accepted: dict[Stream, int], skipped: Counter[Skipped]) -> None:
-        """Record what the message came to, together with its idempotency record."""
+        """Record the message's counters, together with its idempotency record."""
         services = self.app.services
         by_stream: Counter[tuple[Stream | None, Skip]] = Counter()
         by_audience: Counter[tuple[int, Skip]] = Counter()
@@ -212,8 +217,8 @@ def _audiences(invalid: list[Invalid]) -> set[int]:
     return {audience for audience in found if type(audience) is int and 0 <= audience < MAX_AUDIENCE_ID}
 
 
-def _told(invalid: list[Invalid], total: int) -> str:
-    """How many are invalid, at which positions, and of the first ones what is wrong."""
+def _describe(invalid: list[Invalid], total: int) -> str:
+    """Say how many are invalid, at which positions, and the problems of the first ones."""
     positions = _ranges([found.position for found in invalid])
     where = ", ".join(positions[:SHOWN_RANGES]) + (" …" if len(positions) > SHOWN_RANGES else "")
     details = [
@@ -247,7 +252,7 @@ def forward(self: ProducerTask, changes: list[Any]) -> None:
     if not self.acquire():
         self.count_repeated(len(changes))
         return
-    accepted, invalid = check_changes(SCHEMA, changes, cache(self.received_at))
+    accepted, invalid = check_changes(self.schema, changes, cache(self.received_at))
     if invalid:
         self.dead_letter_invalid(invalid, len(changes), {"changes": [change.item for change in invalid]})
     self.forward(accepted, Counter())
@@ -259,7 +264,7 @@ def forward_mparticle(self: ProducerTask, request: Any) -> None:
     if not self.acquire():
         self.count_repeated(_size(request))
         return
-    changes, invalid, skipped = translate(request, CATALOGUE)
+    changes, invalid, skipped = translate(request, self.catalogue)
     if invalid:
         alone = request
         if isinstance(request, dict) and isinstance(request.get("user_profiles"), list):

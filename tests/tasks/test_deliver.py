@@ -718,7 +718,7 @@ def test_a_retry_waits_for_a_time_that_doubles_and_is_drawn_anew(
 def test_every_region_s_task_has_its_rate_limit(app):
     app.finalize()
     for region, rate in rate_limits({}).items():
-        assert app.conf.task_annotations[f"audience.deliver.{region}"] == {"rate_limit": rate}
+        assert app.conf.task_annotations[f"audience.deliver.{region}"]["rate_limit"] == rate
         assert app.tasks[f"audience.deliver.{region}"].rate_limit == rate
 
 

@@ -37,7 +37,7 @@ def snapshot(quota=EU_CENTRAL_1, audiences=AUDIENCES, **connection_settings):
         connections={},
         routes=routes,
         streams=frozenset([STREAM]),
-        unreadable=frozenset(),
+        corrupt=frozenset(),
         quotas={STREAM: quota},
         region_quotas={},
     )

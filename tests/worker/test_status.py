@@ -9,7 +9,7 @@ from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.flow.admission import Cost
-from worker.flow.circuit_breakers import OPERATOR, PAUSED_KEY, UNREADABLE
+from worker.flow.circuit_breakers import CORRUPT, OPERATOR, PAUSED_KEY
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.status import StreamState
 
@@ -120,7 +120,7 @@ def test_a_stream_whose_breaker_is_corrupt_is_paused(services, stream):
 
     (row,) = services.status.read(nothing_waits).rows
 
-    assert (row.state, row.breaker.reason) == (StreamState.PAUSED, UNREADABLE)
+    assert (row.state, row.breaker.reason) == (StreamState.PAUSED, CORRUPT)
 
 
 def test_what_a_disconnected_stream_left_is_still_shown(services, stream):

@@ -29,7 +29,7 @@ OPEN_KEY = "audience:gates:timed"
 """Hash: breakers that are OPEN or HALF_OPEN, as JSON, by queue."""
 OPERATOR = "operator"
 """The reason of a breaker that an operator has paused."""
-UNREADABLE = "unreadable"
+CORRUPT = "unreadable"
 """The reason of a breaker that was corrupted in Redis."""
 
 LONGEST_OPEN_SECONDS = 600.0
@@ -61,7 +61,7 @@ class CircuitBreaker(NamedTuple):
     reason: str
     """An alert's type, `operator`, or `unreadable`."""
     since: str
-    """UTC, ISO 8601; empty where the entry is unreadable."""
+    """UTC, ISO 8601; empty where the entry is corrupt."""
     until: float | int | None = None
     """Unix seconds; None while PAUSED."""
     failures: int = 0
@@ -152,7 +152,7 @@ class CircuitBreakers:
 
         False where the stream is not paused, or was paused by an operator.
         """
-        corrupt = {"reason": UNREADABLE, "since": self._now()}
+        corrupt = {"reason": CORRUPT, "since": self._now()}
         changed = HALF_OPEN(
             self._redis,
             keys=[PAUSED_KEY, OPEN_KEY, WRITE_FIRST_KEY],
@@ -213,7 +213,7 @@ class CircuitBreakers:
 def _read(text: str) -> CircuitBreaker:
     """The breaker in an entry. A corrupt entry is PAUSED: it was written to stop the stream."""
     breaker = entry(CircuitBreaker, text)
-    return breaker if breaker and _has_valid_times(breaker) else CircuitBreaker(UNREADABLE, "")
+    return breaker if breaker and _has_valid_times(breaker) else CircuitBreaker(CORRUPT, "")
 
 
 def _has_valid_times(breaker: CircuitBreaker) -> bool:

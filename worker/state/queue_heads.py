@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from redis import Redis
 
-from worker.store.entries import UNREADABLE
+from worker.store.entries import CORRUPT_ERRORS
 
 HEADS = "audience:queue-heads"
 """By queue: its oldest message, and when it was first seen at that place (Unix seconds)."""
@@ -76,5 +76,5 @@ def _read(text: str) -> tuple[str, float]:
     try:
         head, since = json.loads(text)
         return str(head), float(since)
-    except UNREADABLE:
+    except CORRUPT_ERRORS:
         return "", 0.0

@@ -27,7 +27,7 @@ from worker.firehose.regions import regions
 from worker.queues import Stream
 from worker.state.secrets import Cipher
 from worker.store.atomic import WRITE_FIRST_KEY, atomically, read_atomically
-from worker.store.entries import UNREADABLE
+from worker.store.entries import CORRUPT_ERRORS
 from worker.store.scripts import Script
 
 CONFIGURATIONS = "audience:configurations"
@@ -62,7 +62,7 @@ class Snapshot:
     routes: dict[int, tuple[Route, ...]]
     """Per audience."""
     streams: frozenset[Stream]
-    unreadable: frozenset[int]
+    corrupt: frozenset[int]
     """Audiences with a connection that is corrupt, written by another program. Their changes must
     not be skipped as if they had no connection."""
     quotas: dict[Stream, Quota]
@@ -245,7 +245,7 @@ class Registry:
             connections=connections,
             routes=routes,
             streams=frozenset(route.stream for found in routes.values() for route in found),
-            unreadable=frozenset(map(_audience_of, raw_connections.keys() - connections.keys())),
+            corrupt=frozenset(map(_audience_of, raw_connections.keys() - connections.keys())),
             quotas=_quotas(connections.values(), self._region_quotas),
             region_quotas=self._region_quotas,
         )
@@ -314,7 +314,7 @@ class _Reader:
         try:
             # A newer version may have written settings that this one does not know.
             return self._schema.load(json.loads(text), unknown=EXCLUDE)
-        except (ValidationError, *UNREADABLE):
+        except (ValidationError, *CORRUPT_ERRORS):
             name = re.sub(r"[^\w-]", "?", field)
             logger.error("the registry's entry %r cannot be read; store it again", name)
             return None

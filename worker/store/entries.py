@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-UNREADABLE = (ValueError, TypeError, RecursionError)
+CORRUPT_ERRORS = (ValueError, TypeError, RecursionError)
 """The errors of reading a corrupt entry."""
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def entry(kind: type[T], text: str) -> T | None:
     try:
         stored = json.loads(text)
         found = kind(**stored)
-    except UNREADABLE:
+    except CORRUPT_ERRORS:
         return None
     types = _types(cast(Hashable, kind))
     return found if all(isinstance(value, types[name]) for name, value in stored.items()) else None
@@ -28,15 +28,15 @@ def entry(kind: type[T], text: str) -> T | None:
 
 def entries(kind: type[T], texts: Iterable[str]) -> Iterator[T]:
     """Yield the entries that can be read, and log the number of corrupt ones."""
-    unreadable = 0
+    corrupt = 0
     for text in texts:
         found = entry(kind, text)
         if found is None:
-            unreadable += 1
+            corrupt += 1
         else:
             yield found
-    if unreadable:
-        logger.error("%d of the entries in Redis cannot be read as %s", unreadable, kind.__name__)
+    if corrupt:
+        logger.error("%d of the entries in Redis cannot be read as %s", corrupt, kind.__name__)
 
 
 def number(text: str | None) -> int:

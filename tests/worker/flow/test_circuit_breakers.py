@@ -7,10 +7,10 @@ import pytest
 from schemas.quotas import Quota
 from worker.flow.admission import PROBE_TIMEOUT_SECONDS, Cost
 from worker.flow.circuit_breakers import (
+    CORRUPT,
     LONGEST_OPEN_SECONDS,
     OPEN_KEY,
     PAUSED_KEY,
-    UNREADABLE,
     CircuitBreaker,
     CircuitBreakers,
     CircuitState,
@@ -307,7 +307,7 @@ def test_it_is_known_for_how_long_a_stream_has_been_failing(exact, probe, stream
     assert exact.seconds_failing(stream) == inf
 
 
-CORRUPT = [
+CORRUPT_ENTRIES = [
     "",
     "{",
     "[]",
@@ -323,8 +323,8 @@ CORRUPT = [
 
 
 @pytest.mark.parametrize("where", [PAUSED_KEY, OPEN_KEY])
-@pytest.mark.parametrize("text", CORRUPT)
+@pytest.mark.parametrize("text", CORRUPT_ENTRIES)
 def test_a_corrupt_entry_pauses_its_stream(breakers, redis, stream, where, text):
     redis.hset(where, stream.queue, text)
-    assert breakers.get(stream) == CircuitBreaker(UNREADABLE, "")
-    assert breakers.blocking() == {stream.queue: CircuitBreaker(UNREADABLE, "")}
+    assert breakers.get(stream) == CircuitBreaker(CORRUPT, "")
+    assert breakers.blocking() == {stream.queue: CircuitBreaker(CORRUPT, "")}

@@ -186,7 +186,7 @@ def test_a_corrupt_connection_is_reported_and_does_not_hold_up_the_others(
     with caplog.at_level(logging.ERROR):
         snapshot = reader.snapshot()
     assert snapshot.routes.keys() == {1}
-    assert snapshot.unreadable == {7}
+    assert snapshot.corrupt == {7}
     assert "'7-abcdef01' cannot be read" in caplog.text
     assert "secretive" not in caplog.text
 
@@ -194,7 +194,7 @@ def test_a_corrupt_connection_is_reported_and_does_not_hold_up_the_others(
 def test_the_connections_of_a_corrupt_configuration_are_corrupt_too(registry, redis, reader):
     connect(registry)
     redis.hset(CONFIGURATIONS, "main", json.dumps({"name": "main", "access_key_id": "half"}))
-    assert reader.snapshot().unreadable == {1}
+    assert reader.snapshot().corrupt == {1}
 
 
 TRAVEL = Stream("main", "us-east-1", "travel")
