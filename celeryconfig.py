@@ -66,7 +66,8 @@ task_annotations = {
 
 worker_consumer = "worker.consumer.consumer:Consumer"
 worker_hijack_root_logger = True
-worker_send_task_events = True
+# While somebody listens, they are on: `worker.consumer.task_events`.
+worker_send_task_events = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 imports = ["tasks.forward", "tasks.deliver"]

@@ -12,11 +12,14 @@ from worker.consumer.memory_watch import MemoryWatch
 from worker.consumer.notifications import Notifications
 from worker.consumer.requirements import Requirements
 from worker.consumer.stream_queues import StreamQueues
+from worker.consumer.task_events import TaskEvents
 from worker.errors import SettingError
 from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notifier
 from worker.firehose.clients import Clients
 from worker.firehose.permissions import PutRecordOnly
+from worker.garbage import collect_less
+from worker.logs.per_task_lines import drop_per_task_lines
 from worker.logs.repetitions import drop_repetitions
 from worker.logs.setup import set_up_logs
 from worker.services import Services, connect
@@ -74,7 +77,10 @@ def make_app() -> AudienceFirehose:
     except SettingError as error:
         raise SystemExit(f"audience-firehose: {error}") from None
     drop_repetitions()
+    drop_per_task_lines()
+    collect_less()
     app.steps["worker"].add(Requirements)
+    app.steps["consumer"].add(TaskEvents)
     app.steps["consumer"].add(StreamQueues)
     app.steps["consumer"].add(MemoryWatch)
     app.steps["consumer"].add(Notifications)

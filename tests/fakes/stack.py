@@ -219,6 +219,9 @@ class Stack:
 
     def _watch(self, event: dict[str, Any]) -> None:
         self.seen.append(repr(event))
+        if event["type"] == "worker-heartbeat":
+            # Flower asks as often. A worker over RabbitMQ does not see that somebody listens.
+            self.caller.control.enable_events()
 
 
 def _receive(receiver: Any) -> None:

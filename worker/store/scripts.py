@@ -5,10 +5,13 @@ says what it returns. Every key that a script touches is passed in KEYS.
 """
 
 from collections.abc import Sequence
+from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import NoScriptError
 
 
 class Script:
@@ -18,13 +21,20 @@ class Script:
         """Load `<name>.lua` from a package (its dotted name)."""
         self.name = name
         self.text = files(package).joinpath(f"{name}.lua").read_text("utf-8")
+        # Redis names scripts by this digest.
+        self._digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, redis: Redis, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
         """Run it atomically and return its answer. Raises `RedisError`.
 
         `redis` is a client or a pipeline; of a pipeline, the answer comes when it is executed.
         """
-        return redis.register_script(self.text)(keys=keys, args=args, client=redis)
+        if isinstance(redis, Pipeline):
+            return redis.register_script(self.text)(keys=keys, args=args, client=redis)
+        try:
+            return redis.evalsha(self._digest, len(keys), *keys, *args)
+        except NoScriptError:
+            return redis.eval(self.text, len(keys), *keys, *args)
 
     def __repr__(self) -> str:
         return f"<Script {self.name}>"

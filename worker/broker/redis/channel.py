@@ -48,6 +48,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
     """Whether the message now being delivered is recorded as unacknowledged already."""
     _poll_timer: Any = None
     """The timer of the next poll, during the poll interval."""
+    receivers = 0
+    """Connections that the last broadcast reached."""
+    _command_client: Client | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._acknowledged_queues: set[str] = set()
@@ -105,6 +108,25 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _get_client(self) -> type[Client]:
         return Client
+
+    def _create_client(self, asynchronous: bool = False) -> Client:
+        """A client; the same one for all commands beside the poll. kombu makes one for each command."""
+        if asynchronous:
+            client: Client = super()._create_client(asynchronous=True)
+            return client
+        if self._command_client is None or self._command_client.connection_pool is not self.pool:
+            self._command_client = super()._create_client()
+        return self._command_client
+
+    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
+        """Broadcast a message, and note how many connections it reached."""
+        if kwargs.get("_publish_batch") is not None:
+            super()._put_fanout(exchange, message, routing_key, **kwargs)
+            return
+        payload = dumps(message)
+        topics = self._get_publish_topics(exchange, routing_key)
+        with self.conn_or_acquire() as client:
+            self.receivers = sum(client.publish(topic, payload) for topic in topics)
 
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:
         # Requests that were running when the connection broke acknowledge over it, and kombu's
