@@ -118,7 +118,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             raise Reject("another copy of the message is being run", requeue=True)
         return state is IdempotencyState.ACQUIRED
 
-    def enter(self, entries: Callable[[Redis], None]) -> None:
+    def record_counters(self, record: Callable[[Redis], None]) -> None:
         """Record the attempt's counters with its idempotency record, atomically and once.
 
         The records have moved, and an error here must not move them again: the attempt to record is
@@ -128,7 +128,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             try:
                 # The answer may have been lost although Redis recorded the counters.
                 if not (attempt and self._is_completed()):
-                    self._enter_once(entries)
+                    self._record_once(record)
             except RedisError as error:
                 logger.warning("%s: the counters are recorded later", type(error).__name__)
                 self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
@@ -144,10 +144,10 @@ class ForwarderTask(Task):  # type: ignore[misc]
         except RedisError as error:
             logger.warning("%s: the records moved, but no alert was raised", type(error).__name__)
 
-    def _enter_once(self, entries: Callable[[Redis], None]) -> None:
+    def _record_once(self, record: Callable[[Redis], None]) -> None:
         def commands(pipe: Redis) -> None:
             self.app.services.idempotency.complete(self.attempt, self.request.retries, pipe)
-            entries(pipe)
+            record(pipe)
 
         atomically(self.app.services.redis, commands, even_if_full=self.empties_redis)
 

@@ -53,7 +53,7 @@ KINDS = {
 
 
 class DeliveryTask(ForwarderTask):
-    """Puts one batch. Celery retries it with what remains; what ends it for good becomes a dead letter."""
+    """Puts one batch. Celery retries it with the records that remain; a final failure dead-letters them."""
 
     abstract = True
     empties_redis = True
@@ -68,11 +68,11 @@ class DeliveryTask(ForwarderTask):
     region: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task. If it ends without having asked Firehose, another batch may probe at once."""
+        """Run the task. If it ends without a call to Firehose, another batch may probe at once."""
         try:
             return super().__call__(*args, **kwargs)
         finally:
-            if not getattr(self.request, "has_asked", False):
+            if not getattr(self.request, "has_called_firehose", False):
                 self._leave_probing_to_another()
 
     def deliver(self, stream: Stream, groups: list[Group]) -> None:
@@ -104,7 +104,7 @@ class DeliveryTask(ForwarderTask):
                 outcome.failure, outcome.remaining, accepted=outcome.accepted, refused=outcome.refused
             )
         self._enqueue_following(stream)
-        self._enter(stream, accepted=outcome.accepted)
+        self._record_attempt(stream, accepted=outcome.accepted)
         self._log_delivery(stream, outcome)
 
     def retry(
@@ -115,7 +115,7 @@ class DeliveryTask(ForwarderTask):
         throw: bool = True,
         **options: Any,
     ) -> Retry:
-        """Celery's retry, with only what Firehose has not taken. Raises `exc` where retries are spent."""
+        """Retry as Celery does, with the records not yet accepted. Raises `exc` once retries are spent."""
         malformed = self._malformed_answers(exc)
         if exc is not None and malformed >= MALFORMED_ATTEMPTS:
             raise exc
@@ -132,7 +132,7 @@ class DeliveryTask(ForwarderTask):
             # Celery would drop the message where it cannot send the retry.
             raise OperationalError(type(rejection.reason).__name__) from None
         if isinstance(exc, TransientError):
-            self._note_retry(exc, kwargs)
+            self._record_retry(exc, kwargs)
         if throw:
             raise signal
         return signal
@@ -165,12 +165,12 @@ class DeliveryTask(ForwarderTask):
         # A defect would end the next delivery, too; text that is no UTF-8 is this message's own.
         if not isinstance(error, TransientError | WorkerLostError | UnicodeError):
             self.app.services.circuit_breakers.pause(undeliverable.stream, undeliverable.failure.alert_type)
-        told = error if isinstance(error, DeliveryError) else None
-        self._enter(
+        attempt = error if isinstance(error, DeliveryError) else None
+        self._record_attempt(
             undeliverable.stream,
-            accepted=told.accepted if told else 0,
-            refused=told.refused if told else 0,
-            remaining=told.remaining or () if told else (),
+            accepted=attempt.accepted if attempt else 0,
+            refused=attempt.refused if attempt else 0,
+            remaining=attempt.remaining or () if attempt else (),
         )
 
     def _put(self, stream: Stream, groups: list[Group]) -> Outcome:
@@ -182,7 +182,7 @@ class DeliveryTask(ForwarderTask):
             )
             raise PermanentError(Failure(AlertType.INVALID_CREDENTIALS, "UnknownConfiguration", advice))
         try:
-            self.request.has_asked = True
+            self.request.has_called_firehose = True
             self.request.put_at = time.monotonic()
             return self._put_as_allowed(configuration, stream, groups)
         except FIREHOSE_ERRORS as error:
@@ -235,11 +235,11 @@ class DeliveryTask(ForwarderTask):
         return reclassify_missing(found, self.app.clients.get(configuration, stream.region), stream.name)
 
     def _leave_to_other_workers(self, trouble: WorkerTroubleError) -> NoReturn:
-        """Requeue the message as it was. The main process reads the reason and pauses this worker's share.
+        """Requeue the message as it was. The main process pauses the streams that the trouble concerns.
 
         It is no attempt: nothing is counted, and a probe of the stream is left to another worker.
         """
-        self.request.has_asked = False
+        self.request.has_called_firehose = False
         kwargs = self.request.kwargs
         fields = self._log_fields(self._stream(kwargs), records_of(kwargs), trouble.failure.request_id)
         logger.warning("worker trouble: %s", trouble, extra=fields)
@@ -254,7 +254,7 @@ class DeliveryTask(ForwarderTask):
         )
 
     def _pause_again(self, stream: Stream, failure: Failure) -> NoReturn:
-        """Pause the stream as before, and requeue its probe: no batch is spent on what was known."""
+        """Pause the stream as before, and requeue its probe: a known refusal dead-letters no batch."""
         self.app.services.circuit_breakers.pause(stream, failure.alert_type)
         with self.tolerating_redis_errors():
             text = f"refused again: the stream is paused as before, and the batch waits; {failure.message}"
@@ -297,7 +297,7 @@ class DeliveryTask(ForwarderTask):
             )
 
     def _leave_probing_to_another(self) -> None:
-        """Have another message probe the stream, where this one was to do so."""
+        """Let another message probe the stream, if this one was its probe."""
         if is_stream_queue(self.queue_consumed):
             # Without Redis, the others wait until the probe counts as lost.
             with suppress(RedisError):
@@ -305,7 +305,7 @@ class DeliveryTask(ForwarderTask):
                     stream_of(self.queue_consumed), self.request.id
                 )
 
-    def _enter(
+    def _record_attempt(
         self,
         stream: Stream,
         *,
@@ -323,7 +323,7 @@ class DeliveryTask(ForwarderTask):
         size = self._accepted_bytes(remaining) if accepted else 0
         seconds = self._seconds_since_enqueued() if accepted else None
 
-        def entries(pipe: Redis) -> None:
+        def record(pipe: Redis) -> None:
             # Half and half opens no breaker, so it must not leave one open either.
             if accepted and accepted >= refused:
                 breakers.record_success(stream, pipe)
@@ -336,7 +336,7 @@ class DeliveryTask(ForwarderTask):
             if retries or waiting:
                 counters.retrying(stream, self.request.id, waiting, pipe)
 
-        self.enter(entries)
+        self.record_counters(record)
 
     def _accepted_bytes(self, remaining: Sequence[Group]) -> int:
         return size_of(self.request.kwargs["records"]).bytes - size_of(remaining).bytes
@@ -350,10 +350,10 @@ class DeliveryTask(ForwarderTask):
         enqueued_at = self.request.get(ENQUEUED_AT_HEADER)
         return self.app.services.clock() - enqueued_at if isinstance(enqueued_at, int | float) else None
 
-    def _note_retry(self, error: TransientError, kwargs: dict[str, Any]) -> None:
+    def _record_retry(self, error: TransientError, kwargs: dict[str, Any]) -> None:
         stream, waiting = self._stream(kwargs), records_in(kwargs["records"])
         self._log_retry(stream, error.failure, waiting)
-        self._enter(
+        self._record_attempt(
             stream,
             accepted=error.accepted,
             refused=error.refused,
@@ -410,7 +410,7 @@ class DeliveryTask(ForwarderTask):
         if isinstance(error, DeliveryError):
             return error.failure
         advice = "not a call that this task takes, or a defect in audience-firehose"
-        if not getattr(self.request, "has_asked", False):
+        if not getattr(self.request, "has_called_firehose", False):
             advice += "; nothing of it was sent"
         return Failure(AlertType.INVALID_REQUEST, type(error).__name__, advice)
 

@@ -97,7 +97,7 @@ class ProducerTask(ForwarderTask):
             for number, chain in enumerate(batches):
                 self._enqueue(stream, number, chain)
         skipped.update({Skipped(None, None, skip): count for skip, count in skips.items()})
-        self._enter({stream: batches.records for stream, batches in streams.items()}, skipped)
+        self._record_message({stream: batches.records for stream, batches in streams.items()}, skipped)
 
     def dead_letter_invalid(self, invalid: list[Invalid], total: int, kwargs: dict[str, Any]) -> None:
         """Keep invalid items, as a call of this task with nothing but them, and raise one alert."""
@@ -157,7 +157,7 @@ class ProducerTask(ForwarderTask):
         """Count a message's changes as repeated: it was done with before."""
         self.app.services.counters.skipped({(None, Skip.REPEATED): changes})
 
-    def _enter(self, accepted: dict[Stream, int], skipped: Counter[Skipped]) -> None:
+    def _record_message(self, enqueued: dict[Stream, int], skipped: Counter[Skipped]) -> None:
         """Record the message's counters, together with its idempotency record."""
         services = self.app.services
         by_stream: Counter[tuple[Stream | None, Skip]] = Counter()
@@ -167,13 +167,13 @@ class ProducerTask(ForwarderTask):
             if audience_id is not None:
                 by_audience[audience_id, skip] += count
 
-        def entries(pipe: Redis) -> None:
-            for stream, records in accepted.items():
+        def record(pipe: Redis) -> None:
+            for stream, records in enqueued.items():
                 services.counters.enqueued(stream, records, pipe)
             services.counters.skipped(by_stream, pipe)
             services.skipped_audiences.record(by_audience, pipe)
 
-        self.enter(entries)
+        self.record_counters(record)
 
     def _dead_letter_oversize(self, stream: Stream, batch: Batch) -> None:
         failure = Failure(
@@ -252,10 +252,10 @@ def forward(self: ProducerTask, changes: list[Any]) -> None:
     if not self.acquire():
         self.count_repeated(len(changes))
         return
-    accepted, invalid = check_changes(self.schema, changes, cache(self.received_at))
+    valid, invalid = check_changes(self.schema, changes, cache(self.received_at))
     if invalid:
         self.dead_letter_invalid(invalid, len(changes), {"changes": [change.item for change in invalid]})
-    self.forward(accepted, Counter())
+    self.forward(valid, Counter())
 
 
 @app.task(name=FORWARD_MPARTICLE, base=ProducerTask, bind=True)

@@ -16,7 +16,7 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 """The pause doubles with each trouble in a row, up to this."""
 ALERT_AFTER = 3
-"""Troubles in a row from which on operators are told: a hiccup of the network is no news."""
+"""Troubles in a row from which on operators are notified: a hiccup of the network is no news."""
 REASON = "worker trouble"
 
 
