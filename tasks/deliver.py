@@ -91,9 +91,11 @@ class DeliveryTask(ForwarderTask):
             self._open_circuit_breaker(stream, error.failure)
             raise
         except WorkerTroubleError as trouble:
+            if self._is_probe_that_met_again(stream, trouble.failure):
+                self._open_circuit_breaker(stream, trouble.failure)
             self._leave_to_other_workers(trouble)
         except PermanentError as error:
-            if self._repeats_refusal(stream, error.failure):
+            if self._is_probe_that_met_again(stream, error.failure):
                 self._pause_again(stream, error.failure)
             raise
         self.request.billing = outcome.billing
@@ -246,8 +248,8 @@ class DeliveryTask(ForwarderTask):
         self._release()
         raise Reject(trouble, requeue=True)
 
-    def _repeats_refusal(self, stream: Stream, failure: Failure) -> bool:
-        """Whether this message probed a stream after a permanent refusal, and AWS refuses it alike."""
+    def _is_probe_that_met_again(self, stream: Stream, failure: Failure) -> bool:
+        """Whether this message probed the stream, and met what its circuit breaker opened for."""
         breaker = self.app.services.circuit_breakers.get(stream)
         return (
             breaker is not None and breaker.is_probe(self.request.id) and breaker.reason == failure.alert_type

@@ -11,6 +11,7 @@ from waiting import eventually
 
 from devstack.firehose import Answer, error, fail
 from devstack.ports import free_port
+from worker.flow.worker_troubles import LASTS_AFTER
 
 FAILED_CALLS = 60 if FULL else 5
 """How long an outage lasts. One batch tries a failing stream, then the next one does."""
@@ -42,21 +43,24 @@ def test_every_call_fails(stack, start, tell, outage):
 
 
 def test_firehose_refuses_connections(stack, start, tell):
+    """No worker can reach it: each one pauses, and the stream's circuit breaker opens."""
     load = Load(stack.audience(), RECORDS // len(OUTAGES))
     relay = Relay(stack.firehose)
     start(AWS_ENDPOINT_URL_FIREHOSE=relay.url)
     load.send()
-    breakers, queue = stack.services.circuit_breakers, load.audience.stream.queue
-    eventually(
-        lambda: (breaker := breakers.all().get(queue)) and breaker.failures >= FAILED_CALLS, timeout=60
-    )
+    queue = load.audience.stream.queue
+    breaker = eventually(lambda: stack.services.circuit_breakers.all().get(queue))
+    assert breaker.reason == "Worker Trouble"
     assert not load.arrived()
     with relay.open():
         load.arrive()
         books = load.settle()
-    tell(load, f"{FAILED_CALLS} x connection refused")
-    assert [alert.error_code for alert in stack.services.alerts.all()] == ["EndpointConnectionError"]
+    tell(load, f"{LASTS_AFTER} x connection refused")
+    (alert,) = stack.services.alerts.all()
+    assert (alert.type, alert.error_code) == ("Worker Trouble", "EndpointConnectionError")
+    assert relay.url in alert.message
     assert (books.counts.enqueued, books.counts.delivered, books.dead) == (load.records, load.records, 0)
+    assert stack.services.circuit_breakers.get(load.audience.stream) is None
 
 
 def test_firehose_takes_the_records_and_does_not_answer(stack, start, tell):

@@ -11,10 +11,11 @@ from devstack.firehose import Answer, error, fail, refuse_once
 from tasks.deliver import DELIVERY_TASKS, MALFORMED_ATTEMPTS, WARN_AFTER_ATTEMPTS
 from worker.config import read_settings
 from worker.consumer.request import MAX_LOST_PROCESSES
+from worker.failures.alert_types import AlertType
 from worker.firehose.clients import Clients
 from worker.firehose.regions import rate_limits, regions
 from worker.flow.admission import Cost
-from worker.queues import ENQUEUED_AT_HEADER
+from worker.queues import ENQUEUED_AT_HEADER, Stream
 from worker.state.idempotency import COMPLETED
 
 DEFAULTS = read_settings({})
@@ -454,6 +455,19 @@ def test_a_probe_of_a_worker_in_trouble_is_left_to_another(run_one, probe, deliv
     firehose.faults.append(fail(error("RequestTimeTooSkewed", 403), times=1))
     run_one()
     assert probe("other")
+
+
+def test_a_probe_that_meets_the_trouble_that_opened_the_breaker_keeps_it_open_for_longer(
+    run_one, probe, deliver, firehose, services
+):
+    stream = Stream("main", "us-east-1", "travel")
+    services.circuit_breakers.record_failure(stream, AlertType.WORKER_TROUBLE, first=0, longest=0)
+    deliver("a", run=False, task_id="probe")
+    assert probe("probe")
+    firehose.faults.append(fail(error("RequestTimeTooSkewed", 403), times=1))
+    run_one()
+    breaker = services.circuit_breakers.get(stream)
+    assert (breaker.failures, breaker.probing, breaker.reason) == (2, False, "Worker Trouble")
 
 
 def test_text_that_is_no_utf_8_ends_its_batch_and_not_its_stream(deliver, firehose, services, stream):

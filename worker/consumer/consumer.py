@@ -45,6 +45,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             circuit_breakers=services.circuit_breakers,
             registry=services.registry,
             alerts=services.alerts,
+            counters=services.counters,
         )
         self.flow_control.rate_limits_changed()
 

@@ -6,6 +6,8 @@ from functools import partial
 
 from celery.worker.consumer import Consumer
 
+from worker.config import current_settings
+from worker.failures.alert_types import Failure
 from worker.failures.alerts import Alerts
 from worker.failures.worker_trouble import report_worker_trouble
 from worker.flow.admission import Admission
@@ -16,6 +18,9 @@ from worker.flow.queue_pauses import QueuePauses
 from worker.flow.rate_limits import RateLimits
 from worker.flow.shared_limits import SharedLimits
 from worker.flow.worker_troubles import WorkerTroubles
+from worker.queues import stream_of
+from worker.retry_policy import OPEN_MAX_SECONDS
+from worker.state.counters import Counters
 from worker.state.registry import Registry
 
 
@@ -26,6 +31,7 @@ def make_flow_control(
     circuit_breakers: CircuitBreakers,
     registry: Registry,
     alerts: Alerts,
+    counters: Counters,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> FlowControl:
@@ -48,10 +54,26 @@ def make_flow_control(
             pauses=pauses,
             stream_queues=lambda: consumer.stream_queues.wanted,
             report=partial(report_worker_trouble, alerts, consumer.hostname),
+            delivered=lambda queue: counters.of(stream_of(queue)).delivered,
+            open_breaker=partial(_open_breaker, circuit_breakers, registry),
             monotonic=monotonic,
         ),
         clock=clock,
     )
+
+
+def _open_breaker(
+    circuit_breakers: CircuitBreakers, registry: Registry, queue: str, failure: Failure
+) -> None:
+    """Open the breaker of a queue's stream. Of a stream without a connection no batch would ever probe it."""
+    stream, settings = stream_of(queue), current_settings()
+    if stream in registry.snapshot().streams:
+        circuit_breakers.record_failure(
+            stream,
+            failure.alert_type,
+            first=settings.retry_backoff,
+            longest=min(settings.retry_backoff_max, OPEN_MAX_SECONDS),
+        )
 
 
 def pool_size(consumer: Consumer) -> int:

@@ -149,14 +149,16 @@ class Alerts:
         attempts: int = 1,
         records: int = 0,
         call: TaskCall | None = None,
+        sender: str | None = None,
         letter: Letter | None = None,
         even_if_full: bool = True,
         severity: Severity | None = None,
     ) -> None:
         """Push an alert to the head of the list, or count it into the open one that it repeats.
 
-        It repeats an alert of the same type for the same stream, else the same caller, else of the same
-        error code, that was last raised within the cooldown. A `letter` is stored in the same atomic step,
+        It repeats an alert of the same type for the same stream, else the same `sender`, which is the
+        caller's host unless it is given, else of the same error code, that was last raised within the
+        cooldown. A `letter` is stored in the same atomic step,
         unless it already is; then no alert is raised. Raises `RedisError`.
         """
         now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
@@ -181,7 +183,7 @@ class Alerts:
             task_id=call.id if call else None,
             origin=call.origin if call else None,
         )
-        sender = call.host if call else None
+        sender = sender or (call.host if call else None)
         subject = stream.queue if stream else sender or failure.error_code
         self._store(alert, f"{CURRENT}:{alert.type}:{subject}", letter, even_if_full)
 

@@ -11,16 +11,16 @@ logger = logging.getLogger(__name__)
 
 
 def report_worker_trouble(alerts: Alerts, worker: str, failure: Failure) -> None:
-    """Raise an alert that names the worker and the cause; one of a kind in a cooldown.
+    """Raise an alert that names the worker and the cause; one of a worker and an error code in a cooldown.
 
     `worker` is the worker's name, as Flower shows it. A Redis that is away is logged: the worker's trouble
     lasts, and is reported again.
     """
     message = f"{worker}: {failure.message}; its batches stay in the broker for other workers"
     logger.warning("worker trouble (%s): %s", failure.error_code, message)
-    subject = f"{AlertType.WORKER_TROUBLE}:{worker}:{failure.error_code}"
+    sender = f"{worker}:{failure.error_code}"
     try:
-        if alerts.start_cooldown(subject):
-            alerts.raise_alert(failure._replace(message=message))
+        if alerts.start_cooldown(f"{AlertType.WORKER_TROUBLE}:{sender}"):
+            alerts.raise_alert(failure._replace(message=message), sender=sender)
     except RedisError as error:
         logger.warning("%s: operators could not be told", type(error).__name__)

@@ -102,6 +102,7 @@ def control(consumer, services, clock):
         circuit_breakers=services.circuit_breakers,
         registry=services.registry,
         alerts=services.alerts,
+        counters=services.counters,
         clock=clock,
         monotonic=clock,
     )
@@ -502,6 +503,7 @@ def test_a_worker_without_rate_limits_has_none(consumer, services, stream, clock
         circuit_breakers=services.circuit_breakers,
         registry=services.registry,
         alerts=services.alerts,
+        counters=services.counters,
         clock=clock,
         monotonic=clock,
     )

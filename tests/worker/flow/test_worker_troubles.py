@@ -5,8 +5,8 @@ import pytest
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.worker_trouble import report_worker_trouble
 from worker.flow.queue_pauses import QueuePauses
-from worker.flow.worker_troubles import ALERT_AFTER, LONGEST_PAUSE_SECONDS, WorkerTroubles
-from worker.queues import Stream
+from worker.flow.worker_troubles import LASTS_AFTER, LONGEST_PAUSE_SECONDS, WorkerTroubles
+from worker.queues import Stream, stream_of
 
 FAILURE = Failure(AlertType.WORKER_TROUBLE, "EndpointConnectionError", "Firehose cannot be reached")
 TRAVEL = Stream("main", "us-east-1", "travel").queue
@@ -51,9 +51,27 @@ def reports():
 
 
 @pytest.fixture
-def troubles(queues, reports, clock):
-    pauses = QueuePauses(queues, queues, clock)
-    return WorkerTroubles(pauses, lambda: [TRAVEL, HOTELS, ELSEWHERE, OTHERS], reports.append, clock)
+def troubles(queues, reports, services, clock):
+    """Of a worker that consumes four streams, over the state that all workers share."""
+    for number, queue in enumerate([TRAVEL, HOTELS, ELSEWHERE, OTHERS]):
+        stream = stream_of(queue)
+        services.registry.configure(name=stream.configuration)
+        services.registry.connect(
+            audience_id=number,
+            configuration=stream.configuration,
+            delivery_stream_name=stream.name,
+            region=stream.region,
+        )
+    return WorkerTroubles(
+        pauses=QueuePauses(queues, queues, clock),
+        stream_queues=lambda: [TRAVEL, HOTELS, ELSEWHERE, OTHERS],
+        report=reports.append,
+        delivered=lambda queue: services.counters.of(stream_of(queue)).delivered,
+        open_breaker=lambda queue, failure: services.circuit_breakers.record_failure(
+            stream_of(queue), failure.alert_type, first=1, longest=60
+        ),
+        monotonic=clock,
+    )
 
 
 def test_a_trouble_pauses_the_streams_that_share_its_configuration_and_region(troubles, queues):
@@ -105,11 +123,61 @@ def test_a_delivery_of_another_configuration_does_not(troubles, queues):
 
 
 def test_operators_are_told_of_the_third_trouble_in_a_row(troubles, queues, reports):
-    for number in range(1, ALERT_AFTER + 1):
+    for number in range(1, LASTS_AFTER + 1):
         assert not reports, number
         troubles.begin(TRAVEL, FAILURE)
         queues.advance(LONGEST_PAUSE_SECONDS)
     assert reports == [FAILURE]
+
+
+def meet(troubles, queues, times, queue=TRAVEL):
+    """The queue's messages meet the trouble again and again, each time after the longest pause."""
+    for _ in range(times):
+        troubles.begin(queue, FAILURE)
+        queues.advance(LONGEST_PAUSE_SECONDS)
+
+
+def test_a_trouble_that_lasts_opens_the_breaker_of_a_stream_that_no_worker_delivers_to(
+    troubles, queues, services
+):
+    meet(troubles, queues, LASTS_AFTER - 1)
+    assert not services.circuit_breakers.all()
+    meet(troubles, queues, 1)
+    assert {queue: b.reason for queue, b in services.circuit_breakers.all().items()} == {
+        TRAVEL: AlertType.WORKER_TROUBLE
+    }
+
+
+def test_it_opens_no_breaker_of_a_stream_that_another_worker_delivers_to(troubles, queues, services):
+    for _ in range(2 * LASTS_AFTER):
+        meet(troubles, queues, 1)
+        services.counters.delivered(stream_of(TRAVEL), accepted=1)
+    assert not services.circuit_breakers.all()
+
+
+def test_a_stream_whose_message_meets_a_lasting_trouble_first_is_left_to_other_workers(
+    troubles, queues, services
+):
+    meet(troubles, queues, LASTS_AFTER - 1)
+    troubles.begin(TRAVEL, FAILURE)
+    troubles.begin(HOTELS, FAILURE)
+    assert HOTELS not in services.circuit_breakers.all()
+
+
+def test_a_redis_that_is_away_opens_no_breaker_and_pauses_all_the_same(troubles, queues, redis_server):
+    redis_server.connected = False
+    meet(troubles, queues, LASTS_AFTER)
+    troubles.begin(TRAVEL, FAILURE)
+    assert queues.paused == {TRAVEL, HOTELS}
+
+
+def test_each_worker_in_the_same_trouble_has_an_alert_of_its_own(services):
+    for worker in ("worker1@example", "worker2@example"):
+        report_worker_trouble(services.alerts, worker, FAILURE)
+    assert [alert.message.partition(":")[0] for alert in services.alerts.all()] == [
+        "worker2@example",
+        "worker1@example",
+    ]
 
 
 def test_an_alert_names_the_worker_and_the_cause_once_in_a_cooldown(services):
