@@ -4,6 +4,7 @@ from functools import cached_property
 
 from celery import Celery
 
+from worker.broker.compression import register_bounded_compression
 from worker.broker.rabbitmq import register_rabbitmq_transport
 from worker.broker.redis.transport import register_redis_transport
 from worker.broker.serialization import register_orjson
@@ -71,6 +72,7 @@ def make_app() -> AudienceFirehose:
         set_up_logs(current_log_format())
         app = AudienceFirehose("audience-firehose")
         register_orjson()
+        register_bounded_compression()
         register_redis_transport()
         register_rabbitmq_transport()
         app.config_from_object("celeryconfig", force=True)

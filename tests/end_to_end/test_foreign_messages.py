@@ -1,10 +1,12 @@
 """A malformed message ends as a dead letter with an alert, and the worker goes on."""
 
 import json
+import zlib
 
 import pytest
 from waiting import eventually
 
+from worker.broker.compression import MAX_DECOMPRESSED_BYTES
 from worker.queues import CHANGES_QUEUE
 
 FOREIGN = {
@@ -13,6 +15,10 @@ FOREIGN = {
     "a body that cannot be unpacked": (
         b"\xff\xfe\xfd secretive",
         {"task": "audience.forward", "compression": "application/zstd"},
+    ),
+    "a body that expands beyond all bounds": (
+        zlib.compress(bytes(MAX_DECOMPRESSED_BYTES + 1), 9),
+        {"task": "audience.forward", "compression": "application/x-gzip"},
     ),
     "no task call": (b'{"hello": "secretive"}', {}),
     "a task that does not exist": (b'[["secretive"], {}, {}]', {"task": "reports.daily"}),
