@@ -13,7 +13,7 @@ from marshmallow import Schema, fields
 from schemas.changes import Change, ChangeType
 
 SCHEMA_VERSION = 1
-"""Of records with metadata. It grows when a consumer has to read them differently."""
+"""The version of records with metadata. It grows when a consumer has to read them differently."""
 
 
 class Skip(StrEnum):

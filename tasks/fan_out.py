@@ -16,7 +16,7 @@ Groups = dict[User, list[bytes]]
 
 
 class Skipped(NamedTuple):
-    """What a record that is not sent is counted under."""
+    """The counter of a record that is not sent."""
 
     stream: Stream | None
     audience_id: int | None
@@ -24,7 +24,7 @@ class Skipped(NamedTuple):
 
 
 class StreamGroups:
-    """One message's atomic groups for one stream: the records of each user of each audience.
+    """A message's atomic groups for one stream: the records of each user of each audience.
 
     An audience that the message also ends has stages: what comes before its deletion, the deletion,
     and what comes after it. Neither overtakes the other.
@@ -109,9 +109,9 @@ def fan_out(
 
 
 def _ended_audiences(changes: Sequence[Change]) -> frozenset[int]:
-    """Audiences that the changes end, and of which they tell something else, too."""
+    """Audiences that the changes delete, if another change is of the same audience."""
     ended = {change.audience_id for change in changes if change.type == ChangeType.AUDIENCE_DELETED}
     if not ended:
         return frozenset()
-    told_of = Counter(change.audience_id for change in changes)
-    return frozenset(audience_id for audience_id in ended if told_of[audience_id] > 1)
+    changes_of = Counter(change.audience_id for change in changes)
+    return frozenset(audience_id for audience_id in ended if changes_of[audience_id] > 1)

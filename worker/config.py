@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps", "pyamqp")
-"""Of broker URLs; `redis+socket` is a Unix socket."""
+"""Schemes of broker URLs; `redis+socket` is a Unix socket."""
 
 
 @dataclass(frozen=True)

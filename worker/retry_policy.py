@@ -13,9 +13,9 @@ RETRY_MAX = 75
 to 600 s make 5.6 hours in the mean, and with a standard deviation of 0.4 hours fewer than
 one batch in ten thousand gives up before 4 hours."""
 OPEN_MAX_SECONDS = 60
-"""For which a circuit breaker is OPEN at most before a probe. A request a minute burdens nobody."""
+"""The longest time that a circuit breaker is OPEN before a probe. A request a minute burdens nobody."""
 OPEN_DOUBLINGS = 16
-"""Of the time for which a circuit breaker is OPEN, while one probe after the other fails."""
+"""The time that a circuit breaker is OPEN doubles so often at most, while probe after probe fails."""
 REQUEUE_PAUSE_SECONDS = 1.0
 """A worker waits this long before it requeues a message that it cannot handle now, so that the message does
 not spin."""

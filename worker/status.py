@@ -66,7 +66,7 @@ class StreamStatus:
     @property
     def in_broker(self) -> int:
         """Records that wait in the stream's queue, or are with a worker: what the other numbers leave."""
-        return max(self.counts.in_hand - self.dead, 0)
+        return max(self.counts.outstanding - self.dead, 0)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class StatusReader:
         lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in asked)])
         # The counters alone would not do: records that were delivered twice hide as many that are left.
         unregistered |= {
-            stream for stream in counted if lengths.get(stream.queue) or self._counters.of(stream).in_hand
+            stream for stream in counted if lengths.get(stream.queue) or self._counters.of(stream).outstanding
         }
         streams = sorted(connections.keys() | unregistered)
         rows = [

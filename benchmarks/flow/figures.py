@@ -116,7 +116,7 @@ def percentile(values: Iterable[float], share: float) -> float:
 def latency_figures(
     what: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]], target: Target
 ) -> Iterator[Figure]:
-    """The 99th percentile, which has the target, and the median. Of seconds, in pairs of runs."""
+    """The 99th percentile, which has the target, and the median of seconds, in pairs of runs."""
     for share, name, bound in ((0.99, "99th percentile", target), (0.5, "median", None)):
         shares = [(percentile(alone, share), percentile(beside, share)) for alone, beside in pairs]
         yield of_pairs(f"{what}, {name}", "s", shares, bound)

@@ -66,7 +66,7 @@ class Cores:
         """So many workers, until all is delivered."""
         bench = self._bench
         bench.say(f"{workers} worker{'s' * (workers > 1)}")
-        messages = self._park()
+        messages = self._enqueue_changes()
         with bench.warm_workers(
             self._warm, workers, concurrency=bench.concurrency(CONCURRENCY)
         ) as workers_running:
@@ -85,8 +85,8 @@ class Cores:
             cpu, servers = cpu_seconds(members) - before, cpu_seconds(bench.stack.servers) - servers_before
         return Run(messages * BATCH / wall, messages * BATCH / cpu, servers / wall)
 
-    def _park(self) -> int:
-        """Have the bulk wait: as much for every number of workers. How many messages."""
+    def _enqueue_changes(self) -> int:
+        """Enqueue the same messages for every number of workers. Returns how many."""
         self._register()
         templates = change_templates(self._bench.stack, self._bench.streams.values(), BATCH)
         messages = round(MESSAGES_A_SECOND * self._bench.seconds(10))

@@ -21,7 +21,7 @@ PERSISTENT = 2
 
 
 class Rerouted(NamedTuple):
-    """What became of the messages of the queue."""
+    """The numbers of messages that were moved and left."""
 
     moved: int
     left: int

@@ -87,7 +87,7 @@ class Commands(click.Group):
             raise
         except Exception as error:
             if getattr(error, "errno", None) == errno.EPIPE:
-                # Whoever read our output has read enough; click ends quietly.
+                # The reader of the output has closed the pipe; click ends without a message.
                 raise
             # What explains them imports what raises them, which a command without errors may not need.
             explanations = import_module(f"{__name__}.explanations")

@@ -23,7 +23,7 @@ def actor() -> str:
 def record_action(audit: Audit, action: str, subject: str, detail: str = "") -> None:
     """Add what has just been done to the audit list.
 
-    A full Redis refuses the entry. The action is done all the same, so the operator is only told.
+    A full Redis refuses the entry. The action is done all the same, so this is a note and no error.
     """
     try:
         audit.record(actor(), action, subject, detail)

@@ -21,7 +21,7 @@ from worker.consumer.validation import is_valid
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
-from worker.failures.dead_letters import FOREIGN, Message
+from worker.failures.dead_letters import MALFORMED, Message
 from worker.flow.delays import delay_message
 
 logger = logging.getLogger(__name__)
@@ -92,14 +92,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._dead_letter(message, type(exc).__name__, "an invalid task call")
 
     def _dead_letter(self, message: KombuMessage, error_code: str, what: str) -> None:
-        """Store the message as it came, then acknowledge it. Where it cannot be stored, requeue it."""
+        """Store the message as it came, then acknowledge it; if it cannot be stored, requeue it."""
         body = _text(message.body)
         headers = {name: _text(value) for name, value in (message.headers or {}).items()}
         queue = _text(queue_of(message))
         what_it_is = f"{queue}:{headers.get('task')}:{headers.get('id')}:{body}"
         undeliverable = Undeliverable(
             id=str(uuid5(NAMESPACE_OID, ascii(what_it_is))),
-            message=Message(FOREIGN, queue, {"headers": headers, "body": body}),
+            message=Message(MALFORMED, queue, {"headers": headers, "body": body}),
             failure=Failure(
                 AlertType.INVALID_CHANGE,
                 error_code,

@@ -45,5 +45,5 @@ def state_of(breaker: CircuitBreaker | None) -> StreamState:
 
 def _log_all(states: Mapping[str, StreamState]) -> None:
     counts = Counter(states.values())
-    told = ", ".join(f"{counts[state]} {state}" for state in StreamState if counts[state])
-    logger.info("streams: %s", told or "none connected")
+    summary = ", ".join(f"{counts[state]} {state}" for state in StreamState if counts[state])
+    logger.info("streams: %s", summary or "none connected")

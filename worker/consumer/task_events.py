@@ -26,7 +26,7 @@ MAX_BUFFERED_EVENTS = 1000
 TASK_EVENTS = "task"
 """Celery's group of the events `task-received`, `task-started` and so on."""
 BATCH_ROUTING_KEY = "task.multi"
-"""Of a broadcast that holds a list of task events."""
+"""The routing key of a broadcast that holds a list of task events."""
 
 logger = logging.getLogger(__name__)
 

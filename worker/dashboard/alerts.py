@@ -14,7 +14,7 @@ from worker.failures.alerts import Alert, AlertState
 
 GROUPS_PER_PAGE = 50
 ALERTS_SHOWN = 20
-"""Of one type of one connection; the command lists them all."""
+"""Alerts of a connection and type; the command lists them all."""
 BARS = 48
 BAR_WIDTH, BAR_HEIGHT = 5, 24
 """Units of a plot's drawing."""
@@ -93,7 +93,7 @@ class TypeGroup:
     type: str
     rows: Sequence[Row]
     span: tuple[datetime, datetime]
-    """Of the plot."""
+    """The first and the last moment of the plot."""
 
     @cached_property
     def occurrences(self) -> int:
@@ -122,7 +122,7 @@ class TypeGroup:
 
     @property
     def severity(self) -> str:
-        """Of its alerts, which all have the same."""
+        """The severity that all its alerts have."""
         return self.rows[0].alert.severity
 
     @property
@@ -190,7 +190,7 @@ class ConnectionGroup:
 
 @dataclass(frozen=True)
 class AlertPage:
-    """One page of the connections that a query chooses, those with the most alerts first."""
+    """A page of the connections that a query chooses, those with the most alerts first."""
 
     query: Query
     groups: Sequence[ConnectionGroup]

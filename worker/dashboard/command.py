@@ -61,7 +61,7 @@ def dashboard(ctx: click.Context, flower_options: tuple[str, ...]) -> None:
     ours = current_settings()
     try:
         read_options(flower_options, ours)
-        # Made now: a URL that it does not know is told before anything is served.
+        # Made now: a URL that apprise does not know is an error before anything is served.
         _ = ctx.obj.app.notifier
     except SettingError as error:
         raise click.ClickException(str(error)) from None

@@ -20,7 +20,7 @@ EXPORT_CHUNK = 100
 
 
 class LetterDetails(NamedTuple):
-    """One dead letter."""
+    """A dead letter with its content."""
 
     letter: DeadLetter
     content: str
@@ -87,7 +87,7 @@ class DeadLettersPage(Page):
 
 
 class DeadLetterPage(Page):
-    """One letter. Its content holds identity values, so it is shown on request alone, which is recorded."""
+    """A page of a dead letter. Its content holds identity values: it is shown on request, which is audited."""
 
     template = "dead_letter.html"
 

@@ -18,14 +18,14 @@ class Job:
     total: int
     done: int = 0
     left: int = 0
-    """What could not be done."""
+    """Items that could not be done."""
     problem: str = ""
     """Why it ended early, or why something was left."""
     is_running: bool = True
 
     @property
     def percent(self) -> int:
-        """How far it is."""
+        """The part that is over."""
         return 100 * (self.done + self.left) // self.total if self.total else 100
 
 

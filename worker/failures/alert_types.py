@@ -187,7 +187,7 @@ class Failure(NamedTuple):
     error_code: str
     """The code or exception name that Firehose or botocore gives it."""
     message: str
-    """What happened and the next step."""
+    """The event and the next step."""
     aws_message: str | None = None
     """AWS's own error text, where it holds no record."""
     request_id: str | None = None

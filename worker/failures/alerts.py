@@ -42,7 +42,7 @@ COOLDOWN_SECONDS = 15 * 60
 
 
 class AlertState(StrEnum):
-    """What has become of an alert."""
+    """The states of an alert."""
 
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
@@ -112,7 +112,7 @@ class Letter(NamedTuple):
     message: str
     """JSON."""
     queue: str
-    """Of its stream; empty where it has none."""
+    """The queue of its stream; empty where it has none."""
     records: int
 
 
@@ -234,7 +234,7 @@ class Alerts:
         return newest
 
     def states(self) -> dict[str, AlertState]:
-        """By alert ID, what has become of it. One that is not here is open."""
+        """The state of each alert, by ID. An alert that is not here is open."""
         known = set(AlertState)
         states = self._redis.hgetall(STATES).items()
         return {identifier: AlertState(state) for identifier, state in states if state in known}

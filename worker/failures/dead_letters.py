@@ -36,8 +36,8 @@ REMOVED_AT_ONCE = 500
 REMOVE_DEAD_LETTERS = Script(__package__, "remove_dead_letters")
 T = TypeVar("T")
 
-FOREIGN = ""
-"""The task of a message that was no task call."""
+MALFORMED = ""
+"""The task of a malformed message, which was no task call."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class DeadLetters:
 
 @dataclass(frozen=True)
 class Query:
-    """A choice of dead letters. What is None or empty chooses all."""
+    """A choice of dead letters. A field that is None or empty chooses all."""
 
     type: str | None = None
     connection_id: str | None = None

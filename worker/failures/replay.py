@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Set
 
 from worker.broker.client import Sender
 from worker.errors import OperatorError
-from worker.failures.dead_letters import FOREIGN, DeadLetter, DeadLetters, Message
+from worker.failures.dead_letters import MALFORMED, DeadLetter, DeadLetters, Message
 from worker.queues import Stream, is_stream_queue
 from worker.state.registry import Registry
 
@@ -63,7 +63,7 @@ class Replayer:
 
 def obstacle(letter: DeadLetter, message: Message, streams: Set[Stream]) -> str | None:
     """The reason why sending the letter again cannot succeed while these streams are registered, or None."""
-    if message.task == FOREIGN or not message.queue:
+    if message.task == MALFORMED or not message.queue:
         return "it was no call of a task, so nothing can take it; see who sent it, then discard it"
     if not letter.replayable:
         return f"{letter.message}; shorten it where it comes from, then discard it"

@@ -23,4 +23,4 @@ def report_worker_trouble(alerts: Alerts, worker: str, failure: Failure) -> None
         if alerts.start_cooldown(f"{AlertType.WORKER_TROUBLE}:{sender}"):
             alerts.raise_alert(failure._replace(message=message), sender=sender)
     except RedisError as error:
-        logger.warning("%s: operators could not be told", type(error).__name__)
+        logger.warning("%s: the alert could not be raised", type(error).__name__)

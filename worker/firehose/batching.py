@@ -20,17 +20,17 @@ a large part of that."""
 
 
 AGGREGATED_RECORD_BYTES = 10 * BILLING_STEP_BYTES
-"""Of a Firehose record that several lines share. A multiple of the billing step leaves least of it unused.
+"""The most bytes of a Firehose record that lines share. A multiple of the billing step leaves least unused.
 A larger record saves hardly more, and is sent again whole where Firehose refuses it."""
 AGGREGATED_RECORD_LINES = 500
-"""What dynamic partitioning deaggregates. Source: Amazon Data Firehose's developer guide."""
+"""The most that dynamic partitioning deaggregates. Source: Amazon Data Firehose's developer guide."""
 
 Lines = Sequence[bytes]
 """Rendered records of one user and audience, in their order."""
 
 
 class BatchLimit(NamedTuple):
-    """What a batch may hold beyond its first group. By default what Firehose takes in one call."""
+    """The most that a batch holds beyond its first group. By default the limits of a Firehose call."""
 
     records: int = MAX_BATCH_RECORDS
     """Firehose records."""

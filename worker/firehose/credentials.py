@@ -82,12 +82,12 @@ def make_session(
     Raises `SecretKeyError`; `CredentialsError` where there are none; botocore's `ClientError` and network
     errors where AWS was asked for them and answered so, or could not be reached.
     """
-    return _told(lambda: _session(configuration, region, config, cipher))
+    return _fetch(lambda: _session(configuration, region, config, cipher))
 
 
 def resolve(credentials: Credentials) -> None:
     """Fetch credentials that are not there yet or are about to expire. Raises as `make_session` does."""
-    _told(credentials.get_frozen_credentials)
+    _fetch(credentials.get_frozen_credentials)
 
 
 def cause(error: Exception) -> str:
@@ -105,8 +105,8 @@ def cause(error: Exception) -> str:
     return str(error) if isinstance(error, SAFE_TEXTS) else "they could not be fetched"
 
 
-def _told(fetch: Callable[[], T]) -> T:
-    """What `fetch` returns; its errors as those that are promised."""
+def _fetch(fetch: Callable[[], T]) -> T:
+    """Call `fetch`, and raise its errors as those that `make_session` documents."""
     try:
         return fetch()
     except (SecretKeyError, botocore_exceptions.ClientError, *NETWORK_ERRORS):

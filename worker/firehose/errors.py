@@ -1,4 +1,4 @@
-"""What an error of a Firehose call means. Pure, and tested by a table.
+"""The classification of an error of a Firehose call. Pure, and tested by a table.
 
 Doubt is transient. Permanent is only what AWS itself said about this stream or these credentials, with an
 AWS error code in an AWS error body. Whatever this worker could not do (connect, shake hands, get credentials,
@@ -24,7 +24,7 @@ from worker.firehose.credentials import cause
 
 
 class Kind(StrEnum):
-    """What becomes of a batch that met an error."""
+    """The handling of a batch that met an error."""
 
     TRANSIENT = "transient"
     """It is sent again later, and the stream's circuit breaker opens."""
@@ -76,10 +76,10 @@ TRANSIENT_PREFIXES = (THROTTLING_PREFIX, "RequestTimeout")
 CLOCK_CODES = {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
 SIGNATURE_CODES = {"InvalidSignatureException", "SignatureDoesNotMatch"}
 CLOCK_TEXTS = ("Signature expired", "Signature not yet current")
-"""Of a signature code's text, where it is the clock that is wrong and not the key."""
+"""Parts of a signature error's text if the clock is wrong and not the key."""
 WRONG_SERVICE_CODES = {"UnknownOperationException", "UnknownOperation", "InvalidAction"}
 WRONG_SCOPE_TEXT = "Credential should be scoped to"
-"""Of a signature code's text, where another service or another region was asked."""
+"""Part of a signature error's text if the call went to another service or region."""
 EXPIRED_CODES = {"ExpiredTokenException", "ExpiredToken"}
 PERMANENT_CODES = {
     "ResourceNotFoundException": AlertType.STREAM_NOT_FOUND,
@@ -170,7 +170,7 @@ SHOWN_CHARACTERS = 400
 
 
 def classify(error: Exception, now: datetime | None = None) -> Classification:
-    """What this error of a Firehose call means; `now` is this worker's clock."""
+    """Classify an error of a Firehose call; `now` is this worker's clock."""
     if isinstance(error, botocore.ClientError):
         return _of_answer(error, now or datetime.now(UTC))
     code = error.error_code if isinstance(error, CredentialsError) else type(error).__name__
@@ -180,7 +180,7 @@ def classify(error: Exception, now: datetime | None = None) -> Classification:
 
 
 def of_code(code: str, status: int = 200) -> Classification:
-    """What an error code of AWS means, of a whole call or of one record in it."""
+    """Classify an error code of AWS, of a whole call or of one record in it."""
     if code == MALFORMED_RESPONSE:
         return _transient(code, MALFORMED)
     if code in EXPIRED_CODES:
@@ -204,13 +204,13 @@ def is_throttling(code: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """Where a URL leads, without a password that may stand in it."""
+    """The scheme, host and port of a URL, without a password that it may hold."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
 
 def _of_answer(error: botocore.ClientError, now: datetime) -> Classification:
-    """What an answer that is no success means. botocore makes a `ClientError` of whatever answered."""
+    """Classify an answer that is no success. botocore makes a `ClientError` of any server's answer."""
     code, text = error.response.get("Error", {}).get("Code", ""), _text(error)
     status = int(_metadata(error).get("HTTPStatusCode", 0))
     if not _is_of_aws(code, _metadata(error)):

@@ -1,8 +1,8 @@
 """Atomic groups: Firehose records that a stream must receive in their order.
 
 In a message a group is a string (one Firehose record) or a list of strings. A group travels in one
-call. Where Firehose refuses one of its records, that one and those after it are sent again: so the
-last of a group to arrive is always its last. Nothing outside this module looks at a group's shape.
+call. If Firehose refuses one of its records, that one and those after it are sent again, so that the
+last record of a group arrives last. No other module knows a group's shape.
 
 A Firehose record holds one line, or several of a connection that aggregates. Counters count lines,
 which are the records of the contract; quotas and Firehose's limits count Firehose records.
@@ -77,9 +77,9 @@ def billed_bytes(sizes: Iterable[int]) -> int:
 
 
 def remaining_after(groups: Sequence[Group], refused: Sequence[bool]) -> list[Group]:
-    """What is to be sent again after a call, in its order.
+    """The groups to send again after a call, in their order.
 
-    `refused` says it of each Firehose record, in the order of `firehose_records`.
+    `refused` has an entry for each Firehose record, in the order of `firehose_records`.
     """
     remaining: list[Group] = []
     start = 0

@@ -25,11 +25,11 @@ TIME_IS_UP = "TimeLimit"
 
 
 class Billing(NamedTuple):
-    """What AWS bills for accepted Firehose records."""
+    """The bytes that AWS bills for accepted Firehose records."""
 
     billed_bytes: int = 0
     saved_bytes: int = 0
-    """What the lines would have cost beyond that, each in a Firehose record of its own."""
+    """The further bytes that it would bill if each line were a Firehose record of its own."""
 
 
 class Outcome(NamedTuple):
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
     refused: int
     """Records."""
     remaining: list[Group]
-    """What is to be sent again, in its order: what was refused, and what stands after it in its group."""
+    """To send again, in this order: the refused records, and those after them in their group."""
     failure: Failure | None
     """The first refusal; None where there was none."""
     billing: Billing = Billing()
@@ -58,7 +58,7 @@ def put(client: "FirehoseClient", delivery_stream_name: str, groups: Sequence[Gr
 
 
 def billing_of(data: Sequence[bytes]) -> Billing:
-    """What AWS bills for these Firehose records."""
+    """Compute what AWS bills for these Firehose records."""
     shared = [record for record in data if record.count(b"\n") > 1]
     alone = billed_bytes(len(line) for record in shared for line in record.splitlines(keepends=True))
     return Billing(billed_bytes(map(len, data)), alone - billed_bytes(map(len, shared)))
@@ -105,7 +105,7 @@ def put_singly(
 
 
 def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str]) -> Outcome:
-    """What remains of the groups. `codes` holds a refusal's code, or "", for each record of `data`."""
+    """The outcome of a call. `codes` holds a refusal's code, or "", for each record of `data`."""
     billing = billing_of([record for record, code in zip(data, codes, strict=True) if not code])
     if not any(codes):
         return Outcome(records_in(groups), 0, [], None, billing)

@@ -59,7 +59,7 @@ class CircuitBreaker(NamedTuple):
     """A breaker that is not CLOSED. Its fields are those of its JSON in Redis."""
 
     reason: str
-    """An alert's type, `operator`, or `unreadable`."""
+    """An alert's type, `OPERATOR` or `CORRUPT`."""
     since: str
     """UTC, ISO 8601; empty where the entry is corrupt."""
     until: float | int | None = None

@@ -1,4 +1,4 @@
-"""One JSON object a line, for AUDIENCE_LOG_FORMAT=json."""
+"""Log lines of a JSON object each, for AUDIENCE_LOG_FORMAT=json."""
 
 import json
 import logging

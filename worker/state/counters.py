@@ -39,12 +39,12 @@ class Counts(NamedTuple):
     last_delivery: str | None
     """UTC, ISO 8601."""
     billed_bytes: int = 0
-    """What AWS bills: accepted Firehose records, each rounded up to 5 KiB."""
+    """Billed by AWS: accepted Firehose records, each rounded up to 5 KiB."""
     saved_bytes: int = 0
-    """What it does not bill because lines share Firehose records."""
+    """Not billed because lines share Firehose records."""
 
     @property
-    def in_hand(self) -> int:
+    def outstanding(self) -> int:
         """Neither delivered nor discarded: in the broker, or dead letters."""
         return max(self.enqueued - self.delivered - self.discarded, 0)
 

@@ -28,7 +28,7 @@ KEEPALIVE: dict[str, Any] = {
         getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
     },
 }
-"""Of TCP connections. A Unix socket has no keepalive."""
+"""Options of TCP connections. A Unix socket has no keepalive."""
 
 
 def connection_options(url: str) -> dict[str, Any]:

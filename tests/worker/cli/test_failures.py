@@ -14,7 +14,7 @@ from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alert
 from worker.failures.dead_lettering import Undeliverable
-from worker.failures.dead_letters import FOREIGN, Message
+from worker.failures.dead_letters import MALFORMED, Message
 from worker.queues import Stream
 
 STREAM = Stream("main", "us-east-1", "stream")
@@ -167,7 +167,7 @@ def test_a_letter_stays_where_the_broker_does_not_take_it(operator, dead_lettere
 
 
 UNREPLAYABLE = [
-    ({"message": Message(FOREIGN, "audience.changes", {"body": IDENTITY})}, "no call of a task"),
+    ({"message": Message(MALFORMED, "audience.changes", {"body": IDENTITY})}, "no call of a task"),
     ({"failure": Failure(AlertType.RECORD_TOO_LARGE, "RecordTooLarge", "over the limit")}, "over the limit"),
     ({"stream": Stream("main", "us-east-1", "gone")}, "connect it again"),
 ]

@@ -41,7 +41,7 @@ def parse(text: str, tag: str, queue: str) -> dict[str, Any]:
 def _move_stamp(payload: dict[str, Any]) -> None:
     """Have the sequence number that `reserve.lua` put into the envelope among the headers, for the task.
 
-    One that is there already stays: the message is a replay, or was requeued.
+    A number that is there already stays: the message is a replay, or was requeued.
     """
     number = payload.pop("sequence", None)
     if number is not None and isinstance(headers := payload.get("headers"), dict):

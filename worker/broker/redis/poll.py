@@ -1,4 +1,4 @@
-"""One poll of all consumed queues: the command that reserves the next message, prepared as bytes.
+"""A poll of all consumed queues: the command that reserves the next message, prepared as bytes.
 
 A worker polls for each message, and with a thousand queues the command names four thousand keys. Only two
 of its arguments change from one poll to the next, so the rest is encoded once, when the set of queues
