@@ -87,7 +87,7 @@ class DeadLettersPage(Page):
 
 
 class DeadLetterPage(Page):
-    """A page of a dead letter. Its content holds identity values: it is shown on request, which is audited."""
+    """A page of a dead letter. Its content holds identity values: shown on request, which is audited."""
 
     template = "dead_letter.html"
 
