@@ -9,6 +9,7 @@ from worker.broker.rabbitmq import register_rabbitmq_transport
 from worker.broker.redis.transport import register_redis_transport
 from worker.broker.serialization import register_orjson
 from worker.config import current_log_format, current_settings
+from worker.consumer.garbage_collection import collect_less
 from worker.consumer.memory_watch import MemoryWatch
 from worker.consumer.notifications import Notifications
 from worker.consumer.requirements import Requirements
@@ -19,7 +20,6 @@ from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notifier
 from worker.firehose.clients import Clients
 from worker.firehose.permissions import PutRecordOnly
-from worker.garbage import collect_less
 from worker.logs.per_task_lines import drop_per_task_lines
 from worker.logs.repetitions import drop_repetitions
 from worker.logs.setup import set_up_logs

@@ -125,11 +125,31 @@ def printed_modules(markdown):
         directory, *modules = line.split()
         depth = (len(line) - len(line.lstrip())) // 2
         parents = [*parents[:depth], directory]
+        yield "".join(parents)
         yield from ("".join(parents) + module for module in modules)
 
 
-def test_the_modules_of_the_tree_in_architecture_exist():
+def test_every_module_of_the_tree_in_architecture_exists():
     printed = list(printed_modules(text(ROOT / "docs" / "architecture.md")))
 
     assert "worker/broker/redis/transport" in printed
-    assert [module for module in printed if not list(ROOT.glob(f"{module}*"))] == []
+    assert [path for path in printed if not exists(path)] == []
+
+
+def exists(path):
+    """Whether there is a directory, a file or a module of this path."""
+    return (ROOT / path).exists() or (ROOT / f"{path}.py").exists()
+
+
+def test_every_package_is_in_the_tree_in_architecture():
+    printed = set(printed_modules(text(ROOT / "docs" / "architecture.md")))
+    shipped = [ROOT / name for name in ("schemas", "tasks", "worker", "devstack")]
+    packages = {path.parent for package in shipped for path in package.rglob("*.py")}
+
+    assert {f"{name(package)}/" for package in packages} - printed == set()
+
+
+def test_at_most_ten_modules_lie_flat_in_worker():
+    flat = [path.name for path in ROOT.glob("worker/*.py") if path.name != "__init__.py"]
+
+    assert len(flat) <= 10, flat

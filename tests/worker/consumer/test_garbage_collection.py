@@ -1,11 +1,11 @@
-"""The collector of a worker's process does not look at what the process has loaded."""
+"""Garbage collection in a worker's processes skips the objects that were loaded at the start."""
 
 import gc
 
 import pytest
 from celery.signals import worker_process_init, worker_ready
 
-from worker.garbage import YOUNG_OBJECTS, collect_less
+from worker.consumer.garbage_collection import YOUNG_OBJECTS, collect_less
 
 
 @pytest.fixture
