@@ -8,6 +8,9 @@ import pytest
 import yaml
 
 from devstack import processes
+from worker.config import FILE_VARIABLES
+from worker.dashboard.access import listening_address
+from worker.errors import SettingError
 
 ROOT = processes.ROOT
 COMPOSE = ROOT / "docker-compose.yml"
@@ -47,6 +50,17 @@ def test_every_setting_is_passed_on(service):
     assert read <= SERVICES[service]["environment"].keys()
 
 
+@pytest.mark.parametrize("service", OURS)
+def test_a_secret_may_come_from_a_file_in_place_of_the_default(service):
+    environment = SERVICES[service]["environment"]
+    expected = {name for name in FILE_VARIABLES if FILE_VARIABLES[name] in environment}
+
+    assert expected
+    assert all(environment[name] is None for name in expected)
+    # `:-` and `:?` would put a value beside the file for a variable that is set to nothing.
+    assert not any(re.search(r":[-?]", environment[FILE_VARIABLES[name]] or "") for name in expected)
+
+
 def test_no_secret_is_written_down():
     given = {name: value for service in OURS for name, value in SERVICES[service]["environment"].items()}
 
@@ -54,7 +68,11 @@ def test_no_secret_is_written_down():
 
 
 def test_the_dashboard_does_not_start_without_a_password():
-    assert SERVICES["dashboard"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH:?")
+    assert SERVICES["dashboard"]["environment"]["FLOWER_BASIC_AUTH"].startswith("${FLOWER_BASIC_AUTH?")
+    # Set to nothing, without a file beside it, it ends the dashboard.
+    assert "--address=0.0.0.0" in SERVICES["dashboard"]["command"]
+    with pytest.raises(SettingError):
+        listening_address("0.0.0.0", is_guarded=False)
 
 
 def test_nothing_is_published_beyond_this_machine():
