@@ -30,6 +30,8 @@ class Change(NamedTuple):
     """Unix seconds."""
     user_identities: dict[str, str]
     previous_user_identities: dict[str, str]
+    first_device_identities: dict[str, str] | None = None
+    """Where it tells of a further device of a user: the identities in the change of the first one."""
 
     def as_item(self) -> dict[str, Any]:
         """Return the change as a caller would enqueue it."""

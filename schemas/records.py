@@ -32,7 +32,7 @@ class Skip(StrEnum):
     UNNAMED_IDENTITY = "unnamed_identity"
     """mParticle sent an identity of a type that has no name in a record."""
     FURTHER_VALUE = "further_value"
-    """mParticle sent a second value of an identity of which a record holds one."""
+    """mParticle sent a second value of an identity of which the record holds one, or none."""
     REPEATED = "repeated"
     """The message came again after it was done with: the same task id with the same content."""
     SUBSCRIPTION = "subscription"
@@ -129,6 +129,10 @@ def render(
     if change.type == ChangeType.AUDIENCE_DELETED:
         return Rendered((_line(change, False, {}, projection, first),), ())
     user = _forwarded(change.user_identities, projection)
+    if change.first_device_identities is not None and user == _forwarded(
+        change.first_device_identities, projection
+    ):
+        return Rendered((), (Skip.FURTHER_VALUE,))
     if change.type != ChangeType.IDENTITY_CHANGED:
         return _rendered(_membership(change, change.type == ChangeType.MEMBER_ADDED, user, projection, first))
     previous_user = _forwarded(change.previous_user_identities, projection)

@@ -146,7 +146,11 @@ def _add(
     if kind is None:
         translated.skipped[Skip.ATTRIBUTE_UPDATE] += 1
     else:
-        translated.changes.extend(_change(kind, audience, timestamp_ms, user) for user in users)
+        first, *further = (_change(kind, audience, timestamp_ms, user) for user in users)
+        translated.changes.append(first)
+        translated.changes.extend(
+            change._replace(first_device_identities=first.user_identities) for change in further
+        )
 
 
 def _change(kind: ChangeType, audience: dict[str, Any], timestamp_ms: int, user: dict[str, str]) -> Change:

@@ -460,3 +460,17 @@ def test_an_mparticle_request_that_is_none(worker, services, request_):
     (letter,) = services.dead_letters.all()
     assert services.dead_letters.message(letter).kwargs == {"request": request_}
     assert "secretive" not in repr(services.alerts.all())
+
+
+def test_devices_that_differ_only_in_an_excluded_identity_are_one_record(worker, connect, services):
+    excluding = connect(name="without", forward_google_advertising_ids=False)
+    including = connect(name="with")
+    request = mparticle((1, "add"))
+    request["user_profiles"][0]["device_identities"] = [
+        {"type": "google_advertising_id", "encoding": "raw", "value": value} for value in ("one", "two")
+    ]
+    worker.send("audience.forward_mparticle", {"request": request})
+    worker.run(CHANGES_QUEUE)
+    assert services.counters.of(excluding).enqueued == 1
+    assert services.counters.of(excluding).skipped == {Skip.FURTHER_VALUE: 1}
+    assert services.counters.of(including).enqueued == 2
