@@ -29,6 +29,8 @@ from worker.services import Services, connect
 class AudienceFirehose(Celery):  # type: ignore[misc]
     """Celery, with what the tasks of one process share."""
 
+    events_cls = "worker.consumer.events:BoundedEvents"
+
     @cached_property
     def Worker(self) -> type:  # noqa: N802
         """Celery makes the worker of this class."""

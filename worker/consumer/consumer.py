@@ -5,6 +5,7 @@ Celery would log a malformed message with its whole content, and drop it.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import time
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
@@ -26,6 +27,8 @@ from worker.flow.delays import delay_message
 
 logger = logging.getLogger(__name__)
 
+RECONNECT_INTERVAL_SECONDS = 5
+"""At most, between two attempts to connect to the broker. kombu's 30 would add to a failover's time."""
 REDELIVERY_SECONDS = 1.0
 """Until a malformed message is delivered again that could not be stored as a dead letter."""
 
@@ -48,6 +51,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             counters=services.counters,
         )
         self.flow_control.rate_limits_changed()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=RECONNECT_INTERVAL_SECONDS)
+        return super().ensure_connected(conn)
 
     def reset_rate_limits(self) -> None:
         super().reset_rate_limits()

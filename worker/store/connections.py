@@ -1,17 +1,24 @@
 """Timeouts and keepalive of every connection to Redis, the broker's and the state's.
 
 A half-open connection (the peer or a firewall drops packets and closes nothing) never fails by itself. A
-command ends after the socket timeout; the poll, which an event loop waits for, after the health check; an
-idle connection is closed by keepalive.
+command ends after the socket timeout, and is not sent again: redis-py would send it ten times, and its
+caller would wait for each. The poll, which an event loop waits for, has a timer:
+`worker.broker.redis.poller`. An idle connection is closed by keepalive.
 """
 
 import socket
 from typing import Any
 
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError
+from redis.retry import Retry
+
 SOCKET_TIMEOUT_SECONDS = 5
 HEALTH_CHECK_SECONDS = 10
-"""A connection that was idle for so long is checked before its next use, and an outstanding poll is given up
-after 11 to 21 seconds."""
+"""A connection that was idle for so long is checked before its next use."""
+
+RETRY = Retry(ExponentialWithJitterBackoff(base=0.01, cap=1), retries=10, supported_errors=(ConnectionError,))
+"""redis-py's own, but for timeouts: a command is sent again where its connection is refused or was closed."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds idle, seconds between probes, and probes: the system closes the connection after 25 seconds."""
@@ -33,4 +40,5 @@ KEEPALIVE: dict[str, Any] = {
 
 def connection_options(url: str) -> dict[str, Any]:
     """The options of redis-py for a URL."""
-    return TIMEOUTS if url.startswith("unix:") else TIMEOUTS | KEEPALIVE
+    keepalive = {} if url.startswith("unix:") else KEEPALIVE
+    return TIMEOUTS | keepalive | {"retry": RETRY}

@@ -69,6 +69,20 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _update_queue_cycle(self) -> None:
         self._poll = None
 
+    def close(self) -> None:
+        """Close. A server that does not answer is waited for once, by one of the connection's channels."""
+        try:
+            super().close()
+        except self.connection_errors:
+            self.connection.cycle.mark_lost()
+            super().close()
+
+    def mark_lost(self) -> None:
+        """Have `close` ask nothing more of the server: unacknowledged messages return by themselves."""
+        self._in_poll = None
+        self.auto_delete_queues.clear()
+        self.do_restore = False
+
     def _current_poll(self) -> Poll:
         if self._poll is None:
             queues: list[str] = super().active_queues

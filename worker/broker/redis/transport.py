@@ -11,7 +11,10 @@ from kombu.asynchronous import Hub, set_event_loop
 from kombu.transport import redis
 
 from worker.broker.redis.channel import Channel
+from worker.broker.redis.poller import Poller
 from worker.upstream import register_transport
+
+OVERDUE_CHECK_SECONDS = 1.0
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
@@ -19,10 +22,16 @@ class Transport(redis.Transport):  # type: ignore[misc]
 
     Channel = Channel
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
     def register_with_event_loop(self, connection: Any, loop: Hub) -> None:
         # A worker that has lost the broker closes its loop and goes on with it; kombu then knows no loop.
         set_event_loop(loop)
         super().register_with_event_loop(connection, loop)
+        # Celery cancels, with a connection, the timers that were made for it.
+        loop.call_repeatedly(OVERDUE_CHECK_SECONDS, self.cycle.maybe_check_brpop_health)
 
 
 def register_redis_transport() -> None:

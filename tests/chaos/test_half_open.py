@@ -1,0 +1,54 @@
+"""A half-open Redis, or one that accepts no write: a worker comes back by itself, and stops when told to."""
+
+import pytest
+from link import Link
+from waiting import eventually
+
+LOST_WITHIN_SECONDS = 45
+BACK_WITHIN_SECONDS = 30
+LOST = "Connection to broker lost"
+
+
+@pytest.fixture
+def link(stack):
+    with Link(stack.redis_url) as link:
+        yield link
+
+
+def through(link):
+    """The settings of a worker that reaches broker and state by a link."""
+    return {"CELERY_BROKER_URL": f"{link.url}/0", "AUDIENCE_REDIS_URL": f"{link.url}/1"}
+
+
+def test_a_worker_is_back_in_half_a_minute_when_a_half_open_link_heals(stack, link):
+    audience = stack.audience()
+    with stack.worker("--concurrency", "2", env=through(link)) as worker:
+        stack.send(*audience.added("before"))
+        eventually(lambda: audience.customers() == ["before"])
+        link.drop()
+        stack.send(*audience.added("meanwhile"))
+        eventually(lambda: LOST in worker.output(), timeout=LOST_WITHIN_SECONDS)
+        link.heal()
+        eventually(lambda: "meanwhile" in audience.customers(), timeout=BACK_WITHIN_SECONDS)
+        assert set(audience.customers()) == {"before", "meanwhile"}
+
+
+def test_a_worker_stops_when_told_to_while_its_link_is_half_open(stack, link):
+    with stack.worker("--concurrency", "2", env=through(link)) as worker:
+        link.drop()
+        worker.terminate()
+        eventually(lambda: not worker.is_running, timeout=BACK_WITHIN_SECONDS)
+
+
+def test_a_worker_goes_on_after_its_redis_has_accepted_no_write(stack):
+    audience = stack.audience()
+    server = stack.services.redis
+    with stack.worker("--concurrency", "2") as worker:
+        stack.send(*audience.added("before"))
+        eventually(lambda: audience.customers() == ["before"])
+        server.config_set("min-replicas-to-write", 1)
+        eventually(lambda: LOST in worker.output())
+        server.config_set("min-replicas-to-write", 0)
+        stack.send(*audience.added("after"))
+        eventually(lambda: audience.customers() == ["before", "after"], timeout=BACK_WITHIN_SECONDS)
+        assert worker.is_running

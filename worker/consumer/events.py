@@ -1,0 +1,59 @@
+"""Events for those who watch the workers (Flower, `celery events`), which never hold up a delivery.
+
+A worker's main process sends them. Celery retries a worker's heartbeat for ever, and waits without limit for
+RabbitMQ's confirmation, while the process does nothing else, not even stop.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery.app.events import Events
+from celery.events.dispatcher import EventDispatcher
+from kombu import Producer
+
+PUBLISH_TIMEOUT_SECONDS = 5.0
+"""RabbitMQ: until an event is written, and until it is confirmed. Redis has its connections' timeouts."""
+COOLDOWN_SECONDS = 30.0
+"""Without another attempt once one has failed. Celery makes a new dispatcher when it has reconnected."""
+
+logger = logging.getLogger(__name__)
+
+
+class BoundedDispatcher(EventDispatcher):  # type: ignore[misc]
+    """Sends an event once, for a bounded time, and drops what the broker does not accept."""
+
+    def __init__(self, *args: Any, monotonic: Callable[[], float] = time.monotonic, **options: Any) -> None:
+        self._monotonic = monotonic
+        self._silent_until = -1.0
+        super().__init__(*args, **options)
+
+    def _publish(
+        self, event: Mapping[str, Any], producer: Producer | None, routing_key: str, **_retry: Any
+    ) -> None:
+        if producer is None or self._monotonic() < self._silent_until:
+            return
+        try:
+            producer.publish(
+                event,
+                routing_key=routing_key,
+                exchange=self.exchange.name,
+                declare=[self.exchange],
+                serializer=self.serializer,
+                headers=self.headers,
+                delivery_mode=self.delivery_mode,
+                timeout=PUBLISH_TIMEOUT_SECONDS,
+                confirm_timeout=PUBLISH_TIMEOUT_SECONDS,
+            )
+        except Exception as error:
+            self._silent_until = self._monotonic() + COOLDOWN_SECONDS
+            logger.warning(
+                "%s: no events are sent for %d s; deliveries go on", type(error).__name__, COOLDOWN_SECONDS
+            )
+
+
+class BoundedEvents(Events):  # type: ignore[misc]
+    """Celery's events, sent by such a dispatcher."""
+
+    dispatcher_cls = "worker.consumer.events:BoundedDispatcher"
