@@ -12,6 +12,7 @@ from schemas.settings import Configuration
 from worker.errors import EndpointError
 from worker.firehose.credentials import Cipher, make_session, resolve
 from worker.firehose.deadline import limit_answer_time
+from worker.firehose.lean_calls import make_calls_lean
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -84,4 +85,5 @@ class Clients:
             advice = "AWS_ENDPOINT_URL_FIREHOSE must be a URL such as http://localhost:5000"
             raise EndpointError(advice) from None
         limit_answer_time(client)
+        make_calls_lean(client)
         return client, credentials
