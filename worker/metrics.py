@@ -37,8 +37,6 @@ class StreamFigures:
     name: str
     state: StreamState
     counts: Counts
-    dead: int
-    """Records that lie dead now."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class Figures:
 
     streams: Iterable[StreamFigures]
     without_stream: Counts
-    dead_without_stream: int
     queue_messages: Mapping[str, int]
     oldest_message_seconds: Mapping[str, float]
     delivery_seconds: DeliverySeconds
@@ -82,17 +79,17 @@ def _records(figures: Figures) -> Metric:
         f"{PREFIX}records", "Records by stream and outcome", labels=["stream", "outcome"]
     )
     for stream in figures.streams:
-        _add_outcomes(family, stream.name, stream.counts, stream.dead)
-    _add_outcomes(family, NO_STREAM, figures.without_stream, figures.dead_without_stream)
+        _add_outcomes(family, stream.name, stream.counts)
+    _add_outcomes(family, NO_STREAM, figures.without_stream)
     return family
 
 
-def _add_outcomes(family: CounterMetricFamily, stream: str, counts: Counts, dead: int) -> None:
+def _add_outcomes(family: CounterMetricFamily, stream: str, counts: Counts) -> None:
     outcomes = {
         "enqueued": counts.enqueued,
         "delivered": counts.delivered,
         "refused": counts.refused,
-        "dead": dead,
+        "dead": counts.dead_lettered,
         "discarded": counts.discarded,
         "skipped": sum(counts.skipped.values()),
     }

@@ -147,9 +147,10 @@ class StatusReader:
         counted = self._counters.streams()
         asked = connections.keys() | unregistered | counted
         lengths, problem = _known(queue_lengths, [CHANGES_QUEUE, *(stream.queue for stream in asked)])
+        counts = self._counters.of_all([None, *asked])
         # The counters alone would not do: records that were delivered twice hide as many that are left.
         unregistered |= {
-            stream for stream in counted if lengths.get(stream.queue) or self._counters.of(stream).outstanding
+            stream for stream in counted if lengths.get(stream.queue) or counts[stream].outstanding
         }
         streams = sorted(connections.keys() | unregistered)
         rows = [
@@ -160,7 +161,7 @@ class StatusReader:
                 circuit_state=circuit_states.get(stream.queue, CircuitState.CLOSED),
                 waiting=lengths.get(stream.queue),
                 dead=dead[stream],
-                counts=self._counters.of(stream),
+                counts=counts[stream],
             )
             for stream in streams
         ]
@@ -168,7 +169,7 @@ class StatusReader:
             problem=problem,
             rows=rows,
             incoming=lengths.get(CHANGES_QUEUE),
-            counts=self._counters.of(None),
+            counts=counts[None],
             skipped_audiences=self._skipped_by_audience(),
             dead=dead[None],
         )

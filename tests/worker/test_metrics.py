@@ -21,11 +21,10 @@ def counts(**numbers):
 @pytest.fixture
 def families():
     cumulative = [0] * 3 + [4] * (len(BUCKET_SECONDS) - 4) + [5]
-    counted = counts(enqueued=10, delivered=7, refused=2)
+    counted = counts(enqueued=10, delivered=7, refused=2, dead_lettered=3)
     figures = Figures(
-        streams=[StreamFigures(QUEUE, StreamState.PAUSED, counted, dead=3)],
-        without_stream=counts(skipped={Skip.NO_CONNECTION: 6}),
-        dead_without_stream=1,
+        streams=[StreamFigures(QUEUE, StreamState.PAUSED, counted)],
+        without_stream=counts(skipped={Skip.NO_CONNECTION: 6}, dead_lettered=1),
         queue_messages={QUEUE: 12, "audience.changes": 0},
         oldest_message_seconds={QUEUE: 90.5},
         delivery_seconds=DeliverySeconds(cumulative, 12.5),

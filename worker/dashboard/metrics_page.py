@@ -48,9 +48,8 @@ def read_figures(capp: Any, workers: int) -> Figures:
     still_open = (alert for alert in services.alerts.all() if alert.id not in states)
     waiting = services.queue_heads.observe(seen, services.clock())
     return Figures(
-        streams=[StreamFigures(row.stream.queue, row.state, row.counts, row.dead) for row in status.rows],
+        streams=[StreamFigures(row.stream.queue, row.state, row.counts) for row in status.rows],
         without_stream=status.counts,
-        dead_without_stream=status.dead,
         queue_messages={queue: backlog.messages for queue, backlog in seen.items()},
         oldest_message_seconds={queue: found.age_seconds for queue, found in waiting.items()},
         delivery_seconds=services.history.delivery_seconds(),

@@ -16,7 +16,8 @@ from redis import Redis
 
 from worker.errors import NotRegistered
 from worker.failures.alert_types import Failure, Severity
-from worker.queues import Stream
+from worker.queues import Stream, stream_of
+from worker.state.counters import counters_key
 from worker.store.atomic import WRITE_FIRST_KEY, atomically
 from worker.store.entries import entries, entry
 from worker.store.scripts import Script
@@ -188,7 +189,17 @@ class Alerts:
         self._store(alert, f"{CURRENT}:{alert.type}:{subject}", letter, even_if_full)
 
     def _store(self, alert: Alert, current: str, letter: Letter | None, even_if_full: bool) -> None:
-        keys = [ALERTS, STATES, current, LETTER_ALERTS, PENDING_LETTERS, *LETTER_KEYS, WRITE_FIRST_KEY]
+        counters = counters_key(stream_of(letter.queue) if letter and letter.queue else None)
+        keys = [
+            ALERTS,
+            STATES,
+            current,
+            LETTER_ALERTS,
+            PENDING_LETTERS,
+            *LETTER_KEYS,
+            WRITE_FIRST_KEY,
+            counters,
+        ]
         kept = (letter.id, letter.entry, letter.message, letter.queue, letter.records) if letter else ("",)
         answer = TRY_AGAIN
         while answer == TRY_AGAIN:

@@ -12,6 +12,7 @@
 --       7 messages         hash, dead letter ID to its message (JSON)
 --       8 dead records     hash, stream queue to its dead records; `#letters` to the number of letters
 --       9 nothing          never set: deleting it is a write that a full Redis allows
+--      10 counters         hash of the counters of the letter's stream
 -- ARGV  1 expected         the text of `current`, or ''
 --       2 entry            the text to store
 --       3 alert ID
@@ -49,6 +50,7 @@ if letter ~= '' then
     redis.call('HSET', KEYS[6], letter, ARGV[9])
     redis.call('HINCRBY', KEYS[8], ARGV[11], ARGV[12])
     redis.call('HINCRBY', KEYS[8], '#letters', 1)
+    redis.call('HINCRBY', KEYS[10], 'dead', ARGV[12])
     redis.call('HSET', KEYS[4], letter, alert)
     redis.call('HINCRBY', KEYS[5], alert, 1)
 end

@@ -6,21 +6,33 @@ attempt are written in one script with its idempotency record, so that neither i
 other. A record that is delivered twice counts twice.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import orjson
 from redis import Redis
 
 from schemas.records import Skip
 from worker.queues import STREAM_QUEUE_PREFIX, Stream, is_stream_queue, stream_of
 from worker.store.entries import number
+from worker.store.scripts import Script
 
 COUNTERS = "audience:counters"
 RETRYING = "audience:retrying"
 NO_STREAM = "none"
 """The key's suffix for records that no stream was to receive."""
+COUNTED_STREAMS = "audience:counted-streams"
+"""A set of the queues of all streams that have counters, and of the mark that it is complete."""
+COMPLETE = "complete"
+SCANNED_AT_ONCE = 1_000
+STREAMS_PER_CALL = 500
+"""Redis does nothing else for the 2 ms that they take."""
+READ_COUNTERS = Script(__package__, "read_counters")
+DEAD_LETTERED = "dead"
+"""The field that the script which stores a dead letter adds to."""
+SKIPPED = "skipped:"
+SKIPS = {f"{SKIPPED}{skip}": skip for skip in Skip}
 
 
 class Counts(NamedTuple):
@@ -42,6 +54,8 @@ class Counts(NamedTuple):
     """Billed by AWS: accepted Firehose records, each rounded up to 5 KiB."""
     saved_bytes: int = 0
     """Not billed because lines share Firehose records."""
+    dead_lettered: int = 0
+    """That became dead letters, whatever became of those."""
 
     @property
     def outstanding(self) -> int:
@@ -59,6 +73,7 @@ class Counters:
     def enqueued(self, stream: Stream, records: int, pipe: Redis | None = None) -> None:
         """Add records that were made for the stream."""
         self._add(stream, "accepted", records, pipe)
+        self._into(pipe).sadd(COUNTED_STREAMS, stream.queue)
 
     def delivered(
         self, stream: Stream, *, accepted: int = 0, refused: int = 0, pipe: Redis | None = None
@@ -94,33 +109,38 @@ class Counters:
         Kept by message, so that a message which is delivered twice is not counted twice.
         """
         if records:
-            self._into(pipe).hset(f"{RETRYING}:{stream.queue}", task_id, records)
+            self._into(pipe).hset(_retrying_key(stream), task_id, records)
         else:
-            self._into(pipe).hdel(f"{RETRYING}:{stream.queue}", task_id)
+            self._into(pipe).hdel(_retrying_key(stream), task_id)
 
     def of(self, stream: Stream | None) -> Counts:
         """Read the counters of a stream; with None, of the records that were for no stream."""
-        retrying = f"{RETRYING}:{stream.queue if stream else NO_STREAM}"
-        with self._redis.pipeline(transaction=False) as pipe:
-            counters, waiting = pipe.hgetall(counters_key(stream)).hvals(retrying).execute()
-        skipped = Counter({skip: number(counters.get(f"skipped:{skip}")) for skip in Skip})
-        return Counts(
-            enqueued=number(counters.get("accepted")),
-            delivered=number(counters.get("delivered")),
-            refused=number(counters.get("refused")),
-            retrying=sum(map(number, waiting)),
-            discarded=number(counters.get("discarded")),
-            skipped=dict(+skipped),
-            last_delivery=counters.get("last_delivery"),
-            billed_bytes=number(counters.get("billed_bytes")),
-            saved_bytes=number(counters.get("saved_bytes")),
-        )
+        return self.of_all([stream])[stream]
+
+    def of_all(self, streams: Iterable[Stream | None]) -> dict[Stream | None, Counts]:
+        """Read the counters of each of these streams."""
+        asked = list(streams)
+        found: dict[Stream | None, Counts] = {}
+        for start in range(0, len(asked), STREAMS_PER_CALL):
+            part = asked[start : start + STREAMS_PER_CALL]
+            keys = [key for stream in part for key in (counters_key(stream), _retrying_key(stream))]
+            answers = orjson.loads(READ_COUNTERS(self._redis, keys=keys))
+            found |= {stream: _counts(*answer) for stream, answer in zip(part, answers, strict=True)}
+        return found
 
     def streams(self) -> set[Stream]:
         """Find every stream that has counters."""
-        keys = self._redis.scan_iter(match=f"{COUNTERS}:{STREAM_QUEUE_PREFIX}.*")
-        queues = (key.removeprefix(f"{COUNTERS}:") for key in keys)
+        queues: set[str] = self._redis.smembers(COUNTED_STREAMS)
+        if COMPLETE not in queues:
+            queues = self._complete()
         return {stream_of(queue) for queue in queues if is_stream_queue(queue)}
+
+    def _complete(self) -> set[str]:
+        """Note the streams that an earlier version, which kept no set of them, has counted."""
+        keys = self._redis.scan_iter(match=f"{COUNTERS}:{STREAM_QUEUE_PREFIX}.*", count=SCANNED_AT_ONCE)
+        queues = {key.removeprefix(f"{COUNTERS}:") for key in keys}
+        self._redis.sadd(COUNTED_STREAMS, COMPLETE, *queues)
+        return queues.union(self._redis.smembers(COUNTED_STREAMS))
 
     def _add(self, stream: Stream | None, field: str, count: int, pipe: Redis | None) -> None:
         self._into(pipe).hincrby(counters_key(stream), field, count)
@@ -135,3 +155,31 @@ class Counters:
 def counters_key(stream: Stream | None) -> str:
     """The key of a stream's counters; with None, of the records of no stream."""
     return f"{COUNTERS}:{stream.queue if stream else NO_STREAM}"
+
+
+def _retrying_key(stream: Stream | None) -> str:
+    return f"{RETRYING}:{stream.queue if stream else NO_STREAM}"
+
+
+def _counts(fields: list[str], retrying: int) -> Counts:
+    """The counters of a hash, given as its fields and values in turn."""
+    parts = iter(fields)
+    counters = dict(zip(parts, parts, strict=True))
+    skipped = {
+        SKIPS[field]: number(counters[field])
+        for field in counters
+        if field.startswith(SKIPPED) and field in SKIPS
+    }
+    return Counts(
+        enqueued=number(counters.get("accepted")),
+        delivered=number(counters.get("delivered")),
+        refused=number(counters.get("refused")),
+        retrying=int(retrying),
+        discarded=number(counters.get("discarded")),
+        # In the order of the catalogue.
+        skipped={skip: skipped[skip] for skip in Skip if skipped.get(skip)} if skipped else {},
+        last_delivery=counters.get("last_delivery"),
+        billed_bytes=number(counters.get("billed_bytes")),
+        saved_bytes=number(counters.get("saved_bytes")),
+        dead_lettered=number(counters.get(DEAD_LETTERED)),
+    )

@@ -174,3 +174,17 @@ def test_letters_are_found_by_type_connection_stream_and_time(services, stream, 
     other = stream._replace(name="other")
     services.dead_lettering.dead_letter(undeliverable(other, "2", AlertType.ACCESS_DENIED))
     assert [letter.id for letter in services.dead_letters.find(Query(**query))] == found
+
+
+def test_the_counter_of_dead_records_never_falls(services, letters, stream):
+    services.dead_lettering.dead_letter(undeliverable(stream, "1", records=2))
+    services.dead_lettering.dead_letter(undeliverable(stream, "1", records=2))
+    services.dead_lettering.dead_letter(undeliverable(stream, "2", records=3))
+    services.dead_lettering.discard(letters.get("1"))
+    letters.remove(letters.get("2"))
+    assert services.counters.of(stream).dead_lettered == 5
+
+
+def test_dead_records_of_no_stream_are_counted(services, stream):
+    services.dead_lettering.dead_letter(replace(undeliverable(stream), stream=None))
+    assert services.counters.of(None).dead_lettered == 2

@@ -11,7 +11,7 @@ def counters(services):
 
 
 def test_a_stream_begins_with_nothing(counters, stream):
-    assert counters.of(stream) == (0, 0, 0, 0, 0, {}, None, 0, 0)
+    assert counters.of(stream) == (0, 0, 0, 0, 0, {}, None, 0, 0, 0)
 
 
 def test_deliveries_and_refusals_add_up(counters, stream):
@@ -47,4 +47,23 @@ def test_skipped_records_are_counted_by_reason(counters, stream):
 def test_another_stream_has_numbers_of_its_own(counters, stream):
     counters.delivered(stream, accepted=1, refused=0)
     counters.retrying(stream, "one", 1)
-    assert counters.of(stream._replace(configuration="other")) == (0, 0, 0, 0, 0, {}, None, 0, 0)
+    assert counters.of(stream._replace(configuration="other")) == (0, 0, 0, 0, 0, {}, None, 0, 0, 0)
+
+
+def test_streams_that_an_earlier_version_has_counted_are_found(services, counters, stream, redis):
+    redis.hincrby(f"audience:counters:{stream.queue}", "accepted", 1)
+    counters.enqueued(stream._replace(name="other"), 1)
+    assert {found.name for found in counters.streams()} == {"travel", "other"}
+
+
+def test_a_stream_that_is_counted_later_is_found(counters, stream):
+    assert counters.streams() == set()
+    counters.enqueued(stream, 1)
+    assert counters.streams() == {stream}
+
+
+def test_the_counters_of_many_streams_are_each_stream_s_own(counters, stream):
+    streams = [stream._replace(name=f"s{number}") for number in range(1_234)]
+    for number, each in enumerate(streams):
+        counters.enqueued(each, number)
+    assert [counts.enqueued for counts in counters.of_all(streams).values()] == list(range(1_234))
