@@ -210,6 +210,8 @@ def _row(status: StreamStatus) -> Row:
 def _counted(counts: Counts) -> Row:
     """The counters under the names that the contract gives them."""
     counted = counts._asdict()
+    # A counter for the metrics; a row has the number that lies dead now.
+    del counted["dead_lettered"]
     return {"accepted": counted.pop("enqueued"), **counted}
 
 
