@@ -19,6 +19,7 @@ import fakeredis  # noqa: E402
 import pytest  # noqa: E402
 from clock import Clock  # noqa: E402
 from cryptography.fernet import Fernet  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from redis import Redis  # noqa: E402
 
 from devstack import processes  # noqa: E402
@@ -26,6 +27,10 @@ from schemas.identities import Catalogue  # noqa: E402
 from worker.config import read_settings  # noqa: E402
 from worker.queues import Stream  # noqa: E402
 from worker.services import Services  # noqa: E402
+
+# How long an example takes tells of the machine, not of the code.
+settings.register_profile("without a clock", deadline=None)
+settings.load_profile("without a clock")
 
 TESTS = Path(__file__).parent
 PROCESSES_PER_CORE = 2
