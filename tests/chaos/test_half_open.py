@@ -52,3 +52,5 @@ def test_a_worker_goes_on_after_its_redis_has_accepted_no_write(stack):
         stack.send(*audience.added("after"))
         eventually(lambda: audience.customers() == ["before", "after"], timeout=BACK_WITHIN_SECONDS)
         assert worker.is_running
+        (alert,) = eventually(stack.services.alerts.all)
+        assert (alert.type, alert.error_code) == ("Worker Trouble", "NOREPLICAS")

@@ -56,6 +56,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=RECONNECT_INTERVAL_SECONDS)
         return super().ensure_connected(conn)
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        super().on_connection_error_after_connected(exc)
+        self.broker_trouble.lost(self, exc)
+
     def reset_rate_limits(self) -> None:
         super().reset_rate_limits()
         # Celery also calls this before the parts of a consumer exist.

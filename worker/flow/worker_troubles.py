@@ -51,7 +51,7 @@ class WorkerTroubles:
         *,
         pauses: QueuePauses,
         stream_queues: Callable[[], Iterable[str]],
-        report: Callable[[Failure], None],
+        report: Callable[[Failure], object],
         delivered: Callable[[str], int],
         open_breaker: Callable[[str, Failure], None],
         monotonic: Callable[[], float],

@@ -14,6 +14,11 @@ snapshot is over. Source: `shared` in Redis's server.c."""
 class ServerUnavailable(ConnectionError):  # type: ignore[misc]
     """The server answers, but cannot serve now. The worker reconnects, perhaps to its successor."""
 
+    @property
+    def code(self) -> str:
+        """The server's error code, one of `UNAVAILABLE`."""
+        return str(self).rpartition(" ")[2]
+
 
 class _Responses:
     """Raises `ServerUnavailable` in place of the errors that end by waiting or by reconnecting.
