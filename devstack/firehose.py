@@ -250,16 +250,21 @@ class FakeFirehose:
             return _become(answer, error("InvalidArgumentException", 400, problem))
         stream.accepted += [data for i, data in enumerate(call.records) if i not in answer.refused]
         if answer.body is None:
-            answer.body = {
-                "FailedPutCount": len(answer.refused),
-                "Encrypted": False,
-                "RequestResponses": [
-                    {"ErrorCode": answer.refused[i], "ErrorMessage": "Slow down."}
-                    if i in answer.refused
-                    else {"RecordId": f"record-{i}"}
-                    for i in range(len(call.records))
-                ],
-            }
+            entries = [
+                {"ErrorCode": answer.refused[i], "ErrorMessage": "Slow down."}
+                if i in answer.refused
+                else {"RecordId": f"record-{i}"}
+                for i in range(len(call.records))
+            ]
+            answer.body = (
+                entries[0] | {"Encrypted": False}
+                if call.operation == "PutRecord"
+                else {
+                    "FailedPutCount": len(answer.refused),
+                    "Encrypted": False,
+                    "RequestResponses": entries,
+                }
+            )
         return answer
 
     def _stream(self, call: Call) -> Stream | None:

@@ -216,16 +216,23 @@ class DeliveryTask(ForwarderTask):
         """Put the groups by PutRecordBatch, or by PutRecord where the policy allows only that."""
         client = self.app.clients.get(configuration, stream.region)
         if stream in self.app.put_record_only:
-            return put_singly(client, stream.name, groups)
+            try:
+                return put_singly(client, stream.name, groups)
+            except ClientError as error:
+                if not _is_denied(error):
+                    raise
+            # The policy has changed since.
+            self.app.put_record_only.discard(stream)
         try:
             return put(client, stream.name, groups)
         except ClientError as error:
-            if classify(error).failure.alert_type is not AlertType.ACCESS_DENIED:
+            if not _is_denied(error):
                 raise
-            try:
-                outcome = put_singly(client, stream.name, groups)
-            except FIREHOSE_ERRORS:
-                raise error from None
+            batch_error = error
+        try:
+            outcome = put_singly(client, stream.name, groups)
+        except ClientError as error:
+            raise batch_error if _is_denied(error) else error from None
         self.app.put_record_only.add(stream)
         self._warn_of_put_record(stream)
         return outcome
@@ -418,6 +425,10 @@ class DeliveryTask(ForwarderTask):
 
     def _stream(self, kwargs: dict[str, Any]) -> Stream:
         return Stream(kwargs["configuration"], self.region, kwargs["delivery_stream_name"])
+
+
+def _is_denied(error: ClientError) -> bool:
+    return classify(error).failure.alert_type is AlertType.ACCESS_DENIED
 
 
 def make_delivery_task(region: str) -> DeliveryTask:

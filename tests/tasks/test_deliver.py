@@ -544,6 +544,47 @@ def test_where_put_record_is_denied_too_the_refusal_is_permanent(deliver, fireho
     assert len(services.dead_letters.all()) == 1
 
 
+PUT_RECORD_ANSWERS = {"{}": b"{}", "null": b"null", "a list": b"[]", "no JSON": b"<html></html>"}
+
+
+@pytest.mark.parametrize("answer", PUT_RECORD_ANSWERS.values(), ids=PUT_RECORD_ANSWERS)
+def test_an_answer_to_put_record_without_a_record_id_accepts_nothing(deliver, firehose, services, answer):
+    answers = iter([None, Answer(200, raw=answer)])
+
+    def malform(call):
+        return next(answers, None) if call.operation == "PutRecord" else None
+
+    firehose.faults += [deny_batches, malform]
+    deliver("a", "b", "c")
+    assert firehose.accepted("travel") == [b"a", b"b", b"c"]
+    assert services.dead_letters.all() == []
+
+
+def test_a_put_record_that_is_throttled_is_tried_again_where_put_record_batch_is_denied(
+    deliver, firehose, services, stream
+):
+    refusals = iter([error("ThrottlingException")])
+
+    def throttle(call):
+        return next(refusals, None) if call.operation == "PutRecord" else None
+
+    firehose.faults += [deny_batches, throttle]
+    deliver("a", "b")
+    assert firehose.accepted("travel") == [b"a", b"b"]
+    assert services.dead_letters.all() == []
+    assert services.circuit_breakers.get(stream) is None
+
+
+def test_where_put_record_is_denied_from_now_on_put_record_batch_is_tried_again(deliver, firehose, services):
+    firehose.faults.append(deny_batches)
+    deliver("a")
+    denies = error("AccessDeniedException", message="not authorized to perform: firehose:PutRecord")
+    firehose.faults[:] = [lambda call: denies if call.operation == "PutRecord" else None]
+    deliver("b")
+    assert firehose.accepted("travel") == [b"a", b"b"]
+    assert services.dead_letters.all() == []
+
+
 @pytest.fixture
 def refused_for_good(deliver, firehose, services, stream, probe):
     """A stream that a permanent refusal has paused, and a batch that probes it after a passing `test`."""

@@ -1,4 +1,4 @@
-"""Reads Firehose's answer to PutRecordBatch entry by entry. Pure, and tested by a table.
+"""Reads Firehose's answer to PutRecordBatch entry by entry, and to PutRecord. Pure, and tested by a table.
 
 FailedPutCount is not read: answers were seen whose count contradicts their entries, and only an
 entry says what became of its record.
@@ -20,10 +20,11 @@ def refusal_codes(answer: object, records: int) -> list[str]:
     entries = answer.get("RequestResponses") if isinstance(answer, Mapping) else None
     if not isinstance(entries, list) or len(entries) != records:
         return [MALFORMED_RESPONSE] * records
-    return [_refusal_code(entry) for entry in entries]
+    return [refusal_code(entry) for entry in entries]
 
 
-def _refusal_code(entry: Any) -> str:
+def refusal_code(entry: Any) -> str:
+    """The same of one record: of an entry, or of an answer to PutRecord, which looks like one."""
     if not isinstance(entry, Mapping):
         return MALFORMED_RESPONSE
     if code := entry.get("ErrorCode"):

@@ -20,5 +20,9 @@ class PutRecordOnly:
         """Remember a stream for a while."""
         self._until[stream] = self._monotonic() + REMEMBERED_SECONDS
 
+    def discard(self, stream: Stream) -> None:
+        """Forget a stream that does not take PutRecord any more."""
+        self._until.pop(stream, None)
+
     def __contains__(self, stream: Stream) -> bool:
         return self._until.get(stream, 0.0) > self._monotonic()

@@ -9,7 +9,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.failures.alert_types import Failure
-from worker.firehose.answers import refusal_codes
+from worker.firehose.answers import refusal_code, refusal_codes
 from worker.firehose.errors import FIREHOSE_ERRORS, classify, of_code
 from worker.firehose.groups import Group, billed_bytes, firehose_records, records_in, remaining_after
 
@@ -22,6 +22,8 @@ SINGLY_SECONDS = 20.0
 last call it stays below the lease of a delivery."""
 TIME_IS_UP = "TimeLimit"
 """A code of our own, for the records that were not sent in that time."""
+PARSER_ERRORS = (AttributeError, KeyError, TypeError, ValueError)
+"""botocore's parser met JSON that is no object, or whose members have other types."""
 
 
 class Billing(NamedTuple):
@@ -71,10 +73,19 @@ def put_record_batch(client: "FirehoseClient", delivery_stream_name: str, data: 
         answer = client.put_record_batch(
             DeliveryStreamName=delivery_stream_name, Records=[{"Data": record} for record in data]
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
-        # botocore's parser met JSON that is no object, or whose members have other types.
+    except PARSER_ERRORS:
         answer = None
     return refusal_codes(answer, len(data))
+
+
+def put_record(client: "FirehoseClient", delivery_stream_name: str, record: bytes) -> str:
+    """Send one record. Returns its `refusal_code`."""
+    answer: object
+    try:
+        answer = client.put_record(DeliveryStreamName=delivery_stream_name, Record={"Data": record})
+    except PARSER_ERRORS:
+        answer = None
+    return refusal_code(answer)
 
 
 def put_singly(
@@ -94,11 +105,13 @@ def put_singly(
         if accepted and monotonic() >= ends_at:
             break
         try:
-            client.put_record(DeliveryStreamName=delivery_stream_name, Record={"Data": record})
+            refusal = put_record(client, delivery_stream_name, record)
         except FIREHOSE_ERRORS as error:
             if not accepted:
                 raise
-            code = classify(error).failure.error_code
+            refusal = classify(error).failure.error_code
+        if refusal:
+            code = refusal
             break
         accepted += 1
     return _outcome(groups, data, [""] * accepted + [code] * (len(data) - accepted))
