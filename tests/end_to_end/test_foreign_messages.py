@@ -2,11 +2,14 @@
 
 import json
 import zlib
+from random import randbytes
 
 import pytest
+from redis import Redis
 from waiting import eventually
 
 from worker.broker.compression import MAX_DECOMPRESSED_BYTES
+from worker.broker.redis.set_aside import SET_ASIDE
 from worker.queues import CHANGES_QUEUE
 
 FOREIGN = {
@@ -66,3 +69,23 @@ def test_two_unknown_tasks_with_the_same_arguments_are_two_dead_letters(stack):
     for task in ("reports.daily", "reports.weekly"):
         stack.push_raw(CHANGES_QUEUE, b"[[], {}, {}]", task=task, id="one")
     eventually(lambda: len(letters(stack).keys() - before.keys()) == 2)
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_50_mib_that_are_no_message_are_set_aside_as_they_are_and_can_be_discarded(stack, audience):
+    before, content = letters(stack), randbytes(50 * 2**20)
+    stack.services.alerts.acknowledge_all()
+    stack.broker_client().lpush(CHANGES_QUEUE, content)
+    stack.send(*audience.added("secretive-behind"))
+    (identifier,) = eventually(lambda: letters(stack).keys() - before.keys())
+    letter = letters(stack)[identifier]
+    kept = stack.services.dead_letters.message(letter).kwargs["bytes"]
+    assert kept["length"] == len(content)
+    assert kept["key"] in letter.message
+    with Redis.from_url(stack.environment["AUDIENCE_REDIS_URL"]) as state:
+        assert state.get(kept["key"]) == content
+    eventually(audience.received)
+    eventually(lambda: stack.unacknowledged() == 0)
+    assert not stack.broker_client().exists(SET_ASIDE)
+    stack.services.dead_lettering.discard(letter)
+    assert not stack.services.redis.exists(kept["key"])

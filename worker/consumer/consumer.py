@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from vine import promise
 
 from worker.broker.messages import queue_of, read_task_call
+from worker.broker.redis.set_aside import forget, is_set_aside, parts_of
 from worker.consumer.flow_control import make_flow_control
 from worker.consumer.request import RedactingRequest
 from worker.consumer.validation import is_valid
@@ -104,13 +105,36 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def _dead_letter(self, message: KombuMessage, error_code: str, what: str) -> None:
         """Store the message as it came, then acknowledge it; if it cannot be stored, requeue it."""
+        logger.error("%s arrived in %s: %s", what, queue_of(message), error_code)
+        try:
+            self.app.services.dead_lettering.dead_letter(self._undeliverable(message, error_code, what))
+            if is_set_aside(message):
+                forget(message)
+        except RedisError as error:
+            logger.error("cannot store it as a dead letter: %s; it is requeued", type(error).__name__)
+            # Not at once: the reason for which it could not be stored lasts.
+            if not delay_message(message, time() + REDELIVERY_SECONDS):
+                message.requeue()
+        else:
+            message.ack()
+
+    def _undeliverable(self, message: KombuMessage, error_code: str, what: str) -> Undeliverable:
+        """What a malformed message becomes. Moves what the broker has set aside to the dead letters."""
         body = _text(message.body)
         headers = {name: _text(value) for name, value in (message.headers or {}).items()}
         queue = _text(queue_of(message))
         what_it_is = f"{queue}:{headers.get('task')}:{headers.get('id')}:{body}"
-        undeliverable = Undeliverable(
-            id=str(uuid5(NAMESPACE_OID, ascii(what_it_is))),
-            message=Message(MALFORMED, queue, {"headers": headers, "body": body}),
+        content: dict[str, Any] = {"headers": headers, "body": body}
+        if is_set_aside(message):
+            identifier = str(uuid5(NAMESPACE_OID, ascii(message.delivery_tag)))
+            kept = self.app.services.dead_letters.keep_bytes(identifier, parts_of(message))
+            content["bytes"] = kept._asdict()
+            what = f"{what} ({kept.length} bytes, which are kept in {kept.key})"
+        else:
+            identifier = str(uuid5(NAMESPACE_OID, ascii(what_it_is)))
+        return Undeliverable(
+            id=identifier,
+            message=Message(MALFORMED, queue, content),
             failure=Failure(
                 AlertType.INVALID_CHANGE,
                 error_code,
@@ -119,16 +143,6 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             records=1,
             call=TaskCall(headers.get("task"), headers.get("id"), headers.get("origin")),
         )
-        logger.error("%s arrived in %s: %s", what, queue, error_code)
-        try:
-            self.app.services.dead_lettering.dead_letter(undeliverable)
-        except RedisError as error:
-            logger.error("cannot store it as a dead letter: %s; it is requeued", type(error).__name__)
-            # Not at once: the reason for which it could not be stored lasts.
-            if not delay_message(message, time() + REDELIVERY_SECONDS):
-                message.requeue()
-        else:
-            message.ack()
 
 
 def _text(content: Any) -> str:

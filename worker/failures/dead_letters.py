@@ -6,11 +6,11 @@ not delivered. Replaying it sends that message again.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from redis import Redis
@@ -29,6 +29,8 @@ DEAD_LETTERS = "audience:dead-letters"
 MESSAGES = "audience:dead-letters:messages"
 DEAD_RECORDS = "audience:dead-letters:records"
 """Stream queue to its dead records."""
+BYTES = "audience:dead-letters:bytes"
+"""Followed by a dead letter's ID: the bytes of a large malformed message, as they came."""
 LETTERS_FIELD = "#letters"
 """The field of it that holds the number of letters: other versions of this program do not count."""
 REMOVED_AT_ONCE = 500
@@ -38,6 +40,14 @@ T = TypeVar("T")
 
 MALFORMED = ""
 """The task of a malformed message, which was no task call."""
+
+
+class KeptBytes(NamedTuple):
+    """Bytes that a dead letter refers to, because they are too many to be part of it."""
+
+    key: str
+    """In the Redis of AUDIENCE_REDIS_URL, a string."""
+    length: int
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,17 @@ class DeadLetters:
             raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
         return _readable(Message, text, letter.id)
 
+    def keep_bytes(self, identifier: str, parts: Iterable[bytes]) -> KeptBytes:
+        """Keep the bytes of a message that is about to become the letter of this ID.
+
+        Keeping them again, at once or later, keeps the same. Raises `RedisError`.
+        """
+        key, length = _bytes_key(identifier), 0
+        for part in parts:
+            self._redis.setrange(key, length, part)
+            length += len(part)
+        return KeptBytes(key, length)
+
     def find(self, query: "Query") -> list[DeadLetter]:
         """The letters that a query asks for, oldest first."""
         return [letter for letter in self.all() if query.asks_for(letter)]
@@ -152,6 +173,7 @@ class DeadLetters:
         counters = counters_key(stream)
         pairs = [part for letter in letters for part in (letter.id, letter.records)]
         keys = [DEAD_LETTERS, MESSAGES, DEAD_RECORDS, LETTER_ALERTS, PENDING_LETTERS, STATES, counters]
+        keys += [_bytes_key(letter.id) for letter in letters]
         args = [queue, int(discarded), AlertState.RESOLVED.value, *pairs]
         return set(REMOVE_DEAD_LETTERS(self._redis, keys=keys, args=args))
 
@@ -250,6 +272,10 @@ def make_letter(
         queue=stream.queue if stream else "",
         records=records,
     )
+
+
+def _bytes_key(identifier: str) -> str:
+    return f"{BYTES}:{identifier}"
 
 
 def _stored(message: Message) -> dict[str, Any]:

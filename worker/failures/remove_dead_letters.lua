@@ -7,6 +7,7 @@
 --       5 pending letters  hash, alert ID to the number of its dead letters
 --       6 states           hash, alert ID to its state
 --       7 counters         hash of the stream's counters
+--       then, of each letter, the string of the bytes that it refers to, which most do not have
 -- ARGV  1 stream queue     '' for letters of no stream
 --       2 discarded        '1' where the records count as discarded
 --       3 resolved         the state of a resolved alert
@@ -18,6 +19,7 @@ local removed, records = {}, 0
 for at = 4, #ARGV, 2 do
     local letter = ARGV[at]
     redis.call('HDEL', KEYS[2], letter)
+    redis.call('UNLINK', KEYS[at / 2 + 6])
     if redis.call('HDEL', KEYS[1], letter) == 1 then
         removed[#removed + 1] = letter
         records = records + tonumber(ARGV[at + 1])

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from fakeredis import FakeRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
-from worker.failures.dead_letters import DEAD_LETTERS, DEAD_RECORDS, Message, Query
+from worker.failures.dead_letters import BYTES, DEAD_LETTERS, DEAD_RECORDS, Message, Query
 
 FAILURE = Failure(AlertType.RETRY_LIMIT_EXCEEDED, "InternalFailure", "given up")
 
@@ -29,6 +30,20 @@ def undeliverable(stream, identifier="1", alert_type=AlertType.RETRY_LIMIT_EXCEE
         audience_ids={2, 1},
         attempts=4,
     )
+
+
+def test_the_bytes_that_a_letter_refers_to_are_removed_with_it(services, letters, stream, redis_server):
+    bytes_of = FakeRedis(server=redis_server).get
+    malformed = replace(undeliverable(stream), stream=None)
+    for parts in ([b"\xff\x00", b"secretive"], [b"\xff\x00secr", b"etive"]):
+        kept = letters.keep_bytes("1", parts)
+        assert (bytes_of(kept.key), kept.length) == (b"\xff\x00secretive", 11)
+    services.dead_lettering.dead_letter(malformed)
+    letters.keep_bytes("2", [b"of another letter"])
+    services.dead_lettering.dead_letter(replace(malformed, id="2"))
+    services.dead_lettering.discard(letters.get("1"))
+    assert bytes_of(kept.key) is None
+    assert [bytes_of(key) for key in services.redis.keys(f"{BYTES}:*")] == [b"of another letter"]
 
 
 def test_a_letter_tells_what_its_alert_tells_and_keeps_the_message(services, letters, stream):

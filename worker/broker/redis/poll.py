@@ -11,6 +11,7 @@ from itertools import accumulate
 from time import time
 from typing import Any
 
+from worker.broker.redis.set_aside import SET_ASIDE
 from worker.queues import CHANGES_QUEUE
 from worker.store.scripts import Script
 
@@ -42,7 +43,8 @@ class Poll:
         """Seconds until the next poll where this one found nothing."""
         self._clock = clock
         self._starts = list(accumulate(map(len, keys), initial=0))
-        flat = [*unacked, LAST_SEQUENCE_NUMBER, *(key for keys_of_queue in keys for key in keys_of_queue)]
+        lists = (key for keys_of_queue in keys for key in keys_of_queue)
+        flat = [*unacked, LAST_SEQUENCE_NUMBER, SET_ASIDE, *lists]
         arguments = ("EVAL", RESERVE.text, len(flat), *flat)
         self._prefix = b"*%d\r\n" % (len(arguments) + 3) + _encode(*arguments)
 

@@ -1,6 +1,8 @@
 """At each moment a message is in its queue or recorded as unacknowledged."""
 
+import json
 import time
+from random import randbytes
 
 import pytest
 from kombu import Connection, Exchange, Queue
@@ -10,6 +12,7 @@ from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from worker.broker.redis import poll
 from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER, Poll
+from worker.broker.redis.set_aside import SET_ASIDE, forget, is_set_aside, parts_of
 from worker.broker.redis.transport import Transport
 from worker.queues import CHANGES_QUEUE, SEQUENCE_HEADER
 
@@ -209,6 +212,65 @@ def test_a_malformed_message_becomes_the_body_of_a_message(connection, server):
     message = consume(connection)
     assert message.body == "\xff{secretive".encode()
     assert message.delivery_info["routing_key"] == QUEUE
+    message.ack()
+    assert server.hlen("unacked") == 0
+
+
+LARGE = 50 * 2**20
+LARGE_AND_MALFORMED = {
+    "random bytes": lambda: randbytes(LARGE),
+    "JSON that is no message": lambda: b"[" + b"0," * (LARGE // 2) + b"0]",
+    "an object that is no message": lambda: b'{"body": "' + b"x" * LARGE + b'"}',
+    "properties without an end": lambda: b'"properties":{' * (LARGE // 14),
+    "properties that are none": lambda: b"x" * LARGE + b'"properties": {"delivery_tag": 7}}',
+}
+
+
+@pytest.mark.parametrize("make", LARGE_AND_MALFORMED.values(), ids=LARGE_AND_MALFORMED)
+def test_a_large_malformed_message_is_set_aside_as_it_is(connection, server, real_redis_url, make):
+    content = make()
+    server.lpush(QUEUE, content)
+    message = consume(connection)
+    assert is_set_aside(message)
+    assert server.hstrlen("unacked", message.delivery_tag) < 1000
+    assert b"".join(parts_of(message)) == content
+    # It can go back like any message, and is found again.
+    message.requeue()
+    assert server.llen(QUEUE) == 1
+    message = consume(connection)
+    assert sum(map(len, parts_of(message))) == len(content)
+    forget(message)
+    message.ack()
+    assert (list(parts_of(message)), server.hlen("unacked"), server.exists(SET_ASIDE)) == ([], 0, 0)
+
+
+def test_a_large_message_is_set_aside_in_a_full_redis(connection, server):
+    server.lpush(QUEUE, bytes(2**20))
+    server.config_set("maxmemory", 1)
+    assert b"".join(parts_of(consume(connection))) == bytes(2**20)
+
+
+def test_two_equal_large_messages_are_set_aside_each(connection, server):
+    server.lpush(QUEUE, bytes(2**20), bytes(2**20))
+    tags = {consume(connection).delivery_tag for _ in range(2)}
+    assert len(tags) == server.hlen(SET_ASIDE) == 2
+
+
+def test_a_large_message_that_cannot_be_set_aside_is_quoted(connection, server):
+    server.set(SET_ASIDE, "corrupt")
+    server.lpush(QUEUE, bytes(2**15))
+    message = consume(connection)
+    assert (message.body, is_set_aside(message)) == (bytes(2**15), False)
+
+
+@pytest.mark.parametrize("order", [sorted, lambda keys: sorted(keys, reverse=True)], ids=["last", "first"])
+def test_a_large_message_is_a_message_wherever_its_properties_are(connection, server, order):
+    send(connection, "x" * 2 * 2**20)
+    envelope = json.loads(server.rpop(QUEUE))
+    server.lpush(QUEUE, json.dumps({key: envelope[key] for key in order(envelope)}))
+    message = consume(connection)
+    assert len(message.payload) == 2 * 2**20
+    assert not server.exists(SET_ASIDE)
     message.ack()
     assert server.hlen("unacked") == 0
 
