@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import Any, NamedTuple
 
+import orjson
 from celery import Celery
 from kombu import Connection
 from kombu.exceptions import OperationalError
@@ -115,25 +115,15 @@ def _as_operational(connection: Connection) -> Iterator[None]:
 def _redis_backlogs(channel: StdChannel, queues: Sequence[str]) -> dict[str, Backlog]:
     # One call for many queues; not for all, as Redis does nothing else meanwhile.
     found: dict[str, Backlog] = {}
+    steps = channel.priority_steps
     with channel.conn_or_acquire() as client:
         for start in range(0, len(queues), QUEUES_PER_CALL):
             part = queues[start : start + QUEUES_PER_CALL]
-            steps = channel.priority_steps
             keys = [channel._q_for_pri(queue, step) for queue in part for step in steps]
-            answers = QUEUE_HEADS(client, keys=keys, args=[HEAD_BYTES])
-            for position, queue in enumerate(part):
-                found[queue] = _backlog(answers[position * len(steps) : (position + 1) * len(steps)])
+            answers = orjson.loads(QUEUE_HEADS(client, keys=keys, args=[len(steps), HEAD_BYTES]))
+            for queue, (messages, head, enqueued_at) in zip(part, answers, strict=True):
+                found[queue] = Backlog(messages, head[:HEAD_DIGITS], enqueued_at or None)
     return found
-
-
-def _backlog(answers: Sequence[tuple[int, bytes, bytes]]) -> Backlog:
-    """The backlog of a queue with these lists, one a priority."""
-    waiting = [answer for answer in answers if answer[0]]
-    if not waiting:
-        return Backlog(0)
-    times = [float(at) for _, _, at in waiting if at]
-    head = sha256(b"".join(tail for _, tail, _ in waiting)).hexdigest()[:HEAD_DIGITS]
-    return Backlog(sum(length for length, _, _ in waiting), head, min(times, default=None))
 
 
 def _length(connection: Connection, channel: StdChannel, queue: str) -> int:

@@ -72,7 +72,7 @@ class Query:
             (not self.connection or self.connection in alert.connection_ids)
             and (not self.type or self.type == alert.type)
             and (not self.state or self.state == state)
-            and self.search.lower() in _text(alert)
+            and (not self.search or self.search.lower() in _text(alert))
         )
 
 

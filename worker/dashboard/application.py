@@ -125,9 +125,7 @@ class PendingAlerts:
             self.fatal = await IOLoop.current().run_in_executor(None, self._count)
 
     def _count(self) -> int:
-        alerts = self._capp.services.alerts
-        states = alerts.states()
-        return sum(alert.severity == Severity.FATAL and alert.id not in states for alert in alerts.all())
+        return int(self._capp.services.alerts.count_open()[Severity.FATAL])
 
 
 class Refused(BaseHandler):  # type: ignore[misc]

@@ -1,6 +1,5 @@
 """`/metrics`: Flower's own, and the installation's."""
 
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -44,8 +43,7 @@ def read_figures(capp: Any, workers: int) -> Figures:
     status = services.status.read(lengths)
     if status.problem is not None:
         raise status.problem
-    states = services.alerts.states()
-    still_open = (alert for alert in services.alerts.all() if alert.id not in states)
+    still_open = services.alerts.count_open()
     waiting = services.queue_heads.observe(seen, services.clock())
     return Figures(
         streams=[StreamFigures(row.stream.queue, row.state, row.counts) for row in status.rows],
@@ -53,8 +51,6 @@ def read_figures(capp: Any, workers: int) -> Figures:
         queue_messages={queue: backlog.messages for queue, backlog in seen.items()},
         oldest_message_seconds={queue: found.age_seconds for queue, found in waiting.items()},
         delivery_seconds=services.history.delivery_seconds(),
-        open_alerts=Counter(
-            Severity(alert.severity) for alert in still_open if alert.severity in {*Severity}
-        ),
+        open_alerts={severity: still_open[severity] for severity in Severity},
         workers=workers,
     )

@@ -5,6 +5,7 @@ and of names and numbers.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from worker.failures.alert_types import Failure, Severity
 from worker.queues import Stream, stream_of
 from worker.state.counters import counters_key
 from worker.store.atomic import WRITE_FIRST_KEY, atomically
-from worker.store.entries import entries, entry
+from worker.store.entries import entries, entries_by_text, entry
 from worker.store.scripts import Script
 
 ALERTS = "audience:alerts"
@@ -35,6 +36,8 @@ MAX_ALERTS = 10_000
 MAX_AUDIENCE_IDS = 100
 """Audience IDs that an alert names."""
 TRY_AGAIN = 0
+RECOUNT_SECONDS = 30
+READ_JOINED = Script(__package__, "read_joined")
 RAISE_ALERT = Script(__package__, "raise_alert")
 NEWEST = 100
 """Alerts that are looked at first where only new ones are asked for."""
@@ -48,6 +51,9 @@ class AlertState(StrEnum):
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
     RESOLVED = "resolved"
+
+
+KNOWN_STATES = {state.value: state for state in AlertState}
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,17 @@ class Alert:
     def latest(self) -> str:
         """The time at which it was last raised: UTC, ISO 8601."""
         return self.last_raised_at or self.raised_at
+
+
+class _Counted(NamedTuple):
+    """How many alerts were open when they were counted last."""
+
+    revision: tuple[object, ...]
+    at: float
+    numbers: Counter[str]
+
+    def is_current(self, revision: tuple[object, ...], now: float) -> bool:
+        return revision == self.revision and 0 <= now - self.at < RECOUNT_SECONDS
 
 
 class TaskCall(NamedTuple):
@@ -139,6 +156,9 @@ class Alerts:
     def __init__(self, redis: Redis, clock: Callable[[], float]) -> None:
         self._redis = redis
         self._clock = clock
+        self._read: dict[str, Alert] = {}
+        """The entries that were read last, by their text: few change from one look to the next."""
+        self._counted: _Counted | None = None
 
     def raise_alert(
         self,
@@ -233,7 +253,27 @@ class Alerts:
 
     def all(self) -> list[Alert]:
         """Every alert, newest first."""
-        return list(entries(Alert, self._redis.lrange(ALERTS, 0, -1)))
+        texts = READ_JOINED(self._redis, keys=[ALERTS]).split("\n")
+        known = self._read
+        fresh = entries_by_text(Alert, (text for text in texts if text and text not in known))
+        found = {text: alert for text in texts if (alert := known.get(text) or fresh.get(text))}
+        self._read = found
+        return [found[text] for text in texts if text in found]
+
+    def count_open(self) -> Counter[str]:
+        """The number of open alerts, by severity.
+
+        The alerts are read again where the newest of them, or the number of them or of their states, has
+        changed, and in any case after 30 seconds: only a repeated alert may have become more severe.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            revision = tuple(pipe.lindex(ALERTS, 0).llen(ALERTS).hlen(STATES).execute())
+        now = self._clock()
+        if self._counted is None or not self._counted.is_current(revision, now):
+            states = self.states()
+            numbers = Counter(alert.severity for alert in self.all() if alert.id not in states)
+            self._counted = _Counted(revision, now, numbers)
+        return self._counted.numbers
 
     def newer_than(self, identifier: str | None) -> list[Alert]:
         """The alerts that came after this one, newest first; all where it is not in the list (any more)."""
@@ -246,9 +286,9 @@ class Alerts:
 
     def states(self) -> dict[str, AlertState]:
         """The state of each alert, by ID. An alert that is not here is open."""
-        known = set(AlertState)
-        states = self._redis.hgetall(STATES).items()
-        return {identifier: AlertState(state) for identifier, state in states if state in known}
+        parts = iter(READ_JOINED(self._redis, keys=[STATES]).split("\n"))
+        pairs = zip(parts, parts, strict=False)
+        return {identifier: KNOWN_STATES[state] for identifier, state in pairs if state in KNOWN_STATES}
 
     def acknowledge(self, identifier: str) -> None:
         """Note that an operator has seen it. Raises `NotRegistered`."""

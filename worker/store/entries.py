@@ -39,6 +39,15 @@ def entries(kind: type[T], texts: Iterable[str]) -> Iterator[T]:
         logger.error("%d of the entries in Redis cannot be read as %s", corrupt, kind.__name__)
 
 
+def entries_by_text(kind: type[T], texts: Iterable[str]) -> dict[str, T]:
+    """Return the entries that can be read, by their text, and log the number of corrupt ones."""
+    asked = list(texts)
+    read = {text: found for text in asked if (found := entry(kind, text)) is not None}
+    if corrupt := sum(text not in read for text in asked):
+        logger.error("%d of the entries in Redis cannot be read as %s", corrupt, kind.__name__)
+    return read
+
+
 def number(text: str | None) -> int:
     """Read a counter; a corrupt one counts from zero."""
     try:

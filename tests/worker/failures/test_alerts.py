@@ -6,8 +6,16 @@ import pytest
 
 from worker.errors import NotRegistered
 from worker.failures import alerts as alerts_module
-from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import ALERTS, COOLDOWN_SECONDS, COOLDOWNS, CURRENT, AlertState, TaskCall
+from worker.failures.alert_types import AlertType, Failure, Severity
+from worker.failures.alerts import (
+    ALERTS,
+    COOLDOWN_SECONDS,
+    COOLDOWNS,
+    CURRENT,
+    RECOUNT_SECONDS,
+    AlertState,
+    TaskCall,
+)
 from worker.queues import Stream
 
 FAILURE = Failure(
@@ -227,3 +235,32 @@ def test_what_was_said_of_trimmed_alerts_does_not_pile_up(alerts, redis, monkeyp
         alerts.raise_alert(FAILURE, stream=stream)
         alerts.acknowledge_all()
     assert alerts.states().keys() == {alert.id for alert in alerts.all()}
+
+
+def test_an_alert_that_is_raised_again_is_read_again(alerts, stream):
+    alerts.raise_alert(FAILURE, stream=stream, records=1)
+    assert [alert.records for alert in alerts.all()] == [1]
+    alerts.raise_alert(FAILURE, stream=stream, records=2)
+    assert [(alert.records, alert.occurrences) for alert in alerts.all()] == [(3, 2)]
+
+
+def test_open_alerts_are_counted_by_severity_as_they_come_and_go(alerts, stream):
+    assert not alerts.count_open()
+    for name in ("a", "b"):
+        alerts.raise_alert(FAILURE, stream=stream._replace(name=name))
+    severity = alerts.all()[0].severity
+    assert alerts.count_open() == {severity: 2}
+    alerts.acknowledge(alerts.all()[0].id)
+    assert alerts.count_open() == {severity: 1}
+
+
+def test_an_alert_that_becomes_fatal_by_repetition_is_counted_as_such_within_half_a_minute(
+    alerts, stream, clock
+):
+    denied = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "no")
+    alerts.raise_alert(denied, stream=stream, severity=Severity.WARNING)
+    alerts.raise_alert(denied, stream=stream._replace(name="newest"), severity=Severity.WARNING)
+    assert alerts.count_open() == {Severity.WARNING: 2}
+    alerts.raise_alert(denied, stream=stream)
+    clock.advance(RECOUNT_SECONDS)
+    assert alerts.count_open() == {Severity.WARNING: 1, Severity.FATAL: 1}
