@@ -71,6 +71,8 @@ class Settings:
     """Seconds."""
     has_endpoint: bool
     """Whether botocore has the endpoint of another Firehose than AWS's, such as a local one."""
+    malformed_endpoint: str | None
+    """The variable that is to hold that endpoint and holds no URL; None where there is none such."""
     flower_basic_auth: tuple[str, ...] = field(repr=False)
     """`user:password` of those who may do everything on the dashboard; Flower's own variable."""
     viewer_auth: tuple[str, ...] = field(repr=False)
@@ -131,6 +133,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         log_format=_log_format(variables),
         environment_name=setting("AUDIENCE_ENVIRONMENT", "", str),
         has_endpoint=any(variables.get(name) for name in ENDPOINT_VARIABLES),
+        malformed_endpoint=_malformed_endpoint(variables),
         catalogue=setting("AUDIENCE_IDENTITY_NAMES", Catalogue(), lambda text: Catalogue(_pairs(text))),
     )
     _warn_of_unknown(variables, known | FILE_VARIABLES.keys())
@@ -306,3 +309,16 @@ def _rates(text: str) -> dict[str, str]:
 def _quotas(text: str) -> dict[str, Quota]:
     stated = _by_region(text).items()
     return {region: stated_quota(default_quota(region), [quota]) for region, quota in stated}
+
+
+def _malformed_endpoint(variables: Mapping[str, str]) -> str | None:
+    name = next((name for name in ENDPOINT_VARIABLES if variables.get(name)), None)
+    return name if name and not _is_url(variables[name]) else None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)

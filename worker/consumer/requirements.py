@@ -1,4 +1,5 @@
-"""Boot step: refuses a pool or a broker that would not deliver messages, before the first one."""
+"""Boot step: refuses a pool or a broker that would not deliver messages, before the first one, and reports
+what this worker will not be able to do."""
 
 import logging
 from typing import Any
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 
 from worker.broker.client import connect
 from worker.config import checked_broker_url, current_settings, verifies_certificate
+from worker.consumer.start_checks import report_troubles
 
 REFUSED_POOLS = ("gevent", "eventlet")
 
@@ -27,6 +29,7 @@ class Requirements(bootsteps.Step):  # type: ignore[misc]
         if problem := problem_of(worker):
             raise SystemExit(f"audience-firehose: {problem}")
         warn_about_unverified_certificates()
+        report_troubles(worker.app.services, worker.hostname)
 
 
 def warn_about_unverified_certificates() -> None:

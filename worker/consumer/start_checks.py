@@ -1,0 +1,43 @@
+"""Finds out, as a worker starts, why it could not deliver: troubles that its own settings cause.
+
+It starts all the same. Other configurations may need nothing of what is wrong, and its batches would meet
+the same trouble and go to other workers.
+"""
+
+import logging
+
+from redis.exceptions import RedisError
+
+from worker.errors import EndpointError, SecretKeyError
+from worker.failures.worker_trouble import report_worker_trouble
+from worker.firehose.errors import classify
+from worker.services import Services
+
+logger = logging.getLogger(__name__)
+
+
+def report_troubles(services: Services, worker: str) -> None:
+    """Log each trouble that this worker would meet, and raise its alert."""
+    try:
+        found = [*_malformed_endpoint(services.settings.malformed_endpoint), *_unreadable_secret(services)]
+    except RedisError as error:
+        logger.warning("%s: cannot check whether the stored secrets can be read", type(error).__name__)
+        return
+    for trouble in found:
+        report_worker_trouble(services.alerts, worker, classify(trouble).failure)
+
+
+def _malformed_endpoint(variable: str | None) -> list[EndpointError]:
+    """The URL is not repeated: it may hold a password."""
+    return [EndpointError(f"{variable} must be a URL such as http://localhost:5000")] if variable else []
+
+
+def _unreadable_secret(services: Services) -> list[SecretKeyError]:
+    """The first stored secret that this worker cannot decrypt."""
+    for configuration in services.registry.snapshot().configurations.values():
+        if configuration.secret_access_key:
+            try:
+                services.cipher.decrypt(configuration.secret_access_key)
+            except SecretKeyError as error:
+                return [error]
+    return []
