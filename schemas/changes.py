@@ -84,6 +84,7 @@ class ChangeSchema(Schema):
     def __init__(self, catalogue: Catalogue) -> None:
         self.names = catalogue.names
         super().__init__()
+        self._personal_checks = [(name, self.fields[name]._deserialize) for name in PERSONAL]
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def rules(self, change: dict[str, Any], original: Any, **_: Any) -> None:
@@ -110,7 +111,8 @@ class ChangeSchema(Schema):
         return loaded
 
     def _personal(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {name: self.fields[name].deserialize(item[name]) for name in PERSONAL if name in item}
+        # These fields have no validators and allow no null: their own check is all of it.
+        return {name: check(item[name], name, item) for name, check in self._personal_checks if name in item}
 
     def _broken(self, change: dict[str, Any], original: dict[str, Any]) -> dict[str, list[str]]:
         """The rules between fields that a change breaks.

@@ -5,7 +5,8 @@ A record is rendered once, here. Nothing downstream looks inside it.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 import orjson
 from marshmallow import Schema, fields
@@ -113,6 +114,14 @@ class DeletionSchema(RecordSchema):
 RECORD = RecordSchema()
 DELETION = DeletionSchema()
 
+EMPTY = b"{}"
+NO_USER = b'"UserIdentities":' + EMPTY
+"""A user without identities in a record. No name holds it: JSON escapes a name's quotation marks."""
+AROUND_USER_KNOWN = 1024
+"""Records whose surroundings of the user are known. Those of a message mostly differ in the user alone."""
+KNOWN_NAME_LENGTH = 1000
+"""Characters. What is known of records stays below some megabytes."""
+
 
 def render(
     change: Change, projection: Projection, stamp: Stamp = EXAMPLE_STAMP, position: int = 0
@@ -169,13 +178,24 @@ def _is_anonymous(user: dict[str, str], projection: Projection) -> bool:
 def _line(
     change: Change, is_member: bool, user: dict[str, str], projection: Projection, metadata: bytes
 ) -> bytes:
-    record = Record(change.timestamp, change.audience_id, change.audience_name, is_member, user)
     schema = DELETION if change.type == ChangeType.AUDIENCE_DELETED else RECORD
-    content: dict[str, Any] = schema.dump(record)
-    if metadata:
-        line = orjson.dumps(content)[:-1] + metadata
-        return line + b"\n" if projection.append_newline else line
-    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE if projection.append_newline else None)
+    around_user = _known_around_user if len(change.audience_name) <= KNOWN_NAME_LENGTH else _around_user
+    before, after = around_user(schema, change.timestamp, change.audience_id, change.audience_name, is_member)
+    # Metadata has the closing brace, too.
+    line = before + orjson.dumps(user) + (after[:-1] + metadata if metadata else after)
+    return line + b"\n" if projection.append_newline else line
+
+
+def _around_user(
+    schema: RecordSchema, timestamp: int, audience_id: int, audience_name: str, is_member: bool
+) -> tuple[bytes, bytes]:
+    """What stands before and after the user in a record, from the schema's dump of one without a user."""
+    content = schema.dump(Record(timestamp, audience_id, audience_name, is_member, {}))
+    before, user_identities, after = orjson.dumps(content).rpartition(NO_USER)
+    return before + user_identities[: -len(EMPTY)], after
+
+
+_known_around_user = lru_cache(AROUND_USER_KNOWN, typed=True)(_around_user)
 
 
 def _rendered(*outcomes: bytes | Skip) -> Rendered:

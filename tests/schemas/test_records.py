@@ -2,13 +2,14 @@
 
 import json
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.changes import Change
 from schemas.identities import Catalogue
-from schemas.records import Skip, Stamp, render
+from schemas.records import DELETION, KNOWN_NAME_LENGTH, RECORD, Record, Skip, Stamp, render
 from schemas.settings import Configuration, Connection
 
 USER = {
@@ -213,3 +214,30 @@ def test_whatever_a_record_holds_it_is_one_line_that_says_the_same(user, name):
     record = json.loads(line)
     assert list(record["UserIdentities"].items()) == list(user.items())
     assert (record["AudienceName"], record["MembershipChangedTimestamp"]) == (name, "7")
+
+
+NAMES = st.text() | st.sampled_from(
+    [
+        '"UserIdentities":{}',
+        '","UserIdentities":{},"',
+        "{}",
+        "x" * KNOWN_NAME_LENGTH,
+        "x" * (KNOWN_NAME_LENGTH + 1),
+    ]
+)
+
+
+@given(
+    st.sampled_from([("member_added", True), ("member_removed", False), ("audience_deleted", False)]),
+    NAMES,
+    st.integers(0, 2**40),
+    st.integers(-(2**63), 2**63 - 1),
+    st.dictionaries(st.sampled_from(sorted(Catalogue().names)), st.text(), min_size=1),
+)
+def test_a_record_is_the_dump_of_its_schema(kind, name, timestamp, audience_id, user):
+    kind, is_member = kind
+    (line,) = render(
+        Change(kind, audience_id, name, timestamp, user, {}), projection(append_newline=False)
+    ).lines
+    schema, sent = (DELETION, {}) if kind == "audience_deleted" else (RECORD, user)
+    assert line == orjson.dumps(schema.dump(Record(timestamp, audience_id, name, is_member, sent)))
