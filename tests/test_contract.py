@@ -26,19 +26,19 @@ FATAL = [
 ]
 
 
-def test_tasks():
+def test_the_names_of_tasks():
     app.loader.import_default_modules()
     ours = {name for name in app.tasks if not name.startswith("celery.")}
     delivery = {f"audience.deliver.{region}" for region in regions()}
     assert ours == {"audience.forward", "audience.forward_mparticle"} | delivery
 
 
-def test_queues():
+def test_the_names_of_queues():
     assert CHANGES_QUEUE == "audience.changes"
     assert Stream("main", "us-east-1", "travel").queue == "firehose.main.us-east-1.travel"
 
 
-def test_a_change():
+def test_the_keys_of_a_change():
     assert list(ChangeSchema(Catalogue()).fields) == [
         "type",
         "audience_id",
@@ -51,13 +51,13 @@ def test_a_change():
     assert list(ChangeType) == ["member_added", "member_removed", "identity_changed", "audience_deleted"]
 
 
-def test_a_record():
+def test_the_keys_of_a_record():
     keys = ["MembershipChangedTimestamp", "AudienceId", "AudienceName", "IsMember", "UserIdentities"]
     assert [field.data_key for field in RECORD.dump_fields.values()] == keys
     assert [field.data_key for field in DELETION.dump_fields.values()] == [*keys, "IsDeleted"]
 
 
-def test_identities():
+def test_the_names_of_identities():
     assert {row.name for row in ROWS} == {
         "CustomerId",
         "Email",
@@ -81,7 +81,7 @@ def test_identities():
     }
 
 
-def test_a_configuration():
+def test_the_settings_of_a_configuration_and_their_defaults():
     assert {field.name: field.default for field in fields(Configuration) if field.name != "name"} == {
         "access_key_id": None,
         "session_token": None,
@@ -92,7 +92,7 @@ def test_a_configuration():
     }
 
 
-def test_a_connection():
+def test_the_settings_of_a_connection_and_their_defaults():
     required = {"audience_id", "configuration", "delivery_stream_name"}
     assert {field.name: field.default for field in fields(Connection) if field.name not in required} == {
         "region": "us-east-1",
@@ -109,7 +109,7 @@ def test_a_connection():
     }
 
 
-def test_an_alert(services, redis):
+def test_the_fields_of_an_alert(services, redis):
     services.alerts.raise_alert(Failure(AlertType.INVALID_CHANGE, "ValidationError", "1 of 1 invalid"))
     (entry,) = redis.lrange("audience:alerts", 0, -1)
     assert list(json.loads(entry)) == [
@@ -136,21 +136,21 @@ def test_an_alert(services, redis):
     ]
 
 
-def test_alert_types():
+def test_the_types_of_alerts():
     assert set(AlertType) == {*WARNINGS, *FATAL}
 
 
 @pytest.mark.parametrize("alert_type", WARNINGS)
-def test_a_warning(alert_type):
+def test_types_of_severity_warning(alert_type):
     assert AlertType(alert_type).severity == "warning"
 
 
 @pytest.mark.parametrize("alert_type", FATAL)
-def test_a_fatal_alert(alert_type):
+def test_types_of_severity_fatal(alert_type):
     assert AlertType(alert_type).severity == "fatal"
 
 
-def test_the_environment():
+def test_the_defaults_of_environment_variables():
     environment = read_settings({})
     assert environment.broker_url == "redis://localhost:6379/0"
     assert environment.redis_url == "redis://localhost:6379/1"
@@ -173,6 +173,6 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize(("variable", "setting"), VARIABLES.items())
-def test_a_variable(variable, setting):
+def test_an_environment_variable_sets_its_setting(variable, setting):
     name, value = setting
     assert getattr(read_settings({variable: value}), name) != getattr(read_settings({}), name)

@@ -29,32 +29,32 @@ def faults_under_load(load, fault):
     load.arrive()
 
 
-def test_redis_is_restarted(stack, load, start, tell):
+def test_a_restart_of_redis_loses_and_repeats_nothing(stack, load, start, tell):
     worker = start(**AWAY)
     faults_under_load(load, stack.broker.restart)
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{FAULTS} restarts, {load.refusals} refusals")
     assert worker.is_running
-    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (status.counts.enqueued, status.counts.delivered) == (RECORDS, RECORDS)
 
 
 @pytest.mark.parametrize("redis_options", [("--appendfsync", "always")])
-def test_redis_is_killed(stack, load, start, tell):
+def test_a_killed_redis_that_syncs_always_loses_and_repeats_nothing(stack, load, start, tell):
     worker = start(**AWAY)
     faults_under_load(load, lambda: stack.broker.restart(kill=True))
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{FAULTS} x SIGKILL of Redis, {load.refusals} refusals")
     assert worker.is_running
-    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (status.counts.enqueued, status.counts.delivered) == (RECORDS, RECORDS)
 
 
-def test_connections_are_cut(stack, load, start, tell):
+def test_cut_connections_to_redis_lose_and_repeat_nothing(stack, load, start, tell):
     worker = start()
     faults_under_load(load, lambda: cut_connections(stack))
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{FAULTS} x CLIENT KILL of all, {load.refusals} refusals")
     assert worker.is_running
-    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (status.counts.enqueued, status.counts.delivered) == (RECORDS, RECORDS)
 
 
 def cut_connections(stack):
@@ -66,7 +66,7 @@ def cut_connections(stack):
             client.client_kill_filter(_id=connection["id"])
 
 
-def test_redis_is_full(stack, load, start, tell):
+def test_a_full_redis_refuses_callers_and_loses_nothing_that_was_accepted(stack, load, start, tell):
     """A closed stream's backlog fills Redis. Callers are refused; what was accepted is delivered.
 
     By a worker that begins with a full Redis, and has to send some records again.
@@ -80,7 +80,7 @@ def test_redis_is_full(stack, load, start, tell):
     # Above the nine tenths by more than what a message on its way takes for a moment.
     while redis.info("memory")["used_memory"] < 0.95 * limit:
         send_more(load)
-        eventually(lambda: load.books().counts.enqueued == load.sent)
+        eventually(lambda: load.status().counts.enqueued == load.sent)
     (alert,) = eventually(stack.services.alerts.all)
     assert (alert.severity, "nearly full" in alert.message) == ("warning", True)
     with pytest.raises(OperationalError):
@@ -92,10 +92,10 @@ def test_redis_is_full(stack, load, start, tell):
     worker = start(mingles=True)
     stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"full Redis, restart, {load.refusals} refusal")
     assert worker.is_running
-    assert (books.counts.enqueued, books.counts.delivered) == (load.sent, load.sent)
+    assert (status.counts.enqueued, status.counts.delivered) == (load.sent, load.sent)
 
 
 def send_more(load):

@@ -38,7 +38,7 @@ def kill_pool_process(worker, chance):
 KINDS = (kill_main_process, kill_pool_process, kill_all)
 
 
-def test_workers_are_killed(stack, load, start, tell):
+def test_killed_workers_lose_nothing_and_repeat_at_most_the_batches_in_a_call(stack, load, start, tell):
     chance = random.Random(1)
     worker = start()
     for kill in islice(cycle(KINDS), KILLS):
@@ -51,9 +51,9 @@ def test_workers_are_killed(stack, load, start, tell):
             worker = start()
     load.send()
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.per_message)
-    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
+    assert (status.counts.enqueued, status.counts.delivered, status.dead) == (RECORDS, RECORDS, 0)
 
 
 def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start, tell):
@@ -62,15 +62,15 @@ def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start
     stack.services.circuit_breakers.pause(load.audience.stream, "operator")
     start(AUDIENCE_VISIBILITY_TIMEOUT="60")
     load.send()
-    eventually(lambda: load.books().counts.enqueued == RECORDS)
+    eventually(lambda: load.status().counts.enqueued == RECORDS)
     copies = broker.lrange(load.audience.stream.queue, 0, -1)
     stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
     load.settle()
     broker.lpush(load.audience.stream.queue, *copies)
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{len(copies)} batches come back")
-    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (status.counts.enqueued, status.counts.delivered) == (RECORDS, RECORDS)
 
 
 def test_a_producer_that_is_killed_between_two_of_its_sends_repeats_no_batch(stack, start, tell, tmp_path):
@@ -84,11 +84,11 @@ def test_a_producer_that_is_killed_between_two_of_its_sends_repeats_no_batch(sta
         stopping_point.arm()
         load.send(LONG_MESSAGE)
         os.kill(stopping_point.wait(), signal.SIGKILL)
-        eventually(lambda: load.books().counts.enqueued == load.sent)
+        eventually(lambda: load.status().counts.enqueued == load.sent)
     surplus = broker.llen(queue) - load.records // MAX_BATCH_RECORDS
     assert surplus == load.records // LONG_MESSAGE, "one batch is enqueued twice for each kill"
     stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{load.records // LONG_MESSAGE} kills, {surplus} batches enqueued twice")
-    assert (books.counts.enqueued, books.counts.delivered) == (load.records, load.records)
+    assert (status.counts.enqueued, status.counts.delivered) == (load.records, load.records)

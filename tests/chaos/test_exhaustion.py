@@ -27,9 +27,9 @@ def exhaust(stack, load, start, retries):
     start(AUDIENCE_RETRY_MAX=str(retries))
     load.send()
     dead = RECORDS // load.per_message * left(load.per_message, calls=retries + 1)
-    eventually(lambda: load.books().dead == dead, timeout=120, every=0.1)
-    books = load.settle()
-    assert (load.arrived(), books.counts.delivered, load.repeated) == (RECORDS - dead, RECORDS - dead, 0)
+    eventually(lambda: load.status().dead == dead, timeout=120, every=0.1)
+    status = load.settle()
+    assert (load.arrived(), status.counts.delivered, load.repeated) == (RECORDS - dead, RECORDS - dead, 0)
     stack.firehose.faults.clear()
 
 
@@ -47,7 +47,7 @@ def left(records, calls):
     return records
 
 
-def test_what_is_undelivered_is_dead_and_replayed_once(stack, load, start, tell):
+def test_records_that_spend_their_retries_are_dead_letters_and_are_replayed_once(stack, load, start, tell):
     """Each batch loses most of its records first: a letter holds exactly the others."""
     exhaust(stack, load, start, retries=2)
     (fatal,) = [alert for alert in stack.services.alerts.all() if alert.severity == "fatal"]
@@ -58,20 +58,22 @@ def test_what_is_undelivered_is_dead_and_replayed_once(stack, load, start, tell)
     for letter in letters:
         stack.replay(letter)
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{len(letters)} dead letters, replayed")
-    assert (books.counts.delivered, books.dead) == (RECORDS, 0)
+    assert (status.counts.delivered, status.dead) == (RECORDS, 0)
     assert stack.services.alerts.states()[fatal.id] == "resolved"
 
 
-def test_a_stream_that_takes_nothing_for_too_long_leaves_everything_dead(stack, start, tell):
+def test_a_stream_that_accepts_nothing_until_retries_are_spent_leaves_all_records_in_dead_letters(
+    stack, start, tell
+):
     """One batch at a time tries the stream, until each has used up its retries."""
     load = Load(stack.audience(), 1000 if FULL else 300)
     batches, attempts = load.records // load.per_message, 3
     stack.firehose.faults.append(fail(error("InternalFailure", 500)))
     start(AUDIENCE_RETRY_MAX=str(attempts - 1))
     load.send()
-    eventually(lambda: load.books().dead == load.records, timeout=120, every=0.1)
+    eventually(lambda: load.status().dead == load.records, timeout=120, every=0.1)
     assert (len(stack.firehose.calls), load.arrived()) == (batches * attempts, 0)
     occurrences = {alert.severity: alert.occurrences for alert in stack.services.alerts.all()}
     assert occurrences == {"fatal": batches, "warning": 1}
@@ -80,12 +82,12 @@ def test_a_stream_that_takes_nothing_for_too_long_leaves_everything_dead(stack, 
     for letter in stack.services.dead_letters.all():
         stack.replay(letter)
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{batches * attempts} failing calls, {batches} dead letters, replayed")
-    assert (books.counts.delivered, books.dead) == (load.records, 0)
+    assert (status.counts.delivered, status.dead) == (load.records, 0)
 
 
-def test_a_replay_is_interrupted_and_continued(stack, load, start, tell, tmp_path):
+def test_a_replay_that_is_interrupted_and_continued_repeats_nothing(stack, load, start, tell, tmp_path):
     load.per_message = RECORDS // LETTERS
     exhaust(stack, load, start, retries=1)
     stopping_point = StoppingPoint(tmp_path, sends=10)
@@ -111,6 +113,6 @@ def test_a_replay_is_interrupted_and_continued(stack, load, start, tell, tmp_pat
     )
     assert f"replayed {left:,} dead letter" in last.stdout
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{letters} dead letters, a replay interrupted, and killed")
-    assert (books.counts.delivered, books.dead) == (RECORDS, 0)
+    assert (status.counts.delivered, status.dead) == (RECORDS, 0)

@@ -25,7 +25,7 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-def test_every_call_fails(stack, start, tell, outage):
+def test_an_outage_of_firehose_loses_nothing_and_raises_one_warning(stack, start, tell, outage):
     load = Load(stack.audience(), RECORDS // len(OUTAGES))
     written = OUTAGES[outage].after
     failures = FAILED_CALLS // 5 if written else FAILED_CALLS
@@ -33,16 +33,16 @@ def test_every_call_fails(stack, start, tell, outage):
     start()
     load.send()
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{failures} x {outage}", allowed=failures * load.per_message if written else 0)
     warnings = [alert.severity for alert in stack.services.alerts.all()]
     # A batch that fails twice and not thrice is no news.
     assert warnings in ([], ["warning"]) if written else warnings == ["warning"]
-    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (load.records, load.records, 0)
-    assert books.counts.retrying == 0
+    assert (status.counts.enqueued, status.counts.delivered, status.dead) == (load.records, load.records, 0)
+    assert status.counts.retrying == 0
 
 
-def test_firehose_refuses_connections(stack, start, tell):
+def test_nothing_is_lost_or_repeated_while_firehose_refuses_connections(stack, start, tell):
     """No worker can reach it: each one pauses, and the stream's circuit breaker opens."""
     load = Load(stack.audience(), RECORDS // len(OUTAGES))
     relay = Relay(stack.firehose)
@@ -54,26 +54,26 @@ def test_firehose_refuses_connections(stack, start, tell):
     assert not load.arrived()
     with relay.open():
         load.arrive()
-        books = load.settle()
+        status = load.settle()
     tell(load, f"{LASTS_AFTER} x connection refused")
     (alert,) = stack.services.alerts.all()
     assert (alert.type, alert.error_code) == ("Worker Trouble", "EndpointConnectionError")
     assert relay.url in alert.message
-    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (load.records, load.records, 0)
+    assert (status.counts.enqueued, status.counts.delivered, status.dead) == (load.records, load.records, 0)
     assert stack.services.circuit_breakers.get(load.audience.stream) is None
 
 
-def test_firehose_takes_the_records_and_does_not_answer(stack, start, tell):
+def test_a_call_that_firehose_accepts_without_answering_is_repeated_and_nothing_is_lost(stack, start, tell):
     load = Load(stack.audience(), RECORDS // len(OUTAGES))
     stack.firehose.faults.append(fail(Answer(wait=threading.Event()), times=FAILED_CALLS))
     # A timeout of one second, in which nobody is to be taken for dead.
     start(AUDIENCE_FIREHOSE_TIMEOUT="1", AUDIENCE_VISIBILITY_TIMEOUT="10")
     load.send()
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{FAILED_CALLS} timeouts after the write", allowed=FAILED_CALLS * load.per_message)
     assert [alert.error_code for alert in stack.services.alerts.all()] == ["ReadTimeoutError"]
-    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (load.records, load.records, 0)
+    assert (status.counts.enqueued, status.counts.delivered, status.dead) == (load.records, load.records, 0)
 
 
 class Relay:

@@ -12,7 +12,7 @@ from devstack.firehose import Answer, error, fail, refuse_share
 
 STOPS = 10 if FULL else 2
 BACKOFF = 8
-PATIENCE = 120
+WAIT_SECONDS = 120
 """Seconds for what has waited for its retry to arrive."""
 TROUBLES = {
     "records refused": refuse_share(0.3, seed=3),
@@ -37,7 +37,7 @@ def wait_for_end(worker):
     assert worker.stop() == 0
 
 
-def test_sigterm_under_load(stack, load, start, tell):
+def test_sigterm_under_load_loses_and_repeats_nothing(stack, load, start, tell):
     broker = stack.broker_client()
     step = RECORDS // (STOPS + 1) // 100 * 100
     for _ in range(STOPS):
@@ -51,12 +51,14 @@ def test_sigterm_under_load(stack, load, start, tell):
     start()
     load.send()
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, f"{STOPS} x SIGTERM")
-    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (status.counts.enqueued, status.counts.delivered) == (RECORDS, RECORDS)
 
 
-def test_sigterm_while_firehose_does_not_answer(stack, load, start, tell):
+def test_sigterm_while_firehose_does_not_answer_ends_the_worker_in_time_and_loses_nothing(
+    stack, load, start, tell
+):
     """The worker waits for as long as a call may take, and the calls are made again by the next one."""
     stack.firehose.faults.append(fail(Answer(wait=threading.Event()), times=CONCURRENCY))
     worker = start(AUDIENCE_FIREHOSE_TIMEOUT="3", AUDIENCE_VISIBILITY_TIMEOUT="60")
@@ -65,36 +67,38 @@ def test_sigterm_while_firehose_does_not_answer(stack, load, start, tell):
     stop(worker)
     start()
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, "SIGTERM while calls hang", allowed=CONCURRENCY * load.per_message)
-    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (status.counts.enqueued, status.counts.delivered) == (RECORDS, RECORDS)
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_what_waits_for_a_retry_outlives_its_worker(stack, load, start, tell, trouble):
+def test_batches_that_wait_for_a_retry_outlive_their_worker(stack, load, start, tell, trouble):
     """It waits in the broker. The next worker need not wait for the visibility timeout."""
     stack.firehose.faults.append(TROUBLES[trouble])
     env = {
         "AUDIENCE_RETRY_BACKOFF": str(BACKOFF),
         "AUDIENCE_RETRY_BACKOFF_MAX": str(BACKOFF),
-        "AUDIENCE_VISIBILITY_TIMEOUT": str(10 * PATIENCE),
+        "AUDIENCE_VISIBILITY_TIMEOUT": str(10 * WAIT_SECONDS),
     }
     worker = start(**env)
     load.send()
-    eventually(lambda: load.books().counts.enqueued == RECORDS and load.books().counts.retrying > 0, PATIENCE)
+    eventually(
+        lambda: load.status().counts.enqueued == RECORDS and load.status().counts.retrying > 0, WAIT_SECONDS
+    )
     stop(worker)
-    books = load.books()
-    assert books.counts.retrying > 0
-    assert books.counts.delivered == load.arrived() == RECORDS - books.in_broker
+    status = load.status()
+    assert status.counts.retrying > 0
+    assert status.counts.delivered == load.arrived() == RECORDS - status.in_broker
     stack.firehose.faults.clear()
     start(**env)
-    eventually(lambda: not load.lost, timeout=PATIENCE)
-    books = load.settle()
+    eventually(lambda: not load.lost, timeout=WAIT_SECONDS)
+    status = load.settle()
     tell(load, "SIGTERM while batches wait for a retry")
-    assert (books.counts.enqueued, books.counts.delivered, books.dead) == (RECORDS, RECORDS, 0)
+    assert (status.counts.enqueued, status.counts.delivered, status.dead) == (RECORDS, RECORDS, 0)
 
 
-def test_a_rolling_restart_of_three_workers(stack, load, start, tell):
+def test_a_rolling_restart_of_three_workers_loses_and_repeats_nothing(stack, load, start, tell):
     workers = [start() for _ in range(3)]
     for old in workers:
         with load.holding_put(1) as wait_for_put:
@@ -105,6 +109,6 @@ def test_a_rolling_restart_of_three_workers(stack, load, start, tell):
         start()
     load.send()
     load.arrive()
-    books = load.settle()
+    status = load.settle()
     tell(load, "3 workers replaced, one by one")
-    assert (books.counts.enqueued, books.counts.delivered) == (RECORDS, RECORDS)
+    assert (status.counts.enqueued, status.counts.delivered) == (RECORDS, RECORDS)

@@ -13,8 +13,8 @@ from devstack.firehose import Answer, FakeFirehose
 READY_AUDIENCES = 70
 """Connected before the worker starts, so that a story does not wait for its queue."""
 DOCUMENTED_AUDIENCE = 123123
-QUIET_NAMES = count(1000)
-"""The stream of the audiences in `quiet_stack`."""
+IDLE_NAMES = count(1000)
+"""The stream of the audiences in `idle_stack`."""
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def rabbitmq_installed():
 @pytest.fixture(scope="session")
 def rabbitmq(rabbitmq_installed, tmp_path_factory):
     """The process and the URL of a RabbitMQ that tests share."""
-    with processes.rabbitmq(tmp_path_factory.mktemp("rabbitmq"), "running", "quiet") as running:
+    with processes.rabbitmq(tmp_path_factory.mktemp("rabbitmq"), "running", "idle") as running:
         yield running
 
 
@@ -113,17 +113,17 @@ def documented_audience(running, stack):
 
 
 @pytest.fixture
-def quiet_stack(directory, redis_url, broker, broker_url, request):
+def idle_stack(directory, redis_url, broker, broker_url, request):
     """A stack without a worker, on databases of its own: the story starts its workers itself."""
     own_directory = directory / broker / request.node.name
     own_directory.mkdir(parents=True)
     with FakeFirehose() as firehose:
-        url = broker_url and f"{broker_url}/quiet"
+        url = broker_url and f"{broker_url}/idle"
         stack = Stack(own_directory, redis_url, firehose, databases=(2, 3), broker_url=url)
         if not url:
             stack.broker_client().flushdb()
         # What a story leaves in a RabbitMQ must not come to the next one's streams.
-        stack.names = QUIET_NAMES
+        stack.names = IDLE_NAMES
         stack.services.redis.flushdb()
         stack.configure("main")
         yield stack

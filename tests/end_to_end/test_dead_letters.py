@@ -48,7 +48,7 @@ def test_a_replayed_dead_letter_is_delivered(stack, audience):
     assert not audience.letters()
 
 
-def test_a_stream_that_keeps_failing_is_told_of_before_anything_is_lost(stack, audience):
+def test_a_stream_that_keeps_failing_raises_a_warning_before_anything_is_dead_lettered(stack, audience):
     stack.firehose.faults.append(fail(error("InternalFailure", 500), stream=audience.stream.name))
     stack.send(*audience.added("secretive-1"))
     stack.send(*audience.added("secretive-2"))
@@ -101,7 +101,7 @@ def test_a_paused_stream_keeps_its_backlog_in_the_broker(stack, audience, anothe
     eventually(lambda: len(audience.received()) == 5)
 
 
-def test_a_stream_that_does_not_exist(stack, audience):
+def test_a_missing_stream_raises_stream_not_found(stack, audience):
     del stack.firehose.streams["*", "us-east-1", audience.stream.name]
     stack.send(*audience.added("secretive-1"))
     eventually(audience.letters)
@@ -109,7 +109,7 @@ def test_a_stream_that_does_not_exist(stack, audience):
 
 
 @pytest.mark.parametrize("status", ["DELETING", "CREATING_FAILED"])
-def test_a_stream_that_will_not_come(stack, audience, status):
+def test_a_stream_that_is_being_deleted_or_was_not_created_raises_stream_not_found(stack, audience, status):
     stack.firehose.streams["*", "us-east-1", audience.stream.name].status = status
     stack.send(*audience.added("secretive-1"))
     eventually(audience.letters)

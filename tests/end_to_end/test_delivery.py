@@ -10,13 +10,13 @@ from devstack.firehose import Answer, becomes_active_once_described, error, fail
 MEGABYTE = 10**6
 
 
-def test_a_change_of_an_app_that_has_nothing_but_celery(stack, audience):
+def test_a_change_of_an_app_that_has_nothing_but_celery_is_delivered(stack, audience):
     stack.send(*audience.added("secretive-1"))
     eventually(audience.received)
     assert audience.customers() == ["secretive-1"]
 
 
-def test_what_is_accepted_does_not_expire_and_nobody_revokes_it(stack, audience):
+def test_an_enqueued_change_does_not_expire_and_cannot_be_revoked(stack, audience):
     revoked = str(uuid4())
     stack.caller.control.revoke(revoked, terminate=True)
     eventually(lambda: any(revoked in known for known in stack.inspect("revoked").values()))
@@ -45,7 +45,7 @@ def test_a_refused_removal_brings_its_addition_again_so_that_the_last_word_is_tr
     assert audience.customers() == ["secretive-after", "secretive-before", "secretive-after"]
 
 
-def test_an_outage_passes(stack, audience):
+def test_batches_of_an_outage_are_delivered_after_it(stack, audience):
     stack.firehose.faults.append(fail(error("InternalFailure", 500), times=2, stream=audience.stream.name))
     stack.send(*audience.added("secretive-1"))
     eventually(audience.received)
@@ -62,7 +62,7 @@ def test_a_stream_that_is_still_being_created_is_waited_for(stack, audience):
     assert not audience.letters()
 
 
-def test_what_was_delivered_is_counted(stack, audience):
+def test_delivered_records_are_counted(stack, audience):
     stack.firehose.faults.append(refuse_once(b"secretive-b"))
     stack.send(*audience.added("secretive-a", "secretive-b"))
     counters = stack.services.counters
@@ -72,13 +72,13 @@ def test_what_was_delivered_is_counted(stack, audience):
     assert counters.of(audience.stream).refused == 1
 
 
-def test_more_records_than_a_request_takes(stack, audience):
+def test_more_records_than_a_request_takes_are_delivered_in_several(stack, audience):
     stack.send(*audience.added(*(f"secretive-{number}" for number in range(1001))))
     eventually(lambda: len(audience.received()) == 1001)
     assert sorted(audience.puts()) == [1, 500, 500]
 
 
-def test_more_bytes_than_a_request_takes(stack):
+def test_more_bytes_than_a_request_takes_are_delivered_in_several(stack):
     # A tenth of a second's quota is more than a request takes.
     audience = stack.audience(stream_quota="100MiB/s")
     megabytes = [audience.added_user(Other="secretive" + "x" * MEGABYTE) for _ in range(5)]
@@ -126,7 +126,7 @@ def test_an_audience_without_a_connection_is_counted_as_skipped(stack, audience)
     assert not audience.alerts()
 
 
-def test_an_mparticle_request(stack, audience):
+def test_an_mparticle_request_is_delivered(stack, audience):
     request = {
         "type": "audience_membership_change_request",
         "timestamp_ms": 1685499524620,

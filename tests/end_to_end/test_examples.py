@@ -36,22 +36,22 @@ def documented(documented_audience, stack):
     return forward
 
 
-def test_member_added(documented):
+def test_the_documented_member_added_arrives(documented):
     user = IDENTITIES | {"GoogleAdvertisingIdentifier": "phileas83"}
     assert documented({"kind": "member_added", "user_identities": user}) == ADDED
 
 
-def test_member_removed(documented):
+def test_the_documented_member_removed_arrives(documented):
     assert documented({"kind": "member_removed", "user_identities": IDENTITIES}) == REMOVED
 
 
-def test_identity_changed(documented):
+def test_the_documented_identity_change_arrives(documented):
     before, after = {"CustomerId": "p.fogg138"}, {"CustomerId": "phileas83", "Email": ""}
     change = {"kind": "identity_changed", "previous_user_identities": before, "user_identities": after}
     assert documented(change, records=2) == CHANGED_FROM + CHANGED_TO
 
 
-def test_audience_deleted(documented):
+def test_a_deleted_audience_arrives(documented):
     assert documented({"kind": "audience_deleted"}) == DELETED
 
 

@@ -19,14 +19,14 @@ OTHER_REGION = "eu-west-1"
 
 
 @pytest.fixture
-def start(quiet_stack):
+def start(idle_stack):
     """Start a worker; it ends with the story."""
     with ExitStack() as workers:
 
         def start(*options, concurrency=None, **env):
             processes = () if concurrency is None else ("--concurrency", str(concurrency))
             worker = workers.enter_context(
-                quiet_stack.worker(*processes, *options, "--without-mingle", env=env)
+                idle_stack.worker(*processes, *options, "--without-mingle", env=env)
             )
             # Stopping well has stories of its own.
             workers.callback(worker.kill)
@@ -41,44 +41,44 @@ def send_batches(audience, number=BATCHES):
         audience.stack.send(*audience.added(f"customer-{customer}"))
 
 
-def test_a_pause_and_its_end_count_in_every_worker(quiet_stack, start):
-    audience, other = quiet_stack.audience(), quiet_stack.audience()
+def test_a_pause_and_its_end_count_in_every_worker(idle_stack, start):
+    audience, other = idle_stack.audience(), idle_stack.audience()
     for _ in range(2):
         start(concurrency=1)
     send_batches(audience)
     eventually(lambda: len(audience.received()) == BATCHES)
 
-    quiet_stack.services.circuit_breakers.pause(audience.stream, "operator")
+    idle_stack.services.circuit_breakers.pause(audience.stream, "operator")
     send_batches(audience)
     eventually(lambda: audience.waiting() == BATCHES)
     send_batches(other)
     eventually(lambda: len(other.received()) == BATCHES)
     assert len(audience.received()) == BATCHES
 
-    quiet_stack.services.circuit_breakers.resume(audience.stream)
+    idle_stack.services.circuit_breakers.resume(audience.stream)
     eventually(lambda: len(audience.received()) == 2 * BATCHES)
 
 
-def test_one_batch_finds_out_that_a_stream_fails_and_the_others_stay_in_the_broker(quiet_stack, start):
-    audience, other = quiet_stack.audience(), quiet_stack.audience()
-    quiet_stack.firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+def test_one_batch_probes_a_failing_stream_and_the_others_stay_in_the_broker(idle_stack, start):
+    audience, other = idle_stack.audience(), idle_stack.audience()
+    idle_stack.firehose.faults.append(fail(error("InternalFailure", 500), times=1))
     start(concurrency=1, **LONG)
     send_batches(audience)
-    eventually(lambda: quiet_stack.services.circuit_breakers.get(audience.stream))
+    eventually(lambda: idle_stack.services.circuit_breakers.get(audience.stream))
     # The retry of the first one waits behind them, or apart.
     eventually(lambda: audience.waiting() >= BATCHES - 1)
     send_batches(other)
     eventually(lambda: len(other.received()) == BATCHES)
     assert audience.puts() == [1]
 
-    quiet_stack.services.circuit_breakers.resume(audience.stream)
+    idle_stack.services.circuit_breakers.resume(audience.stream)
     # The first one waits for its retry.
     eventually(lambda: len(audience.received()) == BATCHES - 1)
 
 
-def test_a_stream_that_does_not_answer_has_a_quarter_of_the_pool(quiet_stack, start, hanging):
-    silent, sound = quiet_stack.audience(), quiet_stack.audience()
-    quiet_stack.firehose.faults.append(fail(hanging, stream=silent.stream.name))
+def test_a_stream_that_does_not_answer_has_a_quarter_of_the_pool(idle_stack, start, hanging):
+    silent, sound = idle_stack.audience(), idle_stack.audience()
+    idle_stack.firehose.faults.append(fail(hanging, stream=silent.stream.name))
     start(concurrency=POOL)
     send_batches(silent)
     eventually(lambda: len(silent.puts()) == QUARTER)
@@ -89,25 +89,25 @@ def test_a_stream_that_does_not_answer_has_a_quarter_of_the_pool(quiet_stack, st
     eventually(lambda: len(silent.received()) == BATCHES)
 
 
-def test_a_pool_grows_for_the_batches_of_one_stream(quiet_stack, start, hanging):
-    audience = quiet_stack.audience()
-    quiet_stack.services.circuit_breakers.pause(audience.stream, "operator")
+def test_a_pool_grows_for_the_batches_of_one_stream(idle_stack, start, hanging):
+    audience = idle_stack.audience()
+    idle_stack.services.circuit_breakers.pause(audience.stream, "operator")
     producer = start(concurrency=1)
     send_batches(audience, number=2 * BATCHES)
     eventually(lambda: audience.waiting() == 2 * BATCHES)
     producer.kill()
 
-    quiet_stack.firehose.latency = 0.05
-    quiet_stack.services.circuit_breakers.resume(audience.stream)
+    idle_stack.firehose.latency = 0.05
+    idle_stack.services.circuit_breakers.resume(audience.stream)
     start(f"--autoscale={POOL},{POOL // 2}", AUTOSCALE_KEEPALIVE="0.2")
     eventually(lambda: len(audience.received()) >= BATCHES)
-    quiet_stack.firehose.faults.append(fail(hanging, stream=audience.stream.name))
-    stats = quiet_stack.caller.control.inspect(limit=1).stats
+    idle_stack.firehose.faults.append(fail(hanging, stream=audience.stream.name))
+    stats = idle_stack.caller.control.inspect(limit=1).stats
     eventually(lambda: [of["autoscaler"]["current"] for of in stats().values()] == [POOL - QUARTER])
 
 
-def test_a_stream_at_its_quota_waits_in_the_broker_and_others_do_not(quiet_stack, start):
-    slow, quick = quiet_stack.audience(stream_quota="1requests/s"), quiet_stack.audience()
+def test_a_stream_at_its_quota_waits_in_the_broker_and_others_do_not(idle_stack, start):
+    slow, quick = idle_stack.audience(stream_quota="1requests/s"), idle_stack.audience()
     for _ in range(2):
         start(concurrency=1)
     send_batches(slow)
@@ -117,19 +117,19 @@ def test_a_stream_at_its_quota_waits_in_the_broker_and_others_do_not(quiet_stack
     eventually(lambda: len(slow.received()) > 1)
 
 
-def test_a_rate_limit_leaves_other_regions_alone_and_changes_while_the_worker_runs(quiet_stack, start):
-    limited, free = quiet_stack.audience(region=OTHER_REGION), quiet_stack.audience()
+def test_a_rate_limit_leaves_other_regions_alone_and_changes_while_the_worker_runs(idle_stack, start):
+    limited, free = idle_stack.audience(region=OTHER_REGION), idle_stack.audience()
     start(concurrency=1, AUDIENCE_RATE_LIMITS=f"{OTHER_REGION}=1/h")
     send_batches(limited)
     send_batches(free)
     eventually(lambda: len(free.received()) == BATCHES)
     eventually(lambda: (len(limited.received()), limited.waiting()) == (1, BATCHES - 1))
-    quiet_stack.caller.control.rate_limit(limited.stream.task, "1000/s")
+    idle_stack.caller.control.rate_limit(limited.stream.task, "1000/s")
     eventually(lambda: len(limited.received()) == BATCHES)
 
 
-def test_a_worker_that_hangs_holds_no_stream(quiet_stack, start):
-    audience = quiet_stack.audience()
+def test_a_worker_that_hangs_stops_no_stream(idle_stack, start):
+    audience = idle_stack.audience()
     stuck = start(concurrency=1)
     start(concurrency=1)
     os.kill(stuck.pid, signal.SIGSTOP)

@@ -60,68 +60,68 @@ def test_a_failing_stream_does_not_hold_up_another(stack, audience, another_audi
     eventually(another_audience.received)
 
 
-def test_a_worker_delivers_to_the_regions_it_is_given(quiet_stack):
-    mine, other = quiet_stack.audience(region="eu-west-1"), quiet_stack.audience()
-    with quiet_stack.worker(env={"AUDIENCE_REGIONS": "eu-west-1"}):
-        quiet_stack.send(*mine.added("secretive-mine"), *other.added("secretive-other"))
+def test_a_worker_delivers_to_the_regions_it_is_given(idle_stack):
+    mine, other = idle_stack.audience(region="eu-west-1"), idle_stack.audience()
+    with idle_stack.worker(env={"AUDIENCE_REGIONS": "eu-west-1"}):
+        idle_stack.send(*mine.added("secretive-mine"), *other.added("secretive-other"))
         eventually(mine.received)
         eventually(other.waiting)
         # A second change that is delivered shows that the worker had time for the other stream's message.
-        quiet_stack.send(*mine.added("secretive-second"))
+        idle_stack.send(*mine.added("secretive-second"))
         eventually(lambda: len(mine.received()) == 2)
         assert not other.received()
 
 
-def test_q_narrows_a_worker_to_the_queues_it_names(quiet_stack):
-    mine, other = quiet_stack.audience(), quiet_stack.audience()
-    with quiet_stack.worker("-Q", f"audience.changes,{mine.stream.queue}"):
-        quiet_stack.send(*mine.added("secretive-mine"), *other.added("secretive-other"))
+def test_q_narrows_a_worker_to_the_queues_it_names(idle_stack):
+    mine, other = idle_stack.audience(), idle_stack.audience()
+    with idle_stack.worker("-Q", f"audience.changes,{mine.stream.queue}"):
+        idle_stack.send(*mine.added("secretive-mine"), *other.added("secretive-other"))
         eventually(mine.received)
         eventually(other.waiting)
         # A second change that is delivered shows that the worker had time for the other stream's message.
-        quiet_stack.send(*mine.added("secretive-second"))
+        idle_stack.send(*mine.added("secretive-second"))
         eventually(lambda: len(mine.received()) == 2)
         assert not other.received()
 
 
 @on_rabbitmq
-def test_a_stream_comes_back_though_its_queue_was_deleted_meanwhile(quiet_stack):
-    audience, other = quiet_stack.audience(), quiet_stack.audience()
-    with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
-        quiet_stack.services.registry.disconnect(audience.connection_id)
+def test_a_stream_comes_back_though_its_queue_was_deleted_meanwhile(idle_stack):
+    audience, other = idle_stack.audience(), idle_stack.audience()
+    with idle_stack.worker("--concurrency", "1", "--without-mingle") as worker:
+        idle_stack.services.registry.disconnect(audience.connection_id)
         eventually(lambda: f"{audience.stream.queue}: not connected" in worker.output())
         delete(audience)
-        quiet_stack.audience(number=audience.id, stream=audience.stream.name)
+        idle_stack.audience(number=audience.id, stream=audience.stream.name)
         eventually(lambda: f"{audience.stream.queue}: flowing" in worker.output())
-        quiet_stack.send(*audience.added("secretive-1"), *other.added("secretive-2"))
+        idle_stack.send(*audience.added("secretive-1"), *other.added("secretive-2"))
         eventually(audience.received)
         eventually(other.received)
         assert "cannot consume" not in worker.output()
 
 
 @on_rabbitmq
-def test_a_worker_outlives_the_deletion_of_a_queue_that_it_holds(quiet_stack):
-    slow, other = quiet_stack.audience(stream_quota="1requests/s"), quiet_stack.audience()
-    with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
-        quiet_stack.send(*slow.added("secretive-1"))
+def test_a_worker_outlives_the_deletion_of_a_queue_that_it_consumes(idle_stack):
+    slow, other = idle_stack.audience(stream_quota="1requests/s"), idle_stack.audience()
+    with idle_stack.worker("--concurrency", "1", "--without-mingle") as worker:
+        idle_stack.send(*slow.added("secretive-1"))
         eventually(slow.received)
         delete(slow)
         eventually(lambda: "Connection to broker lost" in worker.output())
-        quiet_stack.send(*other.added("secretive-2"))
+        idle_stack.send(*other.added("secretive-2"))
         eventually(other.received)
 
 
 @on_rabbitmq
-def test_what_is_sent_to_a_queue_that_was_deleted_is_delivered_all_the_same(quiet_stack):
-    audience = quiet_stack.audience()
-    breakers, counters = quiet_stack.services.circuit_breakers, quiet_stack.services.counters
-    with quiet_stack.worker("--concurrency", "1", "--without-mingle") as worker:
-        quiet_stack.send(*audience.added("secretive-1"))
+def test_a_batch_sent_to_a_deleted_queue_is_delivered_all_the_same(idle_stack):
+    audience = idle_stack.audience()
+    breakers, counters = idle_stack.services.circuit_breakers, idle_stack.services.counters
+    with idle_stack.worker("--concurrency", "1", "--without-mingle") as worker:
+        idle_stack.send(*audience.added("secretive-1"))
         eventually(audience.received)
         breakers.pause(audience.stream, "operator")
         eventually(lambda: f"{audience.stream.queue}: paused" in worker.output())
         delete(audience)
-        quiet_stack.send(*audience.added("secretive-2"))
+        idle_stack.send(*audience.added("secretive-2"))
         eventually(lambda: counters.of(audience.stream).enqueued == 2)
         breakers.resume(audience.stream)
         eventually(lambda: len(audience.received()) == 2)

@@ -23,7 +23,7 @@ CUSTOMERS = [f"secretive-{number}" for number in range(12)]
 BACKOFF = {"AUDIENCE_RETRY_BACKOFF": "8", "AUDIENCE_RETRY_BACKOFF_MAX": "8"}
 SOON = {"AUDIENCE_RETRY_BACKOFF": "2", "AUDIENCE_RETRY_BACKOFF_MAX": "2", "AUDIENCE_RETRY_MAX": "100"}
 COUNTDOWN = 3
-PATIENCE = 120
+WAIT_SECONDS = 120
 """Seconds without an arrival after which what is missing counts as lost."""
 RECORDS = 3000
 PER_MESSAGE = 5
@@ -43,7 +43,7 @@ class Broker:
 
     def start(self):
         self._running = ExitStack()
-        server = processes.rabbitmq(self._directory, "quiet", port=self._port)
+        server = processes.rabbitmq(self._directory, "idle", port=self._port)
         _, self.url = self._running.enter_context(server)
 
     def stop(self):
@@ -56,7 +56,7 @@ def restartable(tmp_path, redis_url, rabbitmq_installed):
     broker = Broker(tmp_path)
     try:
         with FakeFirehose() as firehose:
-            stack = Stack(tmp_path, redis_url, firehose, databases=(2, 3), broker_url=f"{broker.url}/quiet")
+            stack = Stack(tmp_path, redis_url, firehose, databases=(2, 3), broker_url=f"{broker.url}/idle")
             stack.services.redis.flushdb()
             stack.configure("main")
             yield broker, stack
@@ -65,38 +65,38 @@ def restartable(tmp_path, redis_url, rabbitmq_installed):
 
 
 @on_rabbitmq
-def test_a_retry_waits_in_the_broker_and_outlives_its_worker(quiet_stack):
-    audience = quiet_stack.audience()
+def test_a_retry_waits_in_the_broker_and_outlives_its_worker(idle_stack):
+    audience = idle_stack.audience()
     refused = [customer for customer in CUSTOMERS if customer.endswith(("1", "4", "7"))]
-    quiet_stack.firehose.faults += [refuse_once(customer.encode() + b'"') for customer in refused]
-    with quiet_stack.worker(env=BACKOFF) as worker:
+    idle_stack.firehose.faults += [refuse_once(customer.encode() + b'"') for customer in refused]
+    with idle_stack.worker(env=BACKOFF) as worker:
         for number in range(0, len(CUSTOMERS), 3):
-            quiet_stack.send(*audience.added(*CUSTOMERS[number : number + 3]))
+            idle_stack.send(*audience.added(*CUSTOMERS[number : number + 3]))
         eventually(lambda: len(audience.customers()) >= len(CUSTOMERS) - len(refused))
-        eventually(lambda: quiet_stack.services.counters.of(audience.stream).retrying)
-        assert not any(quiet_stack.inspect("scheduled").values())
+        eventually(lambda: idle_stack.services.counters.of(audience.stream).retrying)
+        assert not any(idle_stack.inspect("scheduled").values())
         os.kill(worker.pid, signal.SIGTERM)
         eventually(lambda: not worker.is_running)
-    with quiet_stack.worker(env=BACKOFF):
-        eventually(lambda: quiet_stack.services.counters.of(audience.stream).delivered == len(CUSTOMERS))
+    with idle_stack.worker(env=BACKOFF):
+        eventually(lambda: idle_stack.services.counters.of(audience.stream).delivered == len(CUSTOMERS))
     assert sorted(audience.customers()) == sorted(CUSTOMERS)
 
 
 @on_rabbitmq
-def test_a_call_comes_back_at_its_time(quiet_stack):
-    audience = quiet_stack.audience()
-    with quiet_stack.worker():
+def test_a_delayed_call_is_run_at_its_time(idle_stack):
+    audience = idle_stack.audience()
+    with idle_stack.worker():
         sent_at = time.time()
-        quiet_stack.send(*audience.added("secretive-1"), countdown=COUNTDOWN)
-        eventually(lambda: held(quiet_stack, delay_queue(2)) == 1)
-        eventually(lambda: held(quiet_stack, delay_queue(1)) == 1)
+        idle_stack.send(*audience.added("secretive-1"), countdown=COUNTDOWN)
+        eventually(lambda: held(idle_stack, delay_queue(2)) == 1)
+        eventually(lambda: held(idle_stack, delay_queue(1)) == 1)
         eventually(audience.received)
         assert time.time() - sent_at > COUNTDOWN
     assert audience.customers() == ["secretive-1"]
 
 
-def test_a_message_comes_back_as_it_was_whatever_becomes_of_the_waiting_queue(rabbitmq_url):
-    with patient(f"{rabbitmq_url}/quiet") as connection, connection.channel() as channel:
+def test_a_delayed_message_returns_unchanged_whatever_happens_to_the_delay_queue(rabbitmq_url):
+    with patient(f"{rabbitmq_url}/idle") as connection, connection.channel() as channel:
         channel.queue_declare(PLAIN_QUEUE, durable=True, auto_delete=False)
         properties = {"correlation_id": "an-id", "priority": 3, "reply_to": "somebody", "delivery_mode": 2}
         connection.Producer(channel).publish(
@@ -113,7 +113,7 @@ def test_a_message_comes_back_as_it_was_whatever_becomes_of_the_waiting_queue(ra
         message.ack()
 
 
-def test_rabbitmq_is_restarted(restartable):
+def test_a_restart_of_rabbitmq_loses_nothing(restartable):
     broker, stack = restartable
     with loaded(stack) as load:
         with load.holding_put(1) as wait_for_put:
@@ -126,13 +126,13 @@ def test_rabbitmq_is_restarted(restartable):
 
 
 @on_rabbitmq
-def test_connections_are_cut(quiet_stack, rabbitmq_server):
-    with loaded(quiet_stack) as load:
+def test_closed_connections_to_rabbitmq_lose_nothing(idle_stack, rabbitmq_server):
+    with loaded(idle_stack) as load:
         for _ in range(CUTS):
             share = (load.records - load.sent) // CUTS
             with load.holding_put(1) as wait_for_put, load.sending(share):
                 wait_for_put()
-                processes.rabbitmqctl(rabbitmq_server, "close_all_connections", "--vhost", "quiet", "a test")
+                processes.rabbitmqctl(rabbitmq_server, "close_all_connections", "--vhost", "idle", "a test")
         load.send()
     tell(load, f"connections cut {CUTS} times", faults=CUTS)
 
@@ -150,11 +150,11 @@ def loaded(stack):
     with stack.worker(*options, env=SOON) as worker:
         load.send(RECORDS // 2)
         yield load
-        load.arrive(patience=PATIENCE)
+        load.arrive(patience=WAIT_SECONDS)
         # What a batch delivers that comes again for want of its retry is counted the last time only.
         eventually(lambda: stack.services.counters.of(load.audience.stream).delivered >= RECORDS)
-        assert load.books().counts.delivered <= RECORDS + load.repeated
-        assert load.books().counts.enqueued == RECORDS
+        assert load.status().counts.delivered <= RECORDS + load.repeated
+        assert load.status().counts.enqueued == RECORDS
         assert worker.is_running
 
 

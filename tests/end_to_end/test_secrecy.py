@@ -53,10 +53,10 @@ def test_logs_show_no_identity_and_no_secret(stack):
         assert not leaks(log.read_text(errors="replace")), log.name
 
 
-def test_not_even_a_worker_that_logs_everything_shows_them(quiet_stack):
-    audience = quiet_stack.audience()
-    with quiet_stack.worker("--loglevel", "DEBUG") as worker:
-        quiet_stack.send(*audience.added("secretive-1"))
+def test_not_even_a_worker_that_logs_everything_shows_them(idle_stack):
+    audience = idle_stack.audience()
+    with idle_stack.worker("--loglevel", "DEBUG") as worker:
+        idle_stack.send(*audience.added("secretive-1"))
         (line,) = eventually(audience.received)
     assert "DEBUG" in worker.output()
     assert not leaks(worker.output())
@@ -71,7 +71,7 @@ def test_alerts_show_no_identity_and_no_secret(stack):
 
 
 @pytest.mark.usefixtures("mishap")
-def test_what_is_told_of_a_dead_letter_shows_no_identity_and_no_secret(stack):
+def test_a_listed_dead_letter_shows_no_identity_and_no_secret(stack):
     letters = [json.dumps(asdict(letter)) for letter in stack.services.dead_letters.all()]
     assert letters
     assert not leaks("".join(letters))

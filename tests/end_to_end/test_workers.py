@@ -14,54 +14,54 @@ VISIBILITY_TIMEOUT = 1
 """Seconds; the shortest there is."""
 
 
-def test_sigterm_finishes_what_is_in_flight(quiet_stack, hanging):
-    audience = quiet_stack.audience()
-    quiet_stack.firehose.faults.append(fail(hanging, times=1))
-    with quiet_stack.worker() as worker:
-        quiet_stack.send(*audience.added("secretive-in-flight"))
+def test_sigterm_finishes_what_is_in_flight(idle_stack, hanging):
+    audience = idle_stack.audience()
+    idle_stack.firehose.faults.append(fail(hanging, times=1))
+    with idle_stack.worker() as worker:
+        idle_stack.send(*audience.added("secretive-in-flight"))
         eventually(audience.received)
         os.kill(worker.pid, signal.SIGTERM)
         eventually(lambda: "Warm shutdown" in worker.output())
         assert worker.is_running
         hanging.wait.set()
         eventually(lambda: not worker.is_running)
-    assert quiet_stack.services.counters.of(audience.stream).delivered == 1
-    assert not quiet_stack.unacknowledged()
+    assert idle_stack.services.counters.of(audience.stream).delivered == 1
+    assert not idle_stack.unacknowledged()
     assert not audience.waiting()
 
 
-def test_what_a_killed_worker_had_in_hand_is_delivered_by_the_next(quiet_stack, hanging):
-    audience = quiet_stack.audience()
-    quiet_stack.firehose.faults.append(fail(hanging, times=1))
+def test_messages_that_a_killed_worker_had_in_flight_are_delivered_by_the_next(idle_stack, hanging):
+    audience = idle_stack.audience()
+    idle_stack.firehose.faults.append(fail(hanging, times=1))
     soon = {"AUDIENCE_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT)}
-    with quiet_stack.worker(env=soon) as worker:
-        quiet_stack.send(*audience.added("secretive-in-hand"))
+    with idle_stack.worker(env=soon) as worker:
+        idle_stack.send(*audience.added("secretive-in-hand"))
         eventually(audience.received)
         worker.kill()
     # kombu looks for such messages when a worker starts, and then every 10 s.
-    eventually(lambda: seconds_in_hand(quiet_stack) > VISIBILITY_TIMEOUT)
-    with quiet_stack.worker(env=soon):
-        eventually(lambda: quiet_stack.services.counters.of(audience.stream).delivered == 1)
+    eventually(lambda: seconds_in_flight(idle_stack) > VISIBILITY_TIMEOUT)
+    with idle_stack.worker(env=soon):
+        eventually(lambda: idle_stack.services.counters.of(audience.stream).delivered == 1)
     assert audience.customers() == ["secretive-in-hand"] * 2
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
-def test_a_worker_finds_its_streams_again_after_the_broker_was_away(quiet_stack):
-    flowing, paused = quiet_stack.audience(), quiet_stack.audience()
-    quiet_stack.services.circuit_breakers.pause(paused.stream, "operator")
-    with quiet_stack.worker() as worker:
-        lose_the_broker(quiet_stack)
+def test_a_worker_finds_its_streams_again_after_the_broker_was_away(idle_stack):
+    flowing, paused = idle_stack.audience(), idle_stack.audience()
+    idle_stack.services.circuit_breakers.pause(paused.stream, "operator")
+    with idle_stack.worker() as worker:
+        lose_the_broker(idle_stack)
         eventually(lambda: "Connection to broker lost" in worker.output())
-        quiet_stack.send(*flowing.added("secretive-1"), *paused.added("secretive-2"))
+        idle_stack.send(*flowing.added("secretive-1"), *paused.added("secretive-2"))
         eventually(flowing.received)
-        quiet_stack.send(*flowing.added("secretive-3"))
+        idle_stack.send(*flowing.added("secretive-3"))
         eventually(lambda: len(flowing.received()) == 2)
         assert not paused.received()
-        quiet_stack.services.circuit_breakers.resume(paused.stream)
+        idle_stack.services.circuit_breakers.resume(paused.stream)
         eventually(paused.received)
 
 
-def seconds_in_hand(stack):
+def seconds_in_flight(stack):
     """How long ago Redis gave away the message that nobody has acknowledged. RabbitMQ has it back at once."""
     if stack.broker_url:
         return math.inf

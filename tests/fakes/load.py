@@ -116,17 +116,17 @@ class Load:
         """Records that arrived again."""
         return sum(self._count().values()) - len(self._counted)
 
-    def books(self) -> StreamStatus:
+    def status(self) -> StreamStatus:
         """The stream's row in `audience-firehose status`."""
         rows = self.audience.stack.services.status.read(lambda _: {}).rows
         return next(row for row in rows if row.stream == self.audience.stream)
 
     def settle(self) -> StreamStatus:
         """Wait until no message is left in the broker. Returns the counters."""
-        eventually(self._is_quiet, timeout=ARRIVAL, what="the broker's emptiness")
-        return self.books()
+        eventually(self._is_broker_empty, timeout=ARRIVAL, what="the broker's emptiness")
+        return self.status()
 
-    def _is_quiet(self) -> bool:
+    def _is_broker_empty(self) -> bool:
         broker = self.audience.stack.broker_client()
         return not any(
             (broker.hlen("unacked"), broker.llen("audience.changes"), broker.llen(self.audience.stream.queue))

@@ -6,11 +6,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 """Seconds until a test gives up on another process."""
 
 
-def eventually(answer: Callable[[], T], timeout: float = PATIENCE, what: str = "", every: float = 0.02) -> T:
+def eventually(
+    answer: Callable[[], T], timeout: float = WAIT_SECONDS, what: str = "", every: float = 0.02
+) -> T:
     """Wait until `answer` returns something true, and return it. Fails after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := answer()):

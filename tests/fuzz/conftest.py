@@ -84,7 +84,7 @@ class World:
         (letter,) = self.services.dead_letters.all()
         return self.services.dead_letters.message(letter)
 
-    def check_books(self, stream: Stream = STREAM) -> None:
+    def check_counters(self, stream: Stream = STREAM) -> None:
         """Nothing is lost, nothing waits, nothing failed otherwise, and each letter has raised an alert."""
         letters, alerts = self.services.dead_letters.all(), self.services.alerts.all()
         assert set(self.ends) <= {"DeadLettered"}

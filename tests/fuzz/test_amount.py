@@ -15,5 +15,5 @@ def inputs_in_full():
             yield from (getattr(found, "inputs_in_full", 0) for found in vars(module).values())
 
 
-def test_there_are_as_many_inputs_as_promised():
+def test_the_fuzz_tests_make_as_many_inputs_as_promised():
     assert sum(inputs_in_full()) >= INPUTS

@@ -114,7 +114,7 @@ def test_every_item_is_a_change_or_invalid_and_its_neighbours_are_what_they_are_
 
 @inputs(2000)
 @given(items=st.lists(ITEM, max_size=4))
-def test_what_is_said_of_an_invalid_item_is_said_in_our_own_words(items):
+def test_the_problems_of_an_invalid_item_hold_none_of_its_values(items):
     _, invalid = check(items)
     for found in invalid:
         assert all(map(is_of_our_words, found.problems)), found.problems
@@ -123,7 +123,7 @@ def test_what_is_said_of_an_invalid_item_is_said_in_our_own_words(items):
 
 @inputs(2000)
 @given(items=st.lists(NEARLY | ITEM, max_size=4), projection=VIEW)
-def test_the_record_of_whatever_was_accepted_says_what_the_change_says(items, projection):
+def test_the_record_of_any_valid_change_says_what_the_change_says(items, projection):
     changes, _ = check([ADDED, *items, CHANGED])
     assert (changes[0].user_identities, changes[-1].type) == (
         {"CustomerId": PERSONAL, "Email": ""},
@@ -182,5 +182,5 @@ def test_nesting_without_end_is_an_invalid_change_like_any_other(place):
 
 
 @pytest.mark.parametrize("problem", [f"type: {PERSONAL}", PERSONAL, f"{PERSONAL}: not a string"])
-def test_words_that_are_not_ours_are_found(problem):
+def test_the_check_finds_words_that_are_not_ours(problem):
     assert not is_of_our_words(problem)

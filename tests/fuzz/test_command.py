@@ -80,7 +80,7 @@ def commands(world, monkeypatch):
 
 @inputs(1500)
 @given(arguments=lines(), stdin=st.binary(max_size=50))
-def test_arguments(commands, arguments, stdin):
+def test_any_arguments_end_in_one_line_and_no_traceback(commands, arguments, stdin):
     commands(*arguments, stdin=stdin)
 
 
@@ -95,7 +95,7 @@ def test_arguments(commands, arguments, stdin):
     end=st.sampled_from([b"\n", b"\r\n", b"\n\n", b"\0\n", b"\xef\xbb\xbf\n"]),
     options=st.sampled_from([[], ["--from-line", "2"], ["--from-line", "99"]]),
 )
-def test_a_broken_file_is_sent_as_far_as_it_is_whole(commands, found, end, options):
+def test_the_valid_lines_of_a_broken_file_are_sent(commands, found, end, options):
     good = json.dumps(ADDED | {"user_identities": {"CustomerId": "mark"}}).encode()
     result = commands("send", "-", *options, stdin=b"\n".join([good, *found]) + end + good)
     assert PERSONAL not in result.output

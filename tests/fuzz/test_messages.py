@@ -20,7 +20,7 @@ from worker.failures.dead_letters import DEAD_LETTERS, MESSAGES
 from worker.queues import CHANGES_QUEUE
 
 FORWARD = "audience.forward"
-PATIENCE = 20.0
+WAIT_SECONDS = 20.0
 NUMBERS = count()
 
 BYTES = st.binary(max_size=200)
@@ -224,14 +224,14 @@ def _content(message: dict[str, Any]) -> str:
 
 @inputs(in_full=160, each=20, phases=[Phase.generate])
 @given(messages=st.lists(MESSAGE, min_size=20, max_size=20))
-def test_whatever_is_sent_is_carried_out_or_kept_and_the_worker_lives(fed, messages):
+def test_any_message_is_run_or_dead_lettered_and_the_worker_lives(fed, messages):
     marks = [f"mark-{next(NUMBERS)}" for _ in range(5)]
     for mark in marks:
         fed.send(messages[: len(messages) // len(marks)])
         messages = messages[len(messages) // len(marks) :] + messages[: len(messages) // len(marks)]
         fed.stack.send(*fed.audience.added(mark))
-    eventually(lambda: set(marks) <= set(fed.audience.customers()), timeout=PATIENCE)
-    eventually(fed.is_done, timeout=PATIENCE)
+    eventually(lambda: set(marks) <= set(fed.audience.customers()), timeout=WAIT_SECONDS)
+    eventually(fed.is_done, timeout=WAIT_SECONDS)
     assert fed.lost(messages) == []
     assert fed.worker.is_running
 
@@ -251,7 +251,7 @@ ENVELOPES = {
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES.values(), ids=ENVELOPES)
-def test_what_is_not_even_a_message_of_the_broker(fed, envelope):
+def test_an_entry_that_is_no_message_of_the_broker_is_dead_lettered(fed, envelope):
     """Somebody has pushed into the queue's list past every messaging library."""
     before = fed.stack.services.redis.hlen(DEAD_LETTERS)
     fed.stack.broker_client().lpush(CHANGES_QUEUE, envelope)

@@ -79,7 +79,7 @@ def test_a_translated_change_is_one_that_anybody_could_have_sent(request):
 
 @inputs(500)
 @given(request=mutations(SAMPLE))
-def test_what_is_kept_of_a_request_holds_the_invalid_and_nothing_else(request):
+def test_the_kept_part_of_a_request_holds_its_invalid_items_alone(request):
     """Sent again as it is, all of it is invalid still, and no valid change comes twice."""
     _, invalid, _ = translate(request, CATALOGUE)
     if invalid and isinstance(request, dict) and isinstance(request.get("user_profiles"), list):

@@ -82,7 +82,7 @@ def fill(redis, key, content):
 
 @inputs(400, each=2)
 @given(configurations=hashes(CONFIGURATION), connections=hashes(CONNECTION, AUDIENCES), version=UTF8)
-def test_a_corrupt_registry_keeps_its_readable_entries_and_loses_no_change(
+def test_a_corrupt_registry_keeps_its_valid_entries_and_loses_no_change(
     world, configurations, connections, version
 ):
     world.begin()
@@ -131,7 +131,7 @@ def no_broker(queues):
     ),
     other=QUEUES,
 )
-def test_what_operators_see_is_what_can_be_read(  # noqa: PLR0917
+def test_listings_show_the_entries_that_can_be_read(  # noqa: PLR0917
     services, redis, breakers, alerts, states, letters, messages, counters, other
 ):
     redis.flushall()

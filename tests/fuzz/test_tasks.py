@@ -64,7 +64,7 @@ def as_received(content):
 
 @inputs(1500)
 @given(args=ARGS, kwargs=objects(mutations({"changes": [ADDED, CHANGED, ADDED]})))
-def test_forward(world, args, kwargs):
+def test_any_arguments_of_forward_are_delivered_or_dead_lettered(world, args, kwargs):
     world.begin()
     world.receive(FORWARD, args, kwargs)
     changes = kwargs.get("changes")
@@ -83,7 +83,7 @@ def test_forward(world, args, kwargs):
         for change in ours:
             assert change.user_identities in told
         assert world.services.counters.of(None).skipped.get("no_connection", 0) == len(valid) - len(ours)
-    world.check_books()
+    world.check_counters()
 
 
 @inputs(700)
@@ -99,12 +99,12 @@ def test_valid_changes_arrive_in_their_order_whatever_stands_between_them(world,
     assert [text for text in arrived if text and text.startswith("mark-")] == [
         f"mark-{number}" for number in range(len(marked))
     ]
-    world.check_books()
+    world.check_counters()
 
 
 @inputs(700)
 @given(args=ARGS, kwargs=objects(mutations({"request": REQUEST})))
-def test_forward_mparticle(world, args, kwargs):
+def test_any_arguments_of_forward_mparticle_are_delivered_or_dead_lettered(world, args, kwargs):
     world.begin()
     world.receive(FORWARD_MPARTICLE, args, kwargs)
     if not args and kwargs.keys() == {"request"}:
@@ -115,13 +115,13 @@ def test_forward_mparticle(world, args, kwargs):
     elif not (len(args) == 1 and not kwargs):
         assert same(world.letter().kwargs, kwargs)
         assert not world.records()
-    world.check_books()
+    world.check_counters()
 
 
 @inputs(1300)
 @given(args=ARGS, kwargs=objects(mutations(DELIVERY)))
 @example(args=[], kwargs=DELIVERY | {"delivery_stream_name": ""})
-def test_deliver(world, args, kwargs):
+def test_any_arguments_of_a_delivery_are_delivered_or_dead_lettered(world, args, kwargs):
     world.begin()
     world.receive("audience.deliver.us-east-1", args, kwargs, queue=STREAM.queue)
     letters = world.services.dead_letters.all()
@@ -129,14 +129,14 @@ def test_deliver(world, args, kwargs):
         assert same(world.letter().kwargs, kwargs)
         assert same(world.letter().args, args)
         assert not world.firehose.taken
-        world.check_books()
+        world.check_counters()
     else:
         lines = [
             line for group in kwargs["records"] for line in (group if isinstance(group, list) else [group])
         ]
         assert [line.decode() for line in world.firehose.taken] == lines
         # Any name is a stream here.
-        world.check_books(STREAM._replace(name=kwargs["delivery_stream_name"]))
+        world.check_counters(STREAM._replace(name=kwargs["delivery_stream_name"]))
 
 
 DEPTHS = [100, 250, 300, 500, 900, 1000, 1020]
@@ -151,4 +151,4 @@ def test_nesting_without_end_is_kept_as_it_came(world, levels, text):
     world.receive(FORWARD, [], {"changes": [ADDED, nested, ADDED]})
     assert same(world.letter().kwargs, {"changes": [nested]})
     assert len(world.records()) == 2
-    world.check_books()
+    world.check_counters()

@@ -19,7 +19,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 OURS = ("worker", "dashboard")
 
 
-def test_it_is_valid_by_the_compose_specification():
+def test_the_compose_file_is_valid_by_its_specification():
     check = processes.installed(["check-jsonschema", "--builtin-schema", "vendor.compose-spec"])
 
     done = subprocess.run([*check, COMPOSE], capture_output=True, text=True, check=False)
@@ -27,7 +27,7 @@ def test_it_is_valid_by_the_compose_specification():
     assert done.returncode == 0, done.stdout
 
 
-def test_its_commands_are_those_that_the_tests_run():
+def test_the_commands_of_compose_are_those_that_the_tests_run():
     assert tuple(SERVICES["worker"]["command"]) == processes.worker_command()
     assert tuple(SERVICES["dashboard"]["command"]) == processes.dashboard_command("0.0.0.0", 5555)
     assert tuple(SERVICES["firehose"]["entrypoint"]) == processes.moto_command("0.0.0.0", 5000)
@@ -43,7 +43,7 @@ def test_the_image_runs_a_worker():
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_every_setting_is_passed_on(service):
+def test_compose_passes_every_setting_on(service):
     read = set(re.findall(r'"((?:AUDIENCE|CELERY)_[A-Z_]+)"', (ROOT / "worker/config.py").read_text()))
 
     assert read
@@ -61,7 +61,7 @@ def test_a_secret_may_come_from_a_file_in_place_of_the_default(service):
     assert not any(re.search(r":[-?]", environment[FILE_VARIABLES[name]] or "") for name in expected)
 
 
-def test_no_secret_is_written_down():
+def test_compose_holds_no_secret():
     given = {name: value for service in OURS for name, value in SERVICES[service]["environment"].items()}
 
     assert all(given[name] is None for name in given if re.search("SECRET|KEY|TOKEN", name))

@@ -121,5 +121,5 @@ LINES = [("--index", "-url x"), ("https://example.org", "/simple"), ("see py", "
 
 
 @pytest.mark.parametrize("halves", LINES)
-def test_such_a_line_would_be_found(halves):
+def test_the_search_finds_a_package_index_and_a_machine_s_path(halves):
     assert re.search(INDEX_OR_MACHINE, "".join(halves))

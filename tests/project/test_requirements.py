@@ -32,7 +32,7 @@ def pins(name):
     return dict(re.match(r"([a-z0-9-]+)==(\S+)", block).groups() for block in blocks(name))
 
 
-def test_there_are_no_other_files():
+def test_requirements_holds_no_other_files():
     assert {path.name for path in (ROOT / "requirements").iterdir()} == WANTED.keys()
 
 

@@ -143,7 +143,7 @@ def accepted(item):
 
 
 @pytest.mark.parametrize(("item", "problems"), INVALID.values(), ids=INVALID)
-def test_an_invalid_change(item, problems):
+def test_an_invalid_change_is_refused_with_the_problem_of_each_field(item, problems):
     changes, (invalid,) = check(item)
     assert not changes
     assert invalid.problems == problems
@@ -151,13 +151,13 @@ def test_an_invalid_change(item, problems):
 
 
 @pytest.mark.parametrize(("item", "problems"), INVALID.values(), ids=INVALID)
-def test_what_is_said_of_an_invalid_change_holds_nothing_of_it(item, problems):
+def test_the_problems_of_an_invalid_change_hold_none_of_its_values(item, problems):
     _, (invalid,) = check(item)
     assert "secretive" not in repr(invalid)
     assert "example.com" not in repr(invalid)
 
 
-def test_the_invalid_ones_do_not_hold_up_their_neighbours():
+def test_invalid_changes_do_not_delay_the_valid_ones_beside_them():
     changes, invalid = check(ADDED, 7, CHANGED, ADDED | {"audience_id": "1"}, DELETED)
     assert [change.type for change in changes] == ["member_added", "identity_changed", "audience_deleted"]
     assert [refused.position for refused in invalid] == [1, 3]
@@ -211,7 +211,7 @@ def test_a_deleted_audience_needs_no_user():
     assert accepted(DELETED).user_identities == {}
 
 
-def test_spelled_names_count_and_standard_ones_do_not():
+def test_a_configured_identity_name_replaces_the_standard_one():
     schema = ChangeSchema(Catalogue({"Email": "EmailAddress"}))
     spelled = ADDED | {"user_identities": {"EmailAddress": "x"}}
     standard = ADDED | {"user_identities": {"Email": "x"}}
@@ -262,7 +262,7 @@ def alone(item):
 
 
 @given(st.lists(ITEM, min_size=2, max_size=5))
-def test_a_change_is_judged_alike_whatever_was_checked_before_it(items):
+def test_the_check_of_a_change_does_not_depend_on_the_changes_before_it(items):
     known = {}
     for item in items:
         try:
@@ -275,6 +275,6 @@ def test_a_change_is_judged_alike_whatever_was_checked_before_it(items):
 
 @pytest.mark.parametrize(("item", "problems"), INVALID.values(), ids=INVALID)
 @pytest.mark.parametrize("before", [ADDED, CHANGED, DELETED], ids=lambda change: change["type"])
-def test_an_invalid_change_after_a_valid_one(item, problems, before):
+def test_an_invalid_change_after_a_valid_one_is_found(item, problems, before):
     _, (invalid,) = check(before, item)
     assert invalid.problems == problems

@@ -47,20 +47,20 @@ def named(basis):
     return {row.name for row in ROWS if row.basis == basis}
 
 
-def test_the_documented_identities_are_all_there():
+def test_the_catalogue_holds_all_documented_identities():
     assert {row.identity for row in ROWS if row.kind == "device"} == DEVICES
     assert {row.identity for row in ROWS if row.kind == "user"} == USERS
     assert len(ROWS) == 8 + 21
 
 
-def test_each_name_says_where_it_comes_from():
+def test_each_name_has_a_basis():
     assert named("documented") == DOCUMENTED
     assert named("by pattern") == BY_PATTERN
     assert {row.name: row.basis for row in ROWS if row.name in SEEN} == SEEN
     assert Catalogue().names == DOCUMENTED | BY_PATTERN | SEEN.keys()
 
 
-def test_an_operator_spells_a_name_as_their_consumers_do():
+def test_an_operator_configures_the_name_of_an_identity():
     catalogue = Catalogue({"Email": "EmailAddress"})
     assert "EmailAddress" in catalogue.names
     assert "Email" not in catalogue.names
@@ -69,7 +69,7 @@ def test_an_operator_spells_a_name_as_their_consumers_do():
     assert catalogue.by_mparticle_type["email"] == "EmailAddress"
 
 
-def test_the_anonymous_name_can_be_spelled_too():
+def test_the_name_of_the_mpid_can_be_configured_too():
     assert Catalogue({"MPID": "MparticleId"}).anonymous == "MparticleId"
 
 
@@ -78,7 +78,7 @@ def test_names_may_be_exchanged():
     assert (catalogue.configured_name("Other"), catalogue.standard("Other")) == ("Other2", "Other2")
 
 
-def test_a_spelling_of_no_identity_is_refused_with_the_names_there_are():
+def test_a_configured_name_of_no_identity_is_refused_with_the_names_there_are():
     with pytest.raises(ValueError, match=r"not an identity name: EMail; the names are .*\bEmail\b"):
         Catalogue({"EMail": "email"})
 

@@ -9,12 +9,12 @@ OTHERWISE = Quota(records=100, requests=10, bytes=1_000)
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "us-west-2", "eu-west-1"])
-def test_the_large_regions(region):
+def test_the_large_regions_have_aws_s_larger_quota(region):
     assert default_quota(region) == (500_000, 2_000, 5 * MIB)
 
 
 @pytest.mark.parametrize("region", ["eu-central-1", "us-west-1", "cn-north-1", "us-gov-east-1"])
-def test_the_others(region):
+def test_other_regions_have_aws_s_smaller_quota(region):
     assert default_quota(region) == (100_000, 1_000, 1 * MIB)
 
 
@@ -37,6 +37,6 @@ STATED = {
 
 
 @pytest.mark.parametrize(("texts", "quota"), STATED.values(), ids=STATED)
-def test_the_smallest_that_is_stated_counts(texts, quota):
+def test_the_smallest_stated_figure_counts(texts, quota):
     assert stated_quota(OTHERWISE, texts) == quota
     assert stated_quota(OTHERWISE, reversed(texts)) == quota

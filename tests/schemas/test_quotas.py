@@ -20,7 +20,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize(("text", "figures"), WRITTEN.items(), ids=WRITTEN)
-def test_it_states_its_figures_alone(text, figures):
+def test_a_quota_s_text_has_the_stated_figures_alone(text, figures):
     assert stated_figures(text) == figures
 
 
@@ -32,7 +32,7 @@ NONE_AT_ALL = [
 
 
 @pytest.mark.parametrize("text", NONE_AT_ALL)
-def test_what_is_no_quota_is_refused(text):
+def test_a_text_that_is_no_quota_is_refused(text):
     with pytest.raises(ValueError, match="is not a quota such as"):
         stated_figures(text)
 
@@ -61,6 +61,6 @@ def test_a_quota_of_nothing_is_refused_with_what_stops_a_stream(nothing):
         ("1B/s+2records/s+2records/s", "records"),
     ],
 )
-def test_a_figure_is_stated_once(text, twice):
+def test_a_figure_that_is_stated_twice_is_refused(text, twice):
     with pytest.raises(ValueError, match=f"states its {twice} twice"):
         stated_figures(text)

@@ -44,14 +44,14 @@ def sent_identities(user, **settings):
     return json.loads(lines(change(user=user), projection(**settings)))["UserIdentities"]
 
 
-def test_the_documented_member_added():
+def test_the_record_of_the_documented_member_added():
     assert lines(change(), projection()) == HEAD + (
         b'"IsMember":true,"UserIdentities":{"CustomerId":"p.fogg138","Email":"","Other":"balloondude83",'
         b'"Other3":"balloongal89","FacebookId":"phileas83","GoogleAdvertisingIdentifier":"phileas83"}}\n'
     )
 
 
-def test_the_documented_member_removed():
+def test_the_record_of_the_documented_member_removed():
     user = {name: value for name, value in USER.items() if name != "GoogleAdvertisingIdentifier"}
     assert lines(change("member_removed", user), projection()) == HEAD + (
         b'"IsMember":false,"UserIdentities":{"CustomerId":"p.fogg138","Email":"","Other":"balloondude83",'
@@ -59,7 +59,7 @@ def test_the_documented_member_removed():
     )
 
 
-def test_a_deleted_audience():
+def test_a_deleted_audience_is_a_record_without_identities_that_ends_with_is_deleted():
     deleted = change("audience_deleted", user={})
     expected = HEAD + b'"IsMember":false,"UserIdentities":{},"IsDeleted":true}\n'
     assert lines(deleted, projection()) == expected
@@ -91,7 +91,7 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize(("setting", "name"), SWITCHES.items())
-def test_a_switch_withholds_its_identity_and_no_other(setting, name):
+def test_a_forwarding_switch_excludes_its_identity_and_no_other(setting, name):
     everything = dict.fromkeys(sorted(Catalogue().names), "x")
     assert sent_identities(everything) == everything
     assert everything.keys() - sent_identities(everything, **{setting: False}).keys() == {name}
@@ -103,7 +103,7 @@ def test_any_identity_can_be_excluded(name):
     assert everything.keys() - sent_identities(everything, identities_to_exclude=(name,)).keys() == {name}
 
 
-def test_switches_and_exclusions_go_by_the_standard_name_whatever_its_spelling():
+def test_switches_and_exclusions_go_by_the_standard_name_of_an_identity_with_a_configured_one():
     catalogue = Catalogue({"Email": "EmailAddress", "Other": "Login"})
     seen = projection(catalogue, forward_email_addresses=False, identities_to_exclude=("Other",))
     user = {"EmailAddress": "a", "Login": "b", "CustomerId": "c"}
@@ -137,7 +137,7 @@ def test_a_user_with_a_value_of_any_other_identity_is_not_anonymous(user):
     assert sent_identities(user, send_anonymous_users=False) == user
 
 
-def test_anonymity_goes_by_the_name_in_force():
+def test_anonymity_goes_by_the_configured_name_of_the_mpid():
     seen = projection(Catalogue({"MPID": "Id"}), send_anonymous_users=False)
     assert render(change(user={"Id": "1"}), seen).skipped == (Skip.ANONYMOUS,)
 
@@ -148,7 +148,7 @@ def test_a_user_left_without_identities_is_never_sent():
     assert render(change(user={}), projection()).skipped == (Skip.NO_IDENTITIES,)
 
 
-def test_of_an_identity_change_what_remains_of_the_user_is_sent():
+def test_an_identity_change_that_leaves_one_user_without_identities_sends_the_other():
     seen = projection(forward_email_addresses=False)
     rendered = render(change("identity_changed", {"Other": "b"}, {"Email": "a"}), seen)
     assert rendered.skipped == (Skip.NO_IDENTITIES,)
@@ -208,7 +208,7 @@ def test_an_identity_change_of_which_nothing_is_forwarded_leaves_no_identities()
 
 
 @given(st.dictionaries(st.sampled_from(sorted(Catalogue().names)), st.text(), min_size=1), st.text())
-def test_whatever_a_record_holds_it_is_one_line_that_says_the_same(user, name):
+def test_any_record_is_one_line_of_json_that_reads_back_the_same(user, name):
     (line,) = render(Change("member_added", 1, name, 7, user, {}), projection()).lines
     assert line.count(b"\n") == 1
     record = json.loads(line)

@@ -54,22 +54,22 @@ def test_a_configuration_does_not_show_its_secrets():
 
 
 @pytest.mark.parametrize("name", ["a", "x" * 32, "team-1"])
-def test_a_configuration_may_be_called(name):
+def test_a_name_of_a_configuration_is_accepted(name):
     assert configuration(name=name).name == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 33, "Main", "a.b", "a b", "main\n", "ä"])
-def test_a_configuration_may_not_be_called(name):
+def test_a_wrong_name_of_a_configuration_is_refused(name):
     assert problems(ConfigurationSchema(), {"name": name}) == ["name: the name must match [a-z0-9-]{1,32}"]
 
 
 @pytest.mark.parametrize("name", ["a", "A.b_c-9", "x" * 64])
-def test_a_stream_may_be_called(name):
+def test_a_name_of_a_stream_is_accepted(name):
     assert connection(delivery_stream_name=name).delivery_stream_name == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a/b", "travel\n", "ä"])
-def test_a_stream_may_not_be_called(name):
+def test_a_wrong_name_of_a_stream_is_refused(name):
     assert problems(ConnectionSchema(), CONNECTION | {"delivery_stream_name": name}) == [
         "delivery_stream_name: a delivery stream's name must match [a-zA-Z0-9_.-]{1,64}"
     ]
@@ -79,7 +79,7 @@ def test_a_stream_may_not_be_called(name):
     "role",
     [ROLE, "arn:aws-cn:iam::123456789012:role/path/to/role", "arn:aws-us-gov:iam::123456789012:role/r"],
 )
-def test_a_role_of_any_partition(role):
+def test_a_role_of_any_partition_is_accepted(role):
     assert configuration(role_arn=role).role_arn == role
 
 
@@ -109,7 +109,7 @@ REFUSED_CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize(("settings", "problem"), REFUSED_CONFIGURATIONS.values(), ids=REFUSED_CONFIGURATIONS)
-def test_a_refused_configuration(settings, problem):
+def test_a_wrong_configuration_is_refused_with_the_problem(settings, problem):
     found = problems(ConfigurationSchema(), {"name": "main"} | settings)
     assert found == [problem]
     assert "secretive" not in repr(found)
@@ -137,7 +137,7 @@ REFUSED_CONNECTIONS = {
 
 
 @pytest.mark.parametrize(("settings", "problem"), REFUSED_CONNECTIONS.values(), ids=REFUSED_CONNECTIONS)
-def test_a_refused_connection(settings, problem):
+def test_a_wrong_connection_is_refused_with_the_problem(settings, problem):
     assert problems(ConnectionSchema(), CONNECTION | settings) == [problem]
 
 

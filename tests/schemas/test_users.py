@@ -46,7 +46,7 @@ KEYS = [("MPID", "m"), ("CustomerId", "c"), ("Email", "e"), ("CustomerId", "c"),
 
 
 @pytest.mark.parametrize(("identities", "key"), [*zip(TOLD_BY.values(), KEYS, strict=True)], ids=TOLD_BY)
-def test_a_user_is_told_by(identities, key):
+def test_a_user_is_identified_by_the_first_identity_in_the_order_of_precedence(identities, key):
     assert users_of(change(identities)) == [(1, *key)]
 
 

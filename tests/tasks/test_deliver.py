@@ -30,7 +30,7 @@ def test_a_batch_is_one_request_of_its_records_in_their_order(deliver, firehose)
     assert puts(firehose) == [[b"a\n", b"b\n", b"c\n"]]
 
 
-def test_only_the_refused_are_sent_again(deliver, firehose, services, stream):
+def test_only_refused_records_are_sent_again(deliver, firehose, services, stream):
     firehose.faults.append(refuse_once(b"b"))
     deliver("a", "b", "c")
     assert puts(firehose) == [[b"a", b"b", b"c"], [b"b"]]
@@ -83,14 +83,14 @@ def test_a_chain_that_is_given_up_is_one_dead_letter_and_replayed_in_its_order(
     assert firehose.accepted("travel") == [b"a", b"b", b"c"]
 
 
-def test_what_aws_bills_is_counted(deliver, firehose, services, stream):
+def test_the_bytes_that_aws_bills_are_counted(deliver, firehose, services, stream):
     firehose.faults.append(refuse_once(b"c"))
     deliver("a\n" * 100, "b\n", "c\n")
     counts = services.counters.of(stream)
     assert (counts.delivered, counts.billed_bytes, counts.saved_bytes) == (102, 3 * 5_120, 99 * 5_120)
 
 
-def test_what_waits_for_another_try_is_counted(worker, deliver, firehose, services, stream):
+def test_records_that_wait_for_a_retry_are_counted(worker, deliver, firehose, services, stream):
     firehose.faults.append(refuse_once(b"b"))
     deliver("a", "b", run=False)
     worker.run_one(stream.queue)
@@ -99,7 +99,7 @@ def test_what_waits_for_another_try_is_counted(worker, deliver, firehose, servic
     assert services.counters.of(stream).retrying == 0
 
 
-def test_after_an_outage_all_is_delivered_and_nobody_was_bothered(deliver, firehose, services):
+def test_after_a_short_outage_all_is_delivered_without_an_alert(deliver, firehose, services):
     firehose.faults.append(fail(error("InternalFailure", 500), times=WARN_AFTER_ATTEMPTS - 1))
     deliver("a", "b")
     assert puts(firehose)[-1] == [b"a", b"b"]
@@ -107,7 +107,7 @@ def test_after_an_outage_all_is_delivered_and_nobody_was_bothered(deliver, fireh
     assert not services.dead_letters.all()
 
 
-def test_a_stream_that_keeps_failing_is_told_of_once(deliver, firehose, services):
+def test_a_stream_that_keeps_failing_raises_one_warning(deliver, firehose, services):
     firehose.faults.append(fail(error("InternalFailure", 500), times=10))
     deliver("a")
     (alert,) = services.alerts.all()
@@ -141,7 +141,7 @@ def test_when_retries_are_spent_the_undelivered_are_a_dead_letter(deliver, fireh
 
 
 @pytest.mark.usefixtures("few_retries")
-def test_a_replayed_dead_letter_starts_anew(worker, deliver, firehose, services, stream):
+def test_a_replayed_dead_letter_has_all_retries_again(worker, deliver, firehose, services, stream):
     firehose.faults.append(fail(error("InternalFailure", 500), times=4))
     deliver("a")
     (letter,) = services.dead_letters.all()
@@ -161,7 +161,7 @@ PERMANENT = {
 
 
 @pytest.mark.parametrize(("code", "alert_type"), PERMANENT.items())
-def test_a_permanent_refusal_is_not_tried_again_and_closes_the_stream(
+def test_a_permanent_refusal_is_not_retried_and_pauses_the_stream(
     deliver, firehose, services, code, alert_type
 ):
     firehose.faults.append(fail(error(code, message="secretive")))
@@ -175,7 +175,7 @@ def test_a_permanent_refusal_is_not_tried_again_and_closes_the_stream(
     assert ("secretive" in repr((letter, alert))) is may_be_shown
 
 
-def test_what_comes_for_a_closed_stream_in_another_queue_goes_back_there(
+def test_a_batch_of_a_paused_stream_in_another_queue_is_requeued_there(
     worker, deliver, firehose, services, stream
 ):
     services.circuit_breakers.pause(stream, "operator")
@@ -188,9 +188,7 @@ def test_what_comes_for_a_closed_stream_in_another_queue_goes_back_there(
     assert puts(firehose) == [[b"a"]]
 
 
-def test_a_failure_closes_the_stream_for_a_while_and_a_success_opens_it(
-    worker, deliver, firehose, services, stream
-):
+def test_a_failure_opens_the_breaker_and_a_success_closes_it(worker, deliver, firehose, services, stream):
     firehose.faults.append(fail(error("InternalFailure", 500), times=2))
     deliver("a", run=False)
     worker.run_one(stream.queue)
@@ -202,7 +200,7 @@ def test_a_failure_closes_the_stream_for_a_while_and_a_success_opens_it(
     assert services.circuit_breakers.get(stream) is None
 
 
-def test_a_probe_that_is_half_accepted_opens_the_stream(worker, deliver, firehose, services, stream):
+def test_a_probe_that_is_half_accepted_closes_the_breaker(worker, deliver, firehose, services, stream):
     firehose.faults.append(fail(error("InternalFailure", 500), times=1))
     deliver("a", "unlucky", run=False)
     worker.run_one(stream.queue)
@@ -298,7 +296,7 @@ def test_a_message_with_half_a_surrogate_pair_is_a_dead_letter_and_its_stream_fl
     assert len(puts(firehose)) == 1
 
 
-def test_after_a_probe_that_could_not_look_into_the_registry_another_batch_may_probe(
+def test_after_a_probe_that_could_not_read_the_registry_another_batch_may_probe(
     run_one, probe, deliver, services, monkeypatch
 ):
     def away():
@@ -319,7 +317,7 @@ def test_a_message_that_is_not_the_probe_leaves_it_to_the_probe(probe, deliver, 
     assert not probe("two")
 
 
-def test_a_stream_that_was_disconnected_meanwhile_has_no_gate(worker, deliver, firehose, services, stream):
+def test_a_stream_that_was_disconnected_meanwhile_has_no_breaker(worker, deliver, firehose, services, stream):
     firehose.faults.append(fail(error("InternalFailure", 500), times=1))
     deliver("a", run=False)
     services.registry.disconnect(*services.registry.snapshot().connections)
@@ -329,7 +327,7 @@ def test_a_stream_that_was_disconnected_meanwhile_has_no_gate(worker, deliver, f
     assert len(worker.waiting(stream.queue)) == 1
 
 
-def test_a_few_refused_records_do_not_close_the_stream(worker, deliver, firehose, services, stream):
+def test_a_few_refused_records_do_not_open_the_breaker(worker, deliver, firehose, services, stream):
     firehose.faults.append(refuse_once(b"unlucky"))
     deliver("a", "b", "unlucky", run=False)
     worker.run_one(stream.queue)
@@ -337,7 +335,9 @@ def test_a_few_refused_records_do_not_close_the_stream(worker, deliver, firehose
 
 
 @pytest.mark.parametrize("status", ["DELETING", "DELETING_FAILED", "CREATING_FAILED"])
-def test_a_stream_that_will_not_come_is_given_up(deliver, firehose, services, stream, status):
+def test_a_missing_stream_that_is_not_being_created_is_a_permanent_refusal(
+    deliver, firehose, services, stream, status
+):
     firehose.create("travel", status=status)
     deliver("a")
     assert [alert.type for alert in services.alerts.all()] == ["Stream Not Found"]
@@ -478,7 +478,7 @@ def test_text_that_is_no_utf_8_ends_its_batch_and_not_its_stream(deliver, fireho
     assert firehose.accepted("travel") == [b"b"]
 
 
-def test_malformed_answers_are_given_up_soon_and_nobody_claims_that_nothing_was_sent(
+def test_a_batch_with_malformed_answers_is_dead_lettered_soon_and_its_alert_does_not_deny_that_it_was_sent(
     deliver, firehose, services
 ):
     firehose.faults.append(fail(Answer(200, raw=b"null")))
@@ -629,7 +629,7 @@ def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, service
     assert services.circuit_breakers.get(stream).reason == "Invalid Request"
 
 
-def test_a_defect_in_burying_leaves_the_batch_in_the_broker(worker, deliver, app, stream, monkeypatch):
+def test_a_defect_in_dead_lettering_leaves_the_batch_in_the_broker(worker, deliver, app, stream, monkeypatch):
     monkeypatch.setattr(tasks.deliver, "put", lambda *_: 1 / 0)
     monkeypatch.setattr(app.services.dead_lettering, "dead_letter", lambda *_: 1 / 0)
     deliver("a", run=False)
@@ -655,7 +655,9 @@ def test_an_attempt_that_was_handed_over_to_a_retry_is_not_repeated(worker, deli
     assert puts(firehose) == [[b"a", b"b"], [b"b"]]
 
 
-def test_a_buried_message_that_comes_back_is_not_buried_again(deliver, firehose, services, stream):
+def test_a_dead_lettered_message_that_comes_back_is_not_dead_lettered_again(
+    deliver, firehose, services, stream
+):
     firehose.faults.append(fail(error("ValidationException"), times=1))
     deliver("a", task_id="one")
     services.circuit_breakers.resume(stream)
@@ -702,7 +704,7 @@ def test_a_message_that_kills_every_process_becomes_a_dead_letter(worker, delive
     assert alert.dead_letter_id == letter.id
 
 
-def test_records_that_have_moved_are_not_moved_again_for_their_counters(
+def test_an_error_in_recording_counters_does_not_repeat_the_delivery(
     deliver, firehose, services, monkeypatch
 ):
     def refuse(*_, **__):
@@ -723,7 +725,7 @@ WRONG_CALLS = [
 
 
 @pytest.mark.parametrize("kwargs", WRONG_CALLS)
-def test_a_call_that_is_none_becomes_a_dead_letter(worker, stream, services, kwargs):
+def test_a_call_with_wrong_arguments_becomes_a_dead_letter(worker, stream, services, kwargs):
     worker.send(stream.task, kwargs, queue=stream.queue)
     worker.run(stream.queue)
     (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
@@ -734,7 +736,7 @@ def test_a_call_that_is_none_becomes_a_dead_letter(worker, stream, services, kwa
 
 
 @pytest.mark.parametrize("records", [7, ["a", 7], ["a", None], None])
-def test_records_that_are_none_become_a_dead_letter(worker, stream, services, firehose, records):
+def test_malformed_records_become_a_dead_letter(worker, stream, services, firehose, records):
     call = {"configuration": "main", "delivery_stream_name": "travel", "records": records}
     worker.send(stream.task, call | {"connection_ids": [], "audience_ids": []}, queue=stream.queue)
     worker.run(stream.queue)
@@ -777,7 +779,7 @@ def test_every_region_s_task_has_its_rate_limit(app):
         assert app.tasks[f"audience.deliver.{region}"].rate_limit == rate
 
 
-def test_a_message_is_acknowledged_late_and_put_back_if_its_worker_is_lost(app):
+def test_a_message_is_acknowledged_late_and_requeued_if_its_worker_is_lost(app):
     assert app.conf.task_acks_late
     assert app.conf.task_reject_on_worker_lost
 
@@ -798,7 +800,7 @@ def test_an_outage_of_redis_while_firehose_is_down_loses_nothing(
     assert set(firehose.accepted("travel")) == {b"a"}
 
 
-def test_the_history_tells_records_bytes_and_the_seconds_since_they_were_enqueued(
+def test_the_history_holds_records_bytes_and_the_seconds_since_they_were_enqueued(
     deliver, firehose, services, stream, clock
 ):
     firehose.faults.append(refuse_once(b"ccc"))

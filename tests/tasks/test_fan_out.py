@@ -161,7 +161,7 @@ def test_a_user_added_first_and_removed_last_of_600_changes_ends_removed(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_400_changes_of_one_user_and_30_percent_refused(seed):
+def test_400_changes_of_one_user_end_as_the_last_one_says_with_30_percent_refused(seed):
     check_last_words([added("u"), removed("u")] * 200, snapshot(), seed, 0.3)
 
 

@@ -93,14 +93,14 @@ def test_each_stream_gets_what_its_connection_forwards(worker, connect, forward)
     assert reduced["records"][0].endswith('{"Other":"b"}}')
 
 
-def test_a_removal_and_its_addition_are_one_unit(worker, connect, forward):
+def test_a_removal_and_its_addition_are_one_atomic_group(worker, connect, forward):
     stream = connect()
     forward(added(CustomerId="a"), changed("b", "c"))
     (call,) = worker.calls(stream.queue)
     assert customers(call) == ["a", ["b", "c"]]
 
 
-def test_a_pair_is_not_parted_by_a_full_batch(worker, connect, forward):
+def test_a_full_batch_does_not_split_an_atomic_group(worker, connect, forward):
     stream = connect()
     forward(*many(499), changed("b", "c"))
     first, second = worker.calls(stream.queue)
@@ -141,7 +141,9 @@ def test_an_audience_connected_a_moment_ago_misses_nothing(worker, forward, serv
     assert not services.counters.of(None).skipped
 
 
-def test_what_a_connection_does_not_forward_is_counted_as_skipped(worker, connect, forward, services):
+def test_records_that_a_connection_does_not_forward_are_counted_as_skipped(
+    worker, connect, forward, services
+):
     stream = connect(forward_email_addresses=False, send_anonymous_users=False)
     forward(added(Email="a"), added(MPID="1"), added(MPID="1", Email="a"), added(CustomerId="b"))
     assert services.counters.of(stream).skipped == {Skip.NO_IDENTITIES: 1, Skip.ANONYMOUS: 2}
@@ -163,7 +165,7 @@ def test_invalid_changes_become_one_dead_letter_and_one_alert(worker, connect, f
     assert alert.message.endswith("position 5: audience_id: not an integer")
 
 
-def test_corrected_the_replayed_letter_is_the_same_call_with_the_invalid_changes_alone(forward, services):
+def test_a_dead_letter_of_invalid_changes_replays_as_the_same_call_with_them_alone(forward, services):
     forward(added(), 7)
     (letter,) = services.dead_letters.all()
     message = services.dead_letters.message(letter)
@@ -197,7 +199,7 @@ def test_a_change_without_a_timestamp_bears_the_time_of_its_receipt(worker, conn
     assert json.loads(call["records"][0])["MembershipChangedTimestamp"] == "1700000000"
 
 
-def test_a_message_that_comes_back_when_it_is_done_with_makes_nothing(worker, connect, forward, services):
+def test_a_completed_message_that_comes_back_enqueues_nothing(worker, connect, forward, services):
     stream = connect()
     forward(added(), task_id="one")
     forward(added(), task_id="one")
@@ -205,9 +207,7 @@ def test_a_message_that_comes_back_when_it_is_done_with_makes_nothing(worker, co
     assert services.counters.of(stream).enqueued == 1
 
 
-def test_a_message_that_was_done_with_and_comes_again_is_counted_as_repeated(
-    worker, connect, forward, services
-):
+def test_a_completed_message_that_comes_back_is_counted_as_repeated(worker, connect, forward, services):
     stream = connect()
     for _ in range(3):
         forward(added(), added(), task_id="one")
@@ -296,14 +296,14 @@ def test_the_number_that_the_broker_stamped_counts(worker, connect, forward):
 
 
 @pytest.mark.parametrize("number", ["", "-1", "secretive", 7, None, "1" * 17])
-def test_a_stamp_that_is_none_is_replaced(worker, connect, forward, number):
+def test_a_malformed_sequence_number_is_replaced(worker, connect, forward, number):
     stream = connect(include_metadata=True)
     forward(added(), headers={SEQUENCE_HEADER: number})
     (call,) = worker.calls(stream.queue)
     assert records(call)[0]["SequenceNumber"] > "17" + "0" * 22
 
 
-def test_without_metadata_no_number_is_asked_for(connect, forward, redis):
+def test_without_metadata_no_sequence_number_is_drawn(connect, forward, redis):
     connect()
     forward(added())
     assert not redis.keys(f"{SEQUENCE}*")
@@ -322,7 +322,7 @@ def test_two_batches_of_one_message_have_ids_of_their_own(worker, connect, forwa
     assert first.headers["id"] != second.headers["id"]
 
 
-def test_a_message_that_comes_back_is_buried_once(connect, forward, services):
+def test_a_message_that_comes_back_is_dead_lettered_once(connect, forward, services):
     for _ in range(2):
         forward(7, task_id="one")
     assert (len(services.dead_letters.all()), len(services.alerts.all())) == (1, 1)
@@ -338,7 +338,7 @@ WRONG_CALLS = [
 
 
 @pytest.mark.parametrize("kwargs", WRONG_CALLS)
-def test_a_call_that_is_none_becomes_a_dead_letter(worker, services, kwargs):
+def test_a_call_with_wrong_arguments_becomes_a_dead_letter(worker, services, kwargs):
     worker.send("audience.forward", kwargs)
     worker.run(CHANGES_QUEUE)
     (letter,), (alert,) = services.dead_letters.all(), services.alerts.all()
@@ -347,7 +347,7 @@ def test_a_call_that_is_none_becomes_a_dead_letter(worker, services, kwargs):
     assert "secretive" not in repr(alert)
 
 
-def test_an_empty_message_is_no_mistake(forward, services):
+def test_a_message_without_changes_is_no_error(forward, services):
     forward()
     assert not services.dead_letters.all()
 
@@ -405,7 +405,7 @@ def mparticle(*audiences, **keys):
     return {"timestamp_ms": 1_700_000_000_000, "user_profiles": [profile]}
 
 
-def test_an_mparticle_request(worker, connect, services):
+def test_an_mparticle_request_is_forwarded(worker, connect, services):
     stream = connect()
     request = mparticle((1, "add"), (1, "delete"), (1, "attribute_update"))
     worker.send("audience.forward_mparticle", {"request": request})
@@ -454,7 +454,7 @@ def test_an_invalid_part_of_an_mparticle_request_is_kept_as_a_request(worker, co
 
 
 @pytest.mark.parametrize("request_", [None, [], "secretive", {"user_profiles": 7}])
-def test_an_mparticle_request_that_is_none(worker, services, request_):
+def test_a_malformed_mparticle_request_becomes_a_dead_letter(worker, services, request_):
     worker.send("audience.forward_mparticle", {"request": request_})
     worker.run(CHANGES_QUEUE)
     (letter,) = services.dead_letters.all()

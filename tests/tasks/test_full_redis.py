@@ -36,7 +36,7 @@ def fill(redis):
     return limit
 
 
-def test_a_batch_is_delivered_once_and_counted(deliver, fill, firehose, services, stream):
+def test_with_a_full_redis_a_batch_is_delivered_once_and_counted(deliver, fill, firehose, services, stream):
     fill()
     deliver("a", "b", task_id="one")
     deliver("a", "b", task_id="one")
@@ -45,7 +45,7 @@ def test_a_batch_is_delivered_once_and_counted(deliver, fill, firehose, services
     assert not services.redis.keys("audience:claims:*")
 
 
-def test_only_the_refused_are_sent_again(deliver, fill, firehose, services, stream):
+def test_with_a_full_redis_only_refused_records_are_sent_again(deliver, fill, firehose, services, stream):
     fill()
     firehose.faults.append(refuse_once(b"b"))
     deliver("a", "b", "c")
@@ -53,7 +53,7 @@ def test_only_the_refused_are_sent_again(deliver, fill, firehose, services, stre
     assert services.counters.of(stream).retrying == 0
 
 
-def test_a_failing_stream_is_left_alone(fill, services, stream):
+def test_with_a_full_redis_failures_and_probes_of_a_stream_are_recorded(fill, services, stream):
     fill()
     ask = (stream, Cost(records=1, bytes=1), Quota(1000, 1000, 1000))
     for failures in 1, 2:
@@ -64,7 +64,7 @@ def test_a_failing_stream_is_left_alone(fill, services, stream):
     assert services.circuit_breakers.state(stream) is CircuitState.HALF_OPEN
 
 
-def test_what_ends_for_good_is_kept_and_told(deliver, fill, firehose, services, stream):
+def test_a_full_redis_stores_dead_letters_and_raises_their_alerts(deliver, fill, firehose, services, stream):
     fill()
     firehose.faults.append(fail(error("AccessDeniedException", 400)))
     deliver("a")
@@ -73,14 +73,14 @@ def test_what_ends_for_good_is_kept_and_told(deliver, fill, firehose, services, 
     assert services.circuit_breakers.get(stream).until is None
 
 
-def test_deaths_over_a_message_are_counted(fill, services):
+def test_with_a_full_redis_deaths_of_processes_over_a_message_are_counted(fill, services):
     fill()
     assert services.idempotency.acquire("one", 0, "me") is IdempotencyState.ACQUIRED
     assert [services.idempotency.record_lost_worker("one", 0) for _ in range(2)] == [1, 2]
     assert services.idempotency.acquire("one", 0, "me") is IdempotencyState.ACQUIRED
 
 
-def test_trouble_is_told(fill, services):
+def test_with_a_full_redis_a_warning_is_raised(fill, services):
     fill()
     assert services.alerts.start_cooldown("memory")
     assert not services.alerts.start_cooldown("memory")
@@ -88,7 +88,7 @@ def test_trouble_is_told(fill, services):
     assert [alert.message for alert in services.alerts.all()] == ["nearly full"]
 
 
-def test_what_would_fill_it_more_is_refused(fill, worker, services):
+def test_with_a_full_redis_invalid_changes_stay_in_the_broker(fill, worker, services):
     fill()
     with pytest.raises(OutOfMemoryError):
         services.dead_lettering.dead_letter(
@@ -100,7 +100,7 @@ def test_what_would_fill_it_more_is_refused(fill, worker, services):
     assert not services.dead_letters.all()
 
 
-def test_operators_register_and_disconnect_streams(fill, connect, services):
+def test_with_a_full_redis_operators_connect_and_disconnect_streams(fill, connect, services):
     fill()
     stream = connect()
     (identifier,) = services.registry.latest().connections_to(stream)
@@ -108,7 +108,7 @@ def test_operators_register_and_disconnect_streams(fill, connect, services):
     assert not services.registry.latest().connections
 
 
-def test_operators_acknowledge_all_alerts(fill, redis, services):
+def test_with_a_full_redis_operators_acknowledge_all_alerts(fill, redis, services):
     services.alerts.raise_alert(TROUBLE)
     entry = json.loads(redis.lindex(ALERTS, 0))
     redis.lpush(ALERTS, *(json.dumps(entry | {"id": str(number)}) for number in range(1, MAX_ALERTS)))
@@ -116,7 +116,7 @@ def test_operators_acknowledge_all_alerts(fill, redis, services):
     assert services.alerts.acknowledge_all() == MAX_ALERTS
 
 
-def test_operators_close_and_open_streams(fill, services, stream):
+def test_with_a_full_redis_operators_pause_and_resume_streams(fill, services, stream):
     fill()
     services.circuit_breakers.pause(stream, "operator")
     assert services.circuit_breakers.get(stream).reason == "operator"
@@ -124,7 +124,7 @@ def test_operators_close_and_open_streams(fill, services, stream):
     assert services.circuit_breakers.get(stream) is None
 
 
-def test_dead_letters_are_discarded(deliver, fill, firehose, services, stream):
+def test_with_a_full_redis_dead_letters_are_discarded(deliver, fill, firehose, services, stream):
     firehose.faults.append(fail(error("AccessDeniedException", 400)))
     deliver("a")
     fill()

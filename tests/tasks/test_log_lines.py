@@ -56,7 +56,7 @@ def test_a_dead_letter_is_one_line_at_warning_with_the_request_id_of_aws(deliver
     assert fields["aws_request_id"]
 
 
-def test_no_line_holds_a_value(deliver, firehose, lines):
+def test_no_log_line_holds_an_identity_value(deliver, firehose, lines):
     firehose.faults.append(refuse_once(b"secretive-2"))
     firehose.faults.append(fail(error("AccessDeniedException")))
     deliver("secretive-1", "secretive-2")

@@ -15,7 +15,7 @@ from worker.firehose.regions import regions
 FOUR_HOURS = 4 * 3600
 
 
-def test_the_defaults():
+def test_every_setting_has_its_default():
     environment = read_settings({})
     assert environment.broker_url == "redis://localhost:6379/0"
     assert environment.redis_url == "redis://localhost:6379/1"
@@ -30,7 +30,7 @@ def test_the_defaults():
     assert "Email" in environment.catalogue.names
 
 
-def test_what_is_set_counts():
+def test_a_variable_that_is_set_replaces_the_default():
     first, second = (Fernet.generate_key().decode() for _ in range(2))
     environment = read_settings(
         {
@@ -95,7 +95,7 @@ REFUSED = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values]
 )
-def test_a_wrong_variable_is_named(name, value):
+def test_a_wrong_value_is_an_error_that_names_the_variable(name, value):
     with pytest.raises(SettingError, match=f"^{name}: "):
         read_settings({name: value})
 
@@ -103,7 +103,7 @@ def test_a_wrong_variable_is_named(name, value):
 @pytest.mark.parametrize(
     ("name", "value"), [("AUDIENCE_RATE_LIMITS", "10/s"), ("AUDIENCE_STREAM_QUOTAS", "1MiB/s")]
 )
-def test_a_region_that_is_none_is_named(name, value):
+def test_an_unknown_region_is_named(name, value):
     with pytest.raises(SettingError) as told:
         read_settings({name: f"us-west-9={value},eu-west-1={value},eu-west-9={value}"})
     assert str(told.value) == f"{name}: no such region: eu-west-9, us-west-9"
@@ -114,7 +114,7 @@ def test_a_wrong_quota_is_shown_with_one_that_is_right():
         read_settings({"AUDIENCE_STREAM_QUOTAS": "eu-west-1=200requests/s+1MB"})
 
 
-def test_a_region_has_one_quota():
+def test_a_region_that_is_stated_twice_is_refused():
     with pytest.raises(SettingError, match="eu-west-1 stands there twice"):
         read_settings({"AUDIENCE_STREAM_QUOTAS": "eu-west-1=1MiB/s,eu-west-1=1requests/s"})
 

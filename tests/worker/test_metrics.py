@@ -44,7 +44,7 @@ def values(family):
     }
 
 
-def test_the_set_is_closed(families):
+def test_the_metrics_are_those_of_the_contract(families):
     assert families.keys() == {
         "audience_firehose_records",
         "audience_firehose_queue_messages",
@@ -56,7 +56,7 @@ def test_the_set_is_closed(families):
     }
 
 
-def test_records_by_stream_and_outcome(families):
+def test_records_are_counted_by_stream_and_outcome(families):
     found = values(families["audience_firehose_records"])
 
     assert found[QUEUE, "enqueued"] == 10
@@ -82,7 +82,7 @@ def test_a_stream_is_in_one_state(families):
     assert len(found) == len(StreamState)
 
 
-def test_queues(families):
+def test_queues_have_a_length_and_an_age(families):
     assert values(families["audience_firehose_queue_messages"])[(QUEUE,)] == 12
     assert values(families["audience_firehose_oldest_message_seconds"]) == {
         (QUEUE,): 90.5,
@@ -99,9 +99,9 @@ def test_delivery_seconds_are_a_histogram(families):
     assert by_name["audience_firehose_delivery_seconds_bucket", "0.05"] == 4
 
 
-def test_alerts_of_every_severity_are_told(families):
+def test_open_alerts_are_counted_for_every_severity(families):
     assert values(families["audience_firehose_open_alerts"]) == {("warning",): 0, ("fatal",): 2}
 
 
-def test_workers(families):
+def test_workers_are_counted(families):
     assert families["audience_firehose_workers"].samples[0].value == 3

@@ -40,7 +40,7 @@ def fail(services, stream):
     services.circuit_breakers.record_failure(stream, AlertType.INTERNAL_SERVER_ERROR, first=10, longest=60)
 
 
-def test_a_flowing_stream(services, stream):
+def test_the_status_of_a_flowing_stream(services, stream):
     services.counters.delivered(stream, accepted=10, refused=2)
     services.counters.retrying(stream, "task", 2)
     services.counters.skipped({(stream, Skip.ANONYMOUS): 3})
@@ -79,7 +79,7 @@ def test_a_paused_stream_says_why(services, stream, reason, pause):
     assert (table.paused, table.failing) == (1, 0)
 
 
-def test_a_stream_that_fails_is_told_apart_from_one_that_somebody_must_resume(services, stream):
+def test_a_failing_stream_is_not_a_paused_one(services, stream):
     fail(services, stream)
 
     table = services.status.read(nothing_waits)
@@ -88,7 +88,7 @@ def test_a_stream_that_fails_is_told_apart_from_one_that_somebody_must_resume(se
     assert (table.paused, table.failing) == (0, 1)
 
 
-def test_a_stream_flows_no_earlier_than_it_has_taken_something(services, stream, clock):
+def test_a_failing_stream_flows_when_firehose_has_accepted_a_probe(services, stream, clock):
     fail(services, stream)
     clock.now = services.circuit_breakers.get(stream).until
 
@@ -123,7 +123,7 @@ def test_a_stream_whose_breaker_is_corrupt_is_paused(services, stream):
     assert (row.state, row.breaker.reason) == (StreamState.PAUSED, CORRUPT)
 
 
-def test_what_a_disconnected_stream_left_is_still_shown(services, stream):
+def test_a_disconnected_stream_with_dead_letters_is_shown(services, stream):
     paused = Stream("main", "us-east-1", "paused.before")
     services.circuit_breakers.pause(paused, OPERATOR)
     dead_letter(services, Stream("main", "us-east-1", "dead"), records=7)
@@ -147,7 +147,7 @@ def test_records_for_no_stream_are_counted_apart(services, stream):
     assert table.counts.skipped == {Skip.NO_CONNECTION: 40}
 
 
-def test_a_broker_that_is_away_hides_only_what_waits_in_it(services, stream):
+def test_without_a_broker_all_but_the_queue_lengths_is_shown(services, stream):
     def nobody_there(queues):
         raise OperationalError("away")
 
@@ -160,7 +160,7 @@ def test_a_broker_that_is_away_hides_only_what_waits_in_it(services, stream):
     assert table.rows[0].counts.delivered == 10
 
 
-def test_every_reason_for_skipping_has_words():
+def test_every_reason_for_skipping_has_a_label():
     assert SKIP_LABELS.keys() == set(Skip)
 
 
@@ -173,7 +173,7 @@ def test_a_disconnected_stream_with_records_left_is_not_forgotten(services, stre
     assert (row.stream, row.connection_ids, row.in_broker) == (stream, (), 3)
 
 
-def test_a_disconnected_stream_is_shown_while_its_queue_holds_something_whatever_the_books_say(
+def test_a_disconnected_stream_is_shown_while_its_queue_holds_messages_whatever_the_counters_are(
     services, stream
 ):
     services.counters.enqueued(stream, 3)
@@ -187,7 +187,7 @@ def test_a_disconnected_stream_is_shown_while_its_queue_holds_something_whatever
     assert not services.status.read(nothing_waits).rows
 
 
-def test_a_disconnected_stream_is_not_held_to_have_left_something_by_a_broker_that_is_away(services, stream):
+def test_a_disconnected_stream_that_left_nothing_is_not_shown_because_the_broker_is_away(services, stream):
     def nobody_there(queues):
         raise OperationalError("away")
 

@@ -104,7 +104,7 @@ def identity(kind, value, encoding="raw"):
     return {"type": kind, "encoding": encoding, "value": value}
 
 
-def test_the_published_sample():
+def test_the_published_sample_request_becomes_its_changes():
     changes, invalid, skipped = translated(SAMPLE)
     assert not invalid
     assert skipped == {Skip.ATTRIBUTE_UPDATE: 1, Skip.UNNAMED_IDENTITY: 1}
@@ -275,7 +275,7 @@ def test_a_time_that_cannot_be_milliseconds_is_refused_with_a_hint(timestamp_ms,
 
 
 @pytest.mark.parametrize("mpid", [None, ""])
-def test_no_mpid(mpid):
+def test_a_profile_without_an_mpid_has_no_mpid_identity(mpid):
     assert "MPID" not in user_of(mpid=mpid)
 
 
@@ -288,7 +288,7 @@ def test_a_profile_without_audiences_changes_nothing():
     assert translated(request({"user_identities": [EMAIL]})) == ([], [], {})
 
 
-def test_spelled_names_count():
+def test_translated_changes_bear_configured_names():
     catalogue = Catalogue({"Email": "EmailAddress", "MPID": "Id"})
     (change,) = translated(request(profile(mpid="1")), catalogue).changes
     assert change.user_identities == {"EmailAddress": "secretive", "Id": "1"}
@@ -312,7 +312,7 @@ WRONG_ENVELOPES = {
 
 
 @pytest.mark.parametrize(("envelope", "problems"), WRONG_ENVELOPES.values(), ids=WRONG_ENVELOPES)
-def test_a_request_that_is_wrong_as_a_whole(envelope, problems):
+def test_a_request_that_is_wrong_as_a_whole_is_one_invalid_item(envelope, problems):
     changes, (invalid,), _ = translated(envelope)
     assert not changes
     assert (invalid.problems, invalid.item) == (problems, envelope)

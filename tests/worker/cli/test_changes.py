@@ -171,7 +171,7 @@ def test_gzip_that_is_cut_off_is_one_error_with_a_line_to_go_on_from(operator, q
     assert f"--from-line {sent + 1} " in told
 
 
-def test_from_line_counts_the_lines_of_what_is_compressed(operator, queues, file):
+def test_from_line_counts_decompressed_lines(operator, queues, file):
     operator.runs("send", "--from-line", 2, file(gzip.compress(LINES.encode())))
     assert queues.changes() == [[change(2)]]
 

@@ -99,7 +99,7 @@ def test_a_wrong_setting_ends_a_command_in_one_line():
     ]
 
 
-def test_a_reader_who_has_seen_enough_gets_no_traceback():
+def test_a_closed_pipe_gives_no_traceback():
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-c", "from worker.cli import main; main(['send', '--help'])"]
@@ -149,7 +149,7 @@ def test_a_table_is_aligned_and_its_numbers_are_flush_right():
     assert list(output.table(rows, ["NAME", "N", "Z"])) == ["NAME     N  Z", "a        5  -", "long  1000  x"]
 
 
-def test_nothing_in_a_cell_moves_the_cursor():
+def test_control_characters_in_a_cell_are_replaced():
     assert output.text("a\x1b[2Jb\nc") == "a?[2Jb?c"
     assert output.text(["a", 1]) == "a, 1"
 

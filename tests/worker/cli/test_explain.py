@@ -55,7 +55,7 @@ def test_an_identity_change_shows_its_removal_and_its_addition(operator):
     assert [json.loads(record)["IsMember"] for record in row["records"]] == [False, True]
 
 
-def test_an_identity_change_of_nothing_that_is_sent_is_told_to_be_unchanged(operator):
+def test_an_identity_change_of_excluded_identities_alone_is_shown_as_unchanged(operator):
     operator.connects(7, "one", "--no-forward-email-addresses")
     changed = ADDED | {"type": "identity_changed", "previous_user_identities": {"MPID": "1", "Email": "a"}}
     (row,) = explained(operator, changed)
@@ -63,7 +63,7 @@ def test_an_identity_change_of_nothing_that_is_sent_is_told_to_be_unchanged(oper
     assert "are the same as before" in operator.runs("explain", json.dumps(changed)).stdout
 
 
-def test_an_audience_without_a_connection_is_told_so(operator):
+def test_an_audience_without_a_connection_is_named(operator):
     assert (
         "no record (no_connection): the audience has no connection"
         in operator.runs("explain", json.dumps(ADDED)).stdout

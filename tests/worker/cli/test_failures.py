@@ -86,7 +86,7 @@ def test_a_duration_that_is_none_is_refused(operator, since):
     assert "30m, 12h or 7d" in operator.is_told("alerts", f"--since={since}")
 
 
-def test_follow_prints_what_is_new_oldest_first_and_once(operator, dead_lettered, monkeypatch):
+def test_follow_prints_new_alerts_once_and_oldest_first(operator, dead_lettered, monkeypatch):
     dead_lettered("before")
     rounds = iter([["a", "b"], [], ["c"], []])
 
@@ -110,7 +110,7 @@ def test_follow_since_begins_with_the_recent_ones(operator, dead_lettered, monke
     assert json.loads(second)["dead_letter_id"] == "second"
 
 
-def test_acknowledging_one_or_all(operator, dead_lettered):
+def test_acknowledge_takes_one_alert_or_all(operator, dead_lettered):
     for identifier in "abc":
         dead_lettered(identifier)
     newest = operator.lists("alerts")[0]
@@ -126,7 +126,7 @@ def test_an_unknown_alert_or_no_choice_is_refused(operator):
     assert "either an ID or --all" in operator.is_told("acknowledge", "x", "--all")
 
 
-def test_dead_letters_are_told_of_and_never_shown(operator, dead_lettered):
+def test_dead_letters_are_listed_without_their_records(operator, dead_lettered):
     dead_lettered("letter", connection_ids=["7-ab"])
     (row,) = operator.lists("dead-letters")
     assert (row["id"], row["records"], row["queue"]) == ("letter", 2, STREAM.queue)
@@ -158,7 +158,9 @@ def test_positional_arguments_are_replayed_too(operator, dead_lettered, queues):
     assert (args, kwargs) == ([[1, 2]], {})
 
 
-def test_a_letter_stays_where_the_broker_does_not_take_it(operator, dead_lettered, services, no_broker):
+def test_a_dead_letter_stays_if_the_broker_does_not_accept_its_replay(
+    operator, dead_lettered, services, no_broker
+):
     operator.connects()
     dead_lettered("letter")
     assert "CELERY_BROKER_URL" in operator.is_told("replay", "letter")
@@ -187,7 +189,7 @@ def test_a_letter_that_cannot_succeed_is_refused_with_a_reason(
         assert queues.calls(queue) == []
 
 
-def test_replaying_all_leaves_what_cannot_be(operator, dead_lettered, queues, services):
+def test_replaying_all_leaves_dead_letters_that_cannot_be_replayed(operator, dead_lettered, queues, services):
     operator.connects()
     for number, (letter, _) in enumerate(UNREPLAYABLE):
         dead_lettered(f"bad-{number}", **letter)
@@ -203,7 +205,7 @@ def test_replaying_all_leaves_what_cannot_be(operator, dead_lettered, queues, se
     assert states["bad-0"] == "open"
 
 
-def test_connection_narrows_all(operator, dead_lettered, queues, services):
+def test_the_option_connection_narrows_all(operator, dead_lettered, queues, services):
     mine, other = operator.connects(7), operator.connects(8)
     dead_lettered("mine", connection_ids=[mine])
     dead_lettered("other", connection_ids=[other])
@@ -212,7 +214,7 @@ def test_connection_narrows_all(operator, dead_lettered, queues, services):
     assert len(queues.calls(STREAM.queue)) == 1
 
 
-def test_connection_must_be_one_and_comes_with_all(operator):
+def test_the_option_connection_names_a_known_connection_and_needs_all(operator):
     assert "give both" in operator.is_told("replay", "letter", "--connection", "7-ab")
     assert "no connection '7-ab'" in operator.is_told("replay", "--all", "--connection", "7-ab")
 
@@ -273,7 +275,7 @@ def test_an_interrupted_replay_goes_on_where_it_stopped(operator, dead_lettered,
     assert set(alert_states(operator).values()) == {"resolved"}
 
 
-def test_discarding_asks_first(operator, dead_lettered, services):
+def test_discarding_asks_for_confirmation(operator, dead_lettered, services):
     dead_lettered("letter")
     assert "nothing was discarded" in operator.is_told("discard", "letter", stdin="n\n")
     assert "nothing was discarded" in operator.is_told("discard", "letter")
@@ -292,7 +294,7 @@ def test_a_letter_that_somebody_else_replays_meanwhile_is_not_discarded(dead_let
     assert services.counters.of(letter.stream).discarded == 0
 
 
-def test_yes_skips_the_question(operator, dead_lettered, services):
+def test_the_option_yes_skips_the_confirmation(operator, dead_lettered, services):
     dead_lettered("letter")
     result = operator.runs("discard", "letter", "--yes")
     assert "2 records" in result.stdout
@@ -300,7 +302,7 @@ def test_yes_skips_the_question(operator, dead_lettered, services):
     assert "list them: audience-firehose dead-letters" in operator.is_told("discard", "letter", "--yes")
 
 
-def test_what_others_wrote_cannot_move_the_cursor(operator, dead_lettered):
+def test_control_characters_of_senders_do_not_reach_the_terminal(operator, dead_lettered):
     dead_lettered("letter", failure=Failure(AlertType.INVALID_REQUEST, "\x1b[2J", "a\rb"))
     shown = operator.runs("dead-letters").stdout + operator.runs("alerts").stdout
     assert "\x1b" not in shown

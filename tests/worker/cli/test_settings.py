@@ -161,7 +161,7 @@ def test_another_access_key_does_not_get_the_secret_of_the_first(operator):
 
 
 @pytest.mark.parametrize("stdin", ["", "\n", "two\nlines\n"])
-def test_a_secret_that_is_none_is_refused(operator, services, stdin):
+def test_a_malformed_secret_is_refused(operator, services, stdin):
     assert "stdin must hold the secret" in operator.is_told("configure", "main", *KEY, stdin=stdin)
     assert not services.registry.snapshot().configurations
 
@@ -237,18 +237,18 @@ def test_a_stream_s_quota_is_kept_until_it_is_lifted(operator, services):
     assert services.registry.snapshot().quota(STREAM).requests == 2_000
 
 
-def test_a_new_connection_may_be_told_that_it_has_no_quota(operator):
+def test_a_new_connection_may_be_made_with_an_empty_quota(operator):
     operator.connects(7, "stream", "--stream-quota", "")
     assert [row["stream_quota"] for row in operator.lists("connections")] == [None]
 
 
-def test_a_quota_that_is_none_is_refused(operator):
+def test_a_malformed_quota_is_refused(operator):
     operator.runs("configure", "main")
     assert "'1MB' is not a quota such as 1MiB/s" in operator.is_told(*CONNECT, "--stream-quota", "1MB")
     assert operator.lists("connections") == []
 
 
-def test_a_quota_above_another_connection_s_is_said_not_to_count(operator):
+def test_a_quota_above_another_connection_s_gives_a_note_that_it_does_not_count(operator):
     assert "smallest" not in operator.connects(7, "stream", "--stream-quota", "1MiB/s")
     same = ("connect", 8, *CONNECT[2:], "--stream-quota")
     assert "another connection sets a smaller quota for stream" in operator.runs(*same, "2MiB/s").stderr
@@ -280,7 +280,7 @@ def test_an_unknown_identity_is_refused_with_near_names(operator):
     assert operator.lists("connections") == []
 
 
-def test_identities_are_given_and_shown_by_the_names_in_force(operator, services, monkeypatch):
+def test_identities_are_given_and_shown_by_their_configured_names(operator, services, monkeypatch):
     operator.runs("configure", "main")
     spelled = type("Spelled", (), {"catalogue": Catalogue({"FacebookId": "Fb"})})
     monkeypatch.setattr(settings, "current_settings", lambda: spelled)
@@ -303,7 +303,7 @@ def test_connecting_to_a_paused_stream_says_so(operator, services):
     assert "paused (Access Denied)" in operator.runs("configure", "main").stderr
 
 
-def test_connecting_to_a_failing_stream_says_that_it_opens_by_itself(operator, services):
+def test_connecting_to_a_failing_stream_says_that_it_flows_again_by_itself(operator, services):
     operator.runs("configure", "main")
     services.circuit_breakers.record_failure(
         Stream("main", "us-east-1", "stream"), "500", first=60, longest=60

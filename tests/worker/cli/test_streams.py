@@ -57,7 +57,7 @@ def test_a_stream_of_another_source_and_status_fails_at_both(operator, firehose)
     assert outcomes(result)["source"] == outcomes(result)["status"] == "failed"
 
 
-def test_refused_credentials_are_told_apart_from_a_missing_permission(operator, firehose):
+def test_refused_credentials_and_a_missing_permission_fail_different_checks(operator, firehose):
     firehose.create("stream")
     identifier = operator.connects()
     firehose.faults.append(lambda _: error("AccessDeniedException"))
@@ -87,7 +87,7 @@ def test_a_passed_test_has_one_batch_probe_a_stream_that_a_refusal_had_paused(op
     assert services.circuit_breakers.state(STREAM) is CircuitState.HALF_OPEN
 
 
-def test_a_failed_test_opens_nothing(operator, firehose, services):
+def test_a_failed_test_resumes_no_stream(operator, firehose, services):
     identifier = operator.connects()
     services.circuit_breakers.pause(STREAM, AlertType.STREAM_NOT_FOUND)
     operator.tries("test", identifier)
@@ -102,7 +102,7 @@ def test_a_passed_test_leaves_an_operators_pause_alone(operator, firehose, servi
     assert services.circuit_breakers.get(STREAM).reason == "operator"
 
 
-def test_an_answer_that_is_no_answer_is_explained(operator, firehose):
+def test_an_answer_that_is_not_from_aws_is_explained(operator, firehose):
     firehose.faults.append(lambda _: Answer(200, {}))
     assert outcomes(operator.tries("test", operator.connects())) == {"endpoint": "failed"}
 
@@ -136,7 +136,7 @@ def test_an_account_id_is_twelve_digits(operator, number):
     assert "12 digits" in operator.is_told("policy", identifier, "--account-id", number)
 
 
-def test_pause_and_resume_close_and_open_the_stream_for_all_its_connections(operator, services):
+def test_pause_and_resume_apply_to_all_connections_of_the_stream(operator, services):
     first, second = operator.connects(7), operator.connects(8)
     paused = operator.runs("pause", first)
     assert second in paused.stderr
@@ -152,7 +152,7 @@ def test_resuming_after_a_refusal_warns_that_it_may_come_again(operator, service
     assert "Access Denied" in operator.runs("resume", identifier).stderr
 
 
-def test_status_has_a_row_a_stream_and_one_for_what_had_none(operator, services, queues):
+def test_status_has_a_row_for_each_stream_and_one_for_records_without_a_stream(operator, services, queues):
     operator.connects()
     services.counters.enqueued(STREAM, 60)
     services.counters.delivered(STREAM, accepted=40, refused=2)
@@ -253,7 +253,7 @@ def test_status_says_that_a_failing_stream_is_being_tried(operator, services, cl
     assert "; one batch tries it" in operator.runs("status").stdout
 
 
-def test_a_stream_without_connections_has_no_gate_any_more(operator, services, failing):
+def test_a_stream_without_connections_has_no_breaker_any_more(operator, services, failing):
     second = operator.connects(8)
     (first,) = set(services.registry.latest().connections) - {second}
     operator.runs("disconnect", first)

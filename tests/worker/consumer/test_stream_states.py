@@ -41,7 +41,7 @@ def test_at_the_start_one_line_counts_the_streams_and_each_that_does_not_flow_ha
     ]
 
 
-def test_a_state_is_told_when_it_changes_and_no_probe_is(states, lines):
+def test_a_change_of_state_is_logged_and_a_probe_is_not(states, lines):
     states.update({FIRST}, {})
     assert lines() == ["streams: 1 flowing"]
     states.update({FIRST}, {FIRST: OPEN})
@@ -53,7 +53,7 @@ def test_a_state_is_told_when_it_changes_and_no_probe_is(states, lines):
     assert lines() == [f"{FIRST}: flowing"]
 
 
-def test_a_stream_that_is_connected_or_disconnected_is_told(states, lines):
+def test_a_stream_that_is_connected_or_disconnected_is_logged(states, lines):
     states.update(set(), {})
     assert lines() == ["streams: none connected"]
     states.update({FIRST}, {})

@@ -37,7 +37,7 @@ def test_address(address, is_guarded, listens_on):
 @pytest.mark.parametrize(
     "address", ["0.0.0.0", "::", "10.0.0.7", "dashboard.example.org", "localhost.example"]
 )
-def test_an_open_dashboard_is_refused_and_told_how_to_be_guarded(address):
+def test_a_dashboard_without_a_password_on_a_public_address_is_refused_with_advice(address):
     with pytest.raises(SettingError, match=r"FLOWER_BASIC_AUTH=user:password.*--address=127\.0\.0\.1"):
         listening_address(address, is_guarded=False)
 
@@ -57,7 +57,7 @@ def test_credentials(basic_auth, given):
 
 
 @pytest.mark.parametrize("half", ["admin", "admin:", ":secret", ":"])
-def test_half_of_a_credential_is_refused(half):
+def test_a_credential_without_user_or_password_is_refused(half):
     with pytest.raises(SettingError, match="user:password"):
         credentials(["admin:secret", half])
 
@@ -137,7 +137,7 @@ def test_health_checks_need_no_password(clock):
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/api/queues/length", "/static/css/flower.css"])
-def test_everything_else_needs_it(clock, path):
+def test_every_other_address_needs_the_password(clock, path):
     assert status(access(clock).refusal(request(path, credential=None))) == 401
 
 

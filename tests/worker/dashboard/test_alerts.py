@@ -65,7 +65,7 @@ OTHER = an_alert("other", AlertType.ACCESS_DENIED, connections=("1-aa", "2-bb"))
         (Query(state="acknowledged", connection="2-bb"), []),
     ],
 )
-def test_filters(query, ids):
+def test_a_filter_chooses_alerts(query, ids):
     assert shown(query, OTHER, OLD, states={"old": AlertState.ACKNOWLEDGED}) == ids
 
 
@@ -84,11 +84,11 @@ def test_a_time_range_ends_where_it_says(chosen, limit):
     assert shown(Query(range=chosen), just_in, just_out) == ["in"]
 
 
-def test_all_time_is_without_end():
+def test_all_time_has_neither_beginning_nor_end():
     assert shown(Query(range="all"), an_alert("old", age=timedelta(days=4000))) == ["old"]
 
 
-def test_a_range_of_its_own_has_a_beginning_and_an_end():
+def test_a_custom_range_has_a_beginning_and_an_end():
     query = Query(range="custom", since="2025-11-23T10:00", until="2025-11-23T11:30")
     alerts = [an_alert(str(hours), age=timedelta(hours=hours)) for hours in (0, 1, 2, 3)]
 
@@ -176,7 +176,7 @@ def test_open_ones_are_counted_whatever_is_asked_for():
     assert (page.matching_alerts, page.total, page.open, page.open_fatal) == (0, 3, 2, 1)
 
 
-def test_the_state_s_own_alerts_fit(services):
+def test_stored_alerts_are_grouped(services):
     failure = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "no")
     for number in range(2):
         services.alerts.raise_alert(
@@ -216,7 +216,7 @@ def test_an_empty_form_is_the_default_query():
         {"since": "yesterday"},
     ],
 )
-def test_what_makes_no_sense_is_named_and_not_repeated(arguments):
+def test_a_wrong_parameter_is_named_without_its_value(arguments):
     ((name, value),) = arguments.items()
     with pytest.raises(ValueError, match=f"^{name}: must be") as refused:
         read_query(arguments)

@@ -9,7 +9,7 @@ import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
-PATIENCE = 60
+WAIT_SECONDS = 60
 """Seconds."""
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH (apt-get install chromium)")
@@ -22,7 +22,7 @@ def browse(dashboard, tmp_path):
 
     def browse(path):
         command = [BROWSER, *options, f"{dashboard.url}{path}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True)
         assert re.search(r'<html lang="en" data-bs-theme="(light|dark)">', done.stdout), (
             "Flower's scripts ran"
         )

@@ -40,7 +40,7 @@ def test_an_open_dashboard_does_not_start(start):
     assert "Traceback" not in process.output()
 
 
-def test_half_a_password_is_none(start):
+def test_the_dashboard_does_not_start_with_a_credential_without_user_or_password(start):
     process = start("--address=0.0.0.0", FLOWER_BASIC_AUTH="admin")
 
     assert exit_code(process) == 1
@@ -55,7 +55,7 @@ def test_without_an_address_it_listens_on_this_machine_only(start):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_cleanly(start, how):
+def test_the_dashboard_stops_cleanly(start, how):
     port = free_port()
     process = start(f"--port={port}").wait_until(lambda: processes.listens(port))
 
@@ -81,14 +81,14 @@ def test_a_thread_that_waits_for_a_broker_does_not_hold_it_up(place):
         assert "the end" in process.output()
 
 
-def test_it_is_for_this_project_s_application(start):
+def test_the_dashboard_refuses_another_application(start):
     process = start(application=())
 
     assert exit_code(process) != 0
     assert "celery -A worker dashboard" in process.output()
 
 
-def test_it_helps(start):
+def test_the_command_has_help(start):
     process = start("--help")
 
     assert exit_code(process) == 0

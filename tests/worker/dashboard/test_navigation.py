@@ -14,7 +14,7 @@ def test_our_links_follow_flower_s_and_nothing_else_changes():
     assert ours.index("reverse_url('broker')") < ours.index(LINKS) < ours.index("</ul>")
 
 
-def test_a_changed_navigation_stays_as_it_is_and_is_told(caplog):
+def test_an_unknown_navigation_of_flower_is_left_as_it_is_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         assert with_links("<nav>new</nav>") == "<nav>new</nav>"
 

@@ -60,7 +60,7 @@ def test_alerts_are_shown_by_connection_with_what_is_known_of_them(dashboard):
         ("search=no+such+stream", ["Stream Not Found"]),
     ],
 )
-def test_a_link_holds_the_filters(dashboard, query, found):
+def test_filters_in_the_address_choose_the_alerts_shown(dashboard, query, found):
     page = dashboard.get(f"/alerts?{query}").body
     shown = groups(page)
 
@@ -78,7 +78,7 @@ def test_a_connection_is_a_filter(dashboard, eventful):
     assert f'value="{connection}"' in page
 
 
-def test_what_is_chosen_stays_chosen(dashboard):
+def test_the_form_shows_the_chosen_filters(dashboard):
     page = dashboard.get("/alerts?type=Access+Denied&range=7d&state=open").body
 
     chosen = re.findall(r'<option value="([^"]*)" selected>', page)
@@ -100,7 +100,7 @@ def test_a_senseless_filter_is_refused(dashboard):
 
 
 @pytest.mark.parametrize("query", ["", "?connection=%22%3E%3Cscript%3E"])
-def test_nothing_becomes_markup(dashboard, spiteful_name, query):
+def test_values_are_escaped_in_html(dashboard, spiteful_name, query):
     page = dashboard.get(f"/alerts{query}").body
 
     assert spiteful_name not in page
@@ -108,7 +108,7 @@ def test_nothing_becomes_markup(dashboard, spiteful_name, query):
     assert "&lt;script&gt;" in page
 
 
-def test_streams_say_how_they_fare(dashboard):
+def test_the_streams_page_shows_state_and_counters(dashboard):
     answer = dashboard.get("/streams")
     paused, failing, tried, disconnected, flowing, none = rows(answer.body)
 
@@ -159,7 +159,7 @@ def test_every_page_links_to_ours(dashboard, path):
 @pytest.mark.parametrize(
     ("path", "name"), [("/alerts", "System Alerts"), ("/streams", "Streams"), ("/tasks", "Tasks")]
 )
-def test_the_navigation_knows_where_one_is(dashboard, path, name):
+def test_the_navigation_marks_the_current_page(dashboard, path, name):
     assert current(dashboard.get(path).body) == [name]
 
 
@@ -210,7 +210,7 @@ def test_plain_flower_shows_what_a_task_carries(flower, event):
         "/tasks/datatable?draw=1&start=0&length=10&search[value]=audience&order[0][column]=0&columns[0][data]=name",
     ],
 )
-def test_the_dashboard_does_not(dashboard, event, path):
+def test_the_dashboard_does_not_show_what_a_task_carries(dashboard, event, path):
     answer = dashboard.get(path.format(event=event))
 
     assert answer.status == 200
@@ -219,7 +219,7 @@ def test_the_dashboard_does_not(dashboard, event, path):
     assert SECRET not in answer.body
 
 
-def test_nobody_finds_out_by_searching(dashboard, event):
+def test_a_search_does_not_find_the_arguments_of_tasks(dashboard, event):
     assert event in json.loads(dashboard.get("/api/tasks?search=audience.forward").body)
     assert json.loads(dashboard.get(f"/api/tasks?search={SECRET}").body) == {}
 
@@ -267,12 +267,12 @@ PROTECTED = [
 
 @pytest.mark.parametrize("path", PROTECTED)
 @pytest.mark.parametrize("credentials", ["admin:wrong", "guest:secret", ":", None])
-def test_nobody_comes_in_without_the_password(guarded, path, credentials):
+def test_every_page_needs_the_password(guarded, path, credentials):
     assert guarded.get(path, credentials).status in REFUSED
 
 
 @pytest.mark.parametrize("path", ["/watch/alerts", "/watch/streams", "/watch/workers"])
-def test_under_a_path_with_a_password(guarded, path):
+def test_the_dashboard_works_under_a_path_with_a_password(guarded, path):
     eventually(lambda: guarded.get(path, "admin:secret").status == 200)
     answer = guarded.get(path, "admin:secret")
 
@@ -296,7 +296,7 @@ def test_our_pages_ask_for_the_login_of_oauth(place, eventful):
             assert answer.location.startswith("/login?")
 
 
-def test_a_redis_that_does_not_answer(place):
+def test_a_page_without_redis_says_that_redis_does_not_answer(place):
     with socket.create_server((LOOPBACK, 0)) as silent_redis:
         url = f"redis://:hunter2@{LOOPBACK}:{silent_redis.getsockname()[1]}/1"
         with place.dashboard({"AUDIENCE_REDIS_URL": url}) as site, ThreadPoolExecutor() as pool:

@@ -40,7 +40,7 @@ class ImmediateLoop:
         (None, None),
     ],
 )
-def test_discreet(told, taken_in):
+def test_the_arguments_of_an_event_are_redacted(told, taken_in):
     assert redacted(told) == taken_in
 
 

@@ -50,7 +50,7 @@ def raised(parts):
     return lambda: [(alert.type, alert.severity) for alert in parts.alerts.all()]
 
 
-def test_messages_that_nobody_takes_for_a_minute_raise_no_workers(watch, queues, clock, raised):
+def test_messages_that_no_worker_reserves_for_a_minute_raise_no_workers(watch, queues, clock, raised):
     queues[CHANGES_QUEUE] = Backlog(3, "first")
     watch.run(live_workers=0)
     clock.advance(59)
@@ -63,7 +63,7 @@ def test_messages_that_nobody_takes_for_a_minute_raise_no_workers(watch, queues,
     assert raised() == [("No Workers", "fatal")]
 
 
-def test_it_is_told_once_in_a_cooldown(watch, queues, clock, raised):
+def test_no_workers_is_raised_once_in_a_cooldown(watch, queues, clock, raised):
     queues[CHANGES_QUEUE] = Backlog(3, "first")
     for _ in range(5):
         watch.run(live_workers=0)
@@ -104,7 +104,7 @@ def test_a_stream_may_wait_for_its_quota_while_workers_answer(watch, queues, clo
     assert raised() == [("No Workers", "fatal")]
 
 
-def test_workers_that_answer_and_take_no_changes_are_told_of_too(watch, queues, clock, raised):
+def test_workers_that_answer_and_reserve_no_changes_raise_no_workers_too(watch, queues, clock, raised):
     queues[CHANGES_QUEUE] = Backlog(3, "first")
     watch.run(live_workers=2)
     clock.advance(60)
@@ -113,7 +113,7 @@ def test_workers_that_answer_and_take_no_changes_are_told_of_too(watch, queues, 
     assert raised() == [("No Workers", "fatal")]
 
 
-def test_messages_in_celerys_default_queue_are_told_of(watch, queues, raised, parts):
+def test_messages_in_celerys_default_queue_raise_an_alert(watch, queues, raised, parts):
     queues[DEFAULT_QUEUE] = Backlog(7, "first")
     watch.run(live_workers=1)
 

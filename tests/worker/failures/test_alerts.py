@@ -140,7 +140,7 @@ def test_an_entry_that_another_process_changes_meanwhile_is_counted_right(alerts
     assert (alert.occurrences, alert.records) == (3, 111)
 
 
-def test_a_corrupt_entry_spoils_neither_the_list_nor_the_next_alert(alerts, stream, redis):
+def test_a_corrupt_entry_prevents_neither_the_list_nor_the_next_alert(alerts, stream, redis):
     alerts.raise_alert(FAILURE, stream=stream)
     redis.lset(ALERTS, 0, "{")
     redis.set(f"{CURRENT}:{FAILURE.alert_type}:{stream.queue}", "{")
@@ -148,7 +148,7 @@ def test_a_corrupt_entry_spoils_neither_the_list_nor_the_next_alert(alerts, stre
     assert [alert.occurrences for alert in alerts.all()] == [1]
 
 
-def test_an_entry_of_an_older_version_is_readable_and_is_resolved_with_its_dead_letter(alerts, redis):
+def test_an_entry_of_an_older_version_is_read_and_is_resolved_with_its_dead_letter(alerts, redis):
     old = {
         "id": "old",
         "type": "Access Denied",
@@ -189,19 +189,19 @@ def test_an_open_fatal_alert_is_never_pushed_out(alerts, monkeypatch):
     assert not alerts.states()
 
 
-def test_a_stream_s_trouble_is_told_once_in_a_quarter_of_an_hour(alerts, redis, stream):
+def test_a_cooldown_suppresses_further_warnings_of_a_stream_for_15_minutes(alerts, redis, stream):
     assert alerts.start_cooldown(stream.queue)
     assert not alerts.start_cooldown(stream.queue)
     assert redis.ttl(f"{COOLDOWNS}:{stream.queue}") == COOLDOWN_SECONDS == 900
 
 
-def test_after_that_it_is_told_again(alerts, redis, stream):
+def test_after_its_cooldown_a_warning_is_raised_again(alerts, redis, stream):
     alerts.start_cooldown(stream.queue)
     redis.expire(f"{COOLDOWNS}:{stream.queue}", 0)
     assert alerts.start_cooldown(stream.queue)
 
 
-def test_another_stream_s_trouble_is_told_all_the_same(alerts, stream):
+def test_a_cooldown_suppresses_no_other_stream_s_warning(alerts, stream):
     alerts.start_cooldown(stream.queue)
     assert alerts.start_cooldown(Stream("other", stream.region, stream.name).queue)
 
@@ -214,7 +214,7 @@ def test_an_alert_can_be_acknowledged(alerts):
     assert alerts.states() == {alert.id: AlertState.ACKNOWLEDGED}
 
 
-def test_an_alert_that_is_not_there_cannot(alerts):
+def test_an_unknown_alert_cannot_be_acknowledged(alerts):
     with pytest.raises(NotRegistered, match="list them: audience-firehose alerts"):
         alerts.acknowledge("unknown")
 
@@ -229,7 +229,7 @@ def test_all_open_ones_can_be_acknowledged_at_once(alerts):
     assert list(alerts.states().values()) == ["acknowledged"] * 3
 
 
-def test_what_was_said_of_trimmed_alerts_does_not_pile_up(alerts, redis, monkeypatch):
+def test_the_states_of_trimmed_alerts_are_removed(alerts, redis, monkeypatch):
     monkeypatch.setattr(alerts_module, "MAX_ALERTS", 3)
     for stream in streams(10):
         alerts.raise_alert(FAILURE, stream=stream)

@@ -46,7 +46,7 @@ def test_the_bytes_that_a_letter_refers_to_are_removed_with_it(services, letters
     assert [bytes_of(key) for key in services.redis.keys(f"{BYTES}:*")] == [b"of another letter"]
 
 
-def test_a_letter_tells_what_its_alert_tells_and_keeps_the_message(services, letters, stream):
+def test_a_dead_letter_has_the_fields_of_its_alert_and_keeps_the_message(services, letters, stream):
     services.dead_lettering.dead_letter(undeliverable(stream))
     (letter,), (alert,) = letters.all(), services.alerts.all()
     assert (letter.id, alert.dead_letter_id) == ("1", "1")
@@ -59,7 +59,7 @@ def test_a_letter_tells_what_its_alert_tells_and_keeps_the_message(services, let
     assert letters.message(letter) == kept
 
 
-def test_what_is_told_does_not_show_the_records(services, letters, stream):
+def test_the_repr_of_a_dead_letter_does_not_show_its_records(services, letters, stream):
     services.dead_lettering.dead_letter(undeliverable(stream))
     (letter,) = letters.all()
     assert "secretive" not in repr(letter)
@@ -67,13 +67,13 @@ def test_what_is_told_does_not_show_the_records(services, letters, stream):
     assert "secretive" not in repr(services.alerts.all())
 
 
-def test_burying_twice_is_burying_once(services, letters, stream):
+def test_dead_lettering_twice_stores_one_dead_letter(services, letters, stream):
     services.dead_lettering.dead_letter(undeliverable(stream))
     services.dead_lettering.dead_letter(undeliverable(stream))
     assert (len(letters.all()), len(services.alerts.all())) == (1, 1)
 
 
-def test_where_redis_is_away_neither_is_there(services, letters, stream, redis_server):
+def test_without_redis_neither_dead_letter_nor_alert_is_stored(services, letters, stream, redis_server):
     redis_server.connected = False
     with pytest.raises(RedisConnectionError):
         services.dead_lettering.dead_letter(undeliverable(stream))
@@ -82,7 +82,7 @@ def test_where_redis_is_away_neither_is_there(services, letters, stream, redis_s
     assert not services.alerts.all()
 
 
-def test_the_oldest_comes_first(services, letters, stream, clock):
+def test_dead_letters_are_listed_oldest_first(services, letters, stream, clock):
     services.dead_lettering.dead_letter(undeliverable(stream, "late"))
     clock.advance(-60)
     services.dead_lettering.dead_letter(undeliverable(stream, "early"))
@@ -101,13 +101,15 @@ def test_a_removed_letter_is_gone_and_so_is_its_message(services, letters, strea
         letters.get(letter.id)
 
 
-def test_a_letter_by_its_id(services, letters, stream):
+def test_a_dead_letter_is_found_by_its_id(services, letters, stream):
     services.dead_lettering.dead_letter(undeliverable(stream))
     assert letters.get("1") == letters.all()[0]
 
 
 @pytest.mark.parametrize("alert_type", AlertType)
-def test_only_what_firehose_will_never_take_cannot_be_replayed(services, letters, stream, alert_type):
+def test_only_dead_letters_that_firehose_can_never_accept_cannot_be_replayed(
+    services, letters, stream, alert_type
+):
     services.dead_lettering.dead_letter(undeliverable(stream, alert_type=alert_type))
     assert letters.get("1").replayable == (alert_type != AlertType.RECORD_TOO_LARGE)
 

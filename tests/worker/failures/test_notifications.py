@@ -62,7 +62,7 @@ def test_a_fatal_alert_is_sent_at_once_with_what_an_operator_needs(services, not
     assert "500 records" in sent.body
 
 
-def test_it_is_sent_once_by_all_processes_together(services, make_notifier, people, stream):
+def test_an_alert_is_sent_once_by_all_processes_together(services, make_notifier, people, stream):
     services.alerts.raise_alert(GONE, stream=stream)
 
     assert [make_notifier().run() for _ in range(3)] == [1, 0, 0]
@@ -99,7 +99,9 @@ def test_a_subject_is_notified_of_once_in_15_minutes(services, notifier, people,
     assert notifier.run() == 1, "another stream"
 
 
-def test_what_cannot_be_sent_is_sent_again_after_a_pause(services, notifier, people, stream, clock):
+def test_an_alert_that_could_not_be_sent_is_sent_again_after_a_pause(
+    services, notifier, people, stream, clock
+):
     people.are_reachable = False
     services.alerts.raise_alert(GONE, stream=stream)
     assert notifier.run() == 0
@@ -111,7 +113,7 @@ def test_what_cannot_be_sent_is_sent_again_after_a_pause(services, notifier, peo
     assert len(people.received) == 1
 
 
-def test_old_and_acknowledged_alerts_are_no_news(services, notifier, people, stream, clock):
+def test_old_and_acknowledged_alerts_are_not_sent(services, notifier, people, stream, clock):
     services.alerts.raise_alert(GONE, stream=stream)
     clock.advance(2 * 3_600)
     services.alerts.raise_alert(GONE, stream=stream._replace(name="other"))

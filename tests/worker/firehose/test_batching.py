@@ -136,7 +136,9 @@ LIMIT = st.builds(BatchLimit, st.integers(0, RECORDS), st.integers(0, 2_000) | s
 
 
 @given(st.lists(GROUP, max_size=20), st.integers(0, 600), LIMIT, st.booleans())
-def test_whatever_is_batched(sizes, small_ones, limit, in_one_stage):
+def test_any_groups_are_batched_in_order_without_loss_within_the_limits(
+    sizes, small_ones, limit, in_one_stage
+):
     groups = [[b"x" * size for size in group] for group in sizes] + [[b"x"]] * small_ones
     batches = batched(*([] if in_one_stage else groups), limit=limit)
     if in_one_stage:

@@ -122,11 +122,11 @@ def test_a_configuration_s_session_token_is_sent_with_its_key(clients, services)
     assert [headers["X-Amz-Security-Token"] for headers in sent] == [b"secretive token"]
 
 
-def test_without_one_the_environment_s_credentials_are(caller):
+def test_without_an_access_key_the_environment_s_credentials_are_used(caller):
     assert caller(Configuration("main")) == "AKIAENVIRONMENT01"
 
 
-def test_without_any_there_is_no_client(clients, monkeypatch):
+def test_without_any_credentials_there_is_an_error(clients, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for configuration in (Configuration("main"), Configuration("main", role_arn=ROLE)):
@@ -162,12 +162,12 @@ def test_a_role_is_assumed_once_and_not_for_each_call(caller, services, sts):
     assert len(sts.asked) == 1
 
 
-def test_a_client_is_kept(clients, services):
+def test_a_client_is_made_once_and_kept(clients, services):
     configuration = with_key(services)
     assert clients.get(configuration, "us-east-1") is clients.get(configuration, "us-east-1")
 
 
-def test_each_region_has_its_own(clients, services):
+def test_each_region_has_its_own_client(clients, services):
     configuration = with_key(services)
     clients.get(configuration, "us-east-1")
     assert clients.get(configuration, "eu-west-1").meta.region_name == "eu-west-1"
@@ -189,7 +189,7 @@ def test_a_forgotten_client_is_made_anew_and_another_configuration_s_is_kept(cli
     assert clients.get(other, "us-east-1") is kept
 
 
-def test_the_least_recently_used_clients_give_way(clients, monkeypatch):
+def test_the_least_recently_used_clients_are_dropped(clients, monkeypatch):
     monkeypatch.setattr(module, "MOST_CLIENTS", 2)
     used, unused, new = map(Configuration, ("used", "unused", "new"))
     kept, gone = clients.get(used, "us-east-1"), clients.get(unused, "us-east-1")
@@ -199,7 +199,7 @@ def test_the_least_recently_used_clients_give_way(clients, monkeypatch):
     assert clients.get(unused, "us-east-1") is not gone
 
 
-def test_what_botocore_knows_of_aws_is_read_once(clients, monkeypatch):
+def test_botocore_s_data_is_read_once_for_all_clients(clients, monkeypatch):
     read = []
     load = JSONFileLoader.load_file
     monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: read.append(path) or load(self, path))
@@ -210,7 +210,7 @@ def test_what_botocore_knows_of_aws_is_read_once(clients, monkeypatch):
     assert not read
 
 
-def test_a_rotated_key_still_opens_a_stored_secret(redis, firehose):
+def test_a_rotated_key_still_decrypts_a_stored_secret(redis, firehose):
     old, new = (Fernet.generate_key().decode() for _ in range(2))
     Services(redis, read_settings({"AUDIENCE_SECRET_KEY": old})).registry.configure(
         name="main", access_key_id="AKIACONFIGURED001", secret_access_key="secretive"
@@ -222,7 +222,7 @@ def test_a_rotated_key_still_opens_a_stored_secret(redis, firehose):
     assert firehose.calls[-1].access_key_id == "AKIACONFIGURED001"
 
 
-def test_a_secret_that_cannot_be_opened_makes_no_client(services):
+def test_a_secret_that_cannot_be_decrypted_is_an_error(services):
     with pytest.raises(SecretKeyError):
         Clients(Cipher([]), read_timeout=30).get(with_key(services), "us-east-1")
 
@@ -236,7 +236,7 @@ def test_botocore_does_not_try_again_since_celery_does(clients, services, fireho
     firehose.faults.clear()
 
 
-def test_how_long_an_answer_is_waited_for(services):
+def test_a_client_waits_for_an_answer_for_the_configured_timeout(services):
     configuration = with_key(services)
     client = Clients(services.cipher, read_timeout=7).get(configuration, "us-east-1")
     assert client.meta.config.read_timeout == 7

@@ -34,7 +34,7 @@ def test_a_chain_is_delivered_batch_by_batch():
     assert following_delivery(third) is None
 
 
-def test_a_delivery_answers_for_its_whole_chain():
+def test_the_records_of_a_delivery_are_those_of_its_whole_chain():
     assert records_of({"records": ["a\nb\n", ["c", "d"]]}) == 4
     assert records_of({"records": ["a"], "then": [["b", "c"], ["d"]]}) == 4
 
@@ -43,7 +43,7 @@ GOOD = {**ADDRESS, "records": ["a", ["b", "c", "d"]]}
 
 
 @pytest.mark.parametrize("kwargs", [GOOD, {**GOOD, "then": [["a"], [["b", "c"]]]}, {**GOOD, "then": []}])
-def test_what_the_producer_makes_is_a_delivery(kwargs):
+def test_the_producer_s_arguments_are_a_delivery(kwargs):
     assert is_delivery(kwargs)
 
 
@@ -68,10 +68,10 @@ WRONG = [
 
 
 @pytest.mark.parametrize("part", WRONG)
-def test_anything_else_is_none(part):
+def test_other_arguments_are_no_delivery(part):
     assert not is_delivery({**GOOD, **part})
 
 
-def test_a_part_that_is_missing_makes_it_none():
+def test_arguments_with_a_missing_part_are_no_delivery():
     for name in GOOD:
         assert not is_delivery({key: value for key, value in GOOD.items() if key != name})

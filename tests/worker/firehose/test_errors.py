@@ -90,21 +90,21 @@ def name_of(value):
 
 @pytest.mark.parametrize("code", TRANSIENT_CODES)
 @pytest.mark.parametrize("status", [200, 400, 403, 503])
-def test_a_transient_code(code, status):
+def test_a_transient_code_of_aws_is_transient(code, status):
     found = classify(client_error(code, status))
     assert found.transient
     assert (found.failure.alert_type, found.failure.error_code) == ("500 - Internal Server Error", code)
 
 
 @pytest.mark.parametrize(("code", "alert_type"), PERMANENT_CODES.items())
-def test_a_permanent_code(code, alert_type):
+def test_a_permanent_code_of_aws_is_permanent_with_its_alert_type(code, alert_type):
     found = classify(client_error(code))
     assert not found.transient
     assert (found.failure.alert_type, found.failure.error_code) == (alert_type, code)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 599])
-def test_a_status_that_is_worth_another_try_whatever_the_code(status):
+def test_a_transient_http_status_is_transient_whatever_the_code(status):
     assert classify(client_error("SomethingNobodyHasHeardOf", status)).transient
 
 
@@ -224,7 +224,7 @@ def test_of_a_refused_request_only_the_request_id_is_kept(code):
     [client_error("ValidationException"), *TRANSIENT_ERRORS, *(error for error, _ in TROUBLE_ERRORS)],
     ids=name_of,
 )
-def test_what_aws_and_botocore_say_of_a_request_is_not_repeated(error):
+def test_texts_of_aws_and_botocore_that_may_quote_records_are_not_repeated(error):
     assert "secretive" not in repr(classify(error))
 
 
@@ -239,11 +239,11 @@ def test_only_expired_credentials_need_a_new_client():
 @pytest.mark.parametrize(
     "code", ["ServiceUnavailableException", "ThrottlingException", "LimitExceededException", "SlowDown"]
 )
-def test_of_throttling_it_is_said_that_the_limit_can_be_raised(code):
+def test_the_message_of_throttling_says_that_aws_can_raise_the_limit(code):
     assert "AWS can raise the limit" in of_code(code).failure.message
 
 
-def test_of_an_outage_it_is_not():
+def test_the_message_of_an_outage_does_not():
     assert "limit" not in of_code("InternalFailure").failure.message
 
 

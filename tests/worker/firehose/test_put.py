@@ -30,11 +30,11 @@ def test_records_are_sent_in_their_order_under_the_stream_s_name():
     }
 
 
-def test_all_accepted():
+def test_an_answer_that_accepts_all_leaves_nothing():
     assert put(Firehose(TAKEN, TAKEN, TAKEN), "travel", ["a", ["b", "c"]])[:4] == (3, 0, [], None)
 
 
-def test_only_the_refused_remain_in_their_order():
+def test_refused_records_remain_in_their_order():
     outcome = put(Firehose(REFUSED, TAKEN, REFUSED, TAKEN), "travel", ["a", "b", "c", "d"])
     assert (outcome.accepted, outcome.refused, outcome.remaining) == (2, 2, ["a", "c"])
     assert outcome.failure.error_code == "ServiceUnavailableException"
@@ -49,14 +49,14 @@ PAIRS = {
 
 
 @pytest.mark.parametrize(("answers", "remaining"), PAIRS.values(), ids=PAIRS)
-def test_of_a_pair(answers, remaining):
+def test_a_refused_removal_leaves_the_pair_and_a_refused_addition_itself(answers, remaining):
     groups = ["before", ["removal", "addition"], "after"]
     outcome = put(Firehose(TAKEN, *answers, REFUSED), "travel", groups)
     assert outcome.remaining == [*remaining, "after"]
     assert outcome.refused == answers.count(REFUSED) + 1
 
 
-def test_a_refused_record_is_worth_another_try_whatever_its_code():
+def test_a_refused_record_is_transient_whatever_its_code():
     odd = {"ErrorCode": "SomethingNobodyHasHeardOf"}
     failure = put(Firehose(odd), "travel", ["a"]).failure
     assert (failure.alert_type, failure.error_code) == (
@@ -79,5 +79,5 @@ def test_all_groups_remain_where_the_entries_do_not_match_the_records(firehose):
     assert outcome.failure.error_code == "MalformedResponse"
 
 
-def test_a_count_of_failures_that_no_entry_confirms_has_nothing_sent_again():
+def test_a_count_of_failures_that_no_entry_confirms_is_ignored():
     assert put(Firehose(TAKEN, TAKEN, failed=1), "travel", ["a", "b"])[:4] == (2, 0, [], None)

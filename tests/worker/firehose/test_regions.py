@@ -13,7 +13,7 @@ def test_every_partition_has_its_regions():
     ("region", "name"),
     [("us-east-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")],
 )
-def test_the_partition_of_an_arn(region, name):
+def test_the_partition_of_a_region(region, name):
     assert partition(region) == name
 
 

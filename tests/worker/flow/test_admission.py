@@ -57,7 +57,7 @@ def test_paused_goes_before_open(acquire, breakers, stream, clock):
     assert acquire() == Decision(admitted=False, wait=inf)
 
 
-def test_one_batch_probes_and_no_other_until_it_is_taken_for_lost(acquire, breakers, stream, clock):
+def test_one_batch_probes_and_no_other_until_the_probe_counts_as_lost(acquire, breakers, stream, clock):
     breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
     clock.advance(OPEN_SECONDS)
     assert acquire().is_probe

@@ -284,7 +284,7 @@ def test_the_states_of_a_breaker_from_failure_to_success(exact, begin_probe, red
     assert exact.state(stream) is CircuitState.CLOSED
 
 
-def test_an_open_breaker_says_until_when(exact, stream):
+def test_an_open_breaker_has_the_time_until_which_it_is_open(exact, stream):
     fail(exact, stream)
     assert exact.get(stream).open_until == "2023-11-14T22:13:24+00:00"
 
@@ -297,7 +297,7 @@ def test_a_paused_breaker_stays_paused(exact, stream, clock):
     assert exact.get(stream).open_until is None
 
 
-def test_it_is_known_for_how_long_a_stream_has_been_failing(exact, probe, stream, clock):
+def test_a_breaker_keeps_the_time_of_its_first_failure(exact, probe, stream, clock):
     assert exact.seconds_failing(stream) == inf
     fail(exact, stream)
     begin = clock.now

@@ -122,7 +122,7 @@ def test_a_delivery_of_another_configuration_does_not(troubles, queues):
     assert queues.paused == {TRAVEL, HOTELS}
 
 
-def test_operators_are_told_of_the_third_trouble_in_a_row(troubles, queues, reports):
+def test_the_third_trouble_in_a_row_raises_an_alert(troubles, queues, reports):
     for number in range(1, LASTS_AFTER + 1):
         assert not reports, number
         troubles.begin(TRAVEL, FAILURE)

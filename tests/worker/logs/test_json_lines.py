@@ -81,7 +81,7 @@ def test_a_line_of_a_running_task_bears_its_id():
     assert lines[0]["task_id"] == "the-id"
 
 
-def test_an_error_is_told_by_its_class_and_its_places_and_never_by_its_text():
+def test_an_error_is_logged_with_its_class_and_its_lines_and_without_its_text():
     try:
         raise ValueError("secretive")
     except ValueError:
@@ -89,7 +89,7 @@ def test_an_error_is_told_by_its_class_and_its_places_and_never_by_its_text():
     assert found["error"] == "ValueError"
     (place,) = found["traceback"]
     assert place.startswith(__file__)
-    assert place.endswith(" test_an_error_is_told_by_its_class_and_its_places_and_never_by_its_text")
+    assert place.endswith(" test_an_error_is_logged_with_its_class_and_its_lines_and_without_its_text")
     assert "secretive" not in str(found)
 
 
@@ -97,7 +97,7 @@ def test_an_error_is_told_by_its_class_and_its_places_and_never_by_its_text():
     ("log_format", "expected"),
     [("json", "AUDIENCE_ZZZ is not a setting"), ("text", None)],
 )
-def test_what_reading_the_settings_warns_of_is_in_the_format(log_format, expected):
+def test_warnings_of_reading_the_settings_are_json_lines(log_format, expected):
     environment = {"AUDIENCE_LOG_FORMAT": log_format, "AUDIENCE_ZZZ": "1"}
     done = subprocess.run(
         [sys.executable, "-c", "import worker.celery"],

@@ -10,7 +10,7 @@ def counters(services):
     return services.counters
 
 
-def test_a_stream_begins_with_nothing(counters, stream):
+def test_the_counters_of_a_new_stream_are_zero(counters, stream):
     assert counters.of(stream) == (0, 0, 0, 0, 0, {}, None, 0, 0, 0)
 
 
@@ -28,7 +28,7 @@ def test_only_an_accepted_record_is_a_delivery(counters, stream, clock):
     assert counters.of(stream).last_delivery == "2023-11-14T22:13:20+00:00"
 
 
-def test_what_waits_for_another_try_is_counted_by_message(counters, stream):
+def test_records_that_wait_for_a_retry_are_counted_by_message(counters, stream):
     counters.retrying(stream, "one", 5)
     counters.retrying(stream, "two", 2)
     counters.retrying(stream, "one", 3)
@@ -44,7 +44,7 @@ def test_skipped_records_are_counted_by_reason(counters, stream):
     assert counters.of(None).skipped == {Skip.NO_CONNECTION: 1}
 
 
-def test_another_stream_has_numbers_of_its_own(counters, stream):
+def test_each_stream_has_its_own_counters(counters, stream):
     counters.delivered(stream, accepted=1, refused=0)
     counters.retrying(stream, "one", 1)
     assert counters.of(stream._replace(configuration="other")) == (0, 0, 0, 0, 0, {}, None, 0, 0, 0)

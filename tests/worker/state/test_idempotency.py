@@ -13,7 +13,7 @@ def records(services):
     return services.idempotency
 
 
-def test_an_attempt_is_done_with_and_no_other(records, redis):
+def test_completing_an_attempt_completes_no_other(records, redis):
     records.complete("task", 1, redis)
     assert records.is_completed("task", 1)
     assert not records.is_completed("task", 0)
@@ -21,7 +21,7 @@ def test_an_attempt_is_done_with_and_no_other(records, redis):
     assert not records.is_completed("another", 1)
 
 
-def test_a_receipt_outlives_the_return_of_its_message(records, redis):
+def test_a_completed_record_outlives_the_return_of_its_message(records, redis):
     records.complete("task", 0, redis)
     (key,) = redis.keys(f"{COMPLETED}*")
     assert redis.ttl(key) == KEPT_VISIBILITY_TIMEOUTS * read_settings({}).visibility_timeout
@@ -34,7 +34,7 @@ def test_a_message_that_comes_back_was_received_when_it_first_came(records):
     assert records.received_at("another", 200) == 200
 
 
-def test_a_message_has_one_number_and_a_later_one_a_greater_one(records, redis):
+def test_a_message_keeps_its_sequence_number_and_a_later_one_has_a_greater_one(records, redis):
     first = records.sequence_number("task")
     later = [records.sequence_number(f"task-{number}") for number in range(50)]
     assert [first, *later] == sorted({first, *later})
@@ -47,13 +47,13 @@ def test_numbers_grow_when_the_clock_is_put_back(records, redis):
     assert records.sequence_number("task") == 9 * 10**15 + 1
 
 
-def test_whoever_begins_first_claims_the_attempt(records):
+def test_the_first_worker_acquires_the_attempt(records):
     assert records.acquire("task", 0, "one") is IdempotencyState.ACQUIRED
     assert records.acquire("task", 0, "other") is IdempotencyState.IN_PROGRESS
     assert records.acquire("task", 1, "other") is IdempotencyState.ACQUIRED
 
 
-def test_a_claim_ends_with_a_receipt_a_release_or_a_death(records, redis):
+def test_a_lease_ends_with_completion_release_or_expiry(records, redis):
     for name in ("complete", "release", "lost"):
         records.acquire(name, 0, "one")
     records.complete("complete", 0, redis)
@@ -64,19 +64,19 @@ def test_a_claim_ends_with_a_receipt_a_release_or_a_death(records, redis):
     assert records.acquire("lost", 0, "other") is IdempotencyState.ACQUIRED
 
 
-def test_nobody_releases_what_somebody_else_has_claimed(records):
+def test_a_worker_releases_no_lease_of_another(records):
     records.acquire("task", 0, "one")
     records.release("task", 0, "other")
     assert records.acquire("task", 0, "other") is IdempotencyState.IN_PROGRESS
 
 
-def test_who_finds_an_attempt_done_claims_nothing(records, redis):
+def test_a_completed_attempt_cannot_be_acquired(records, redis):
     records.complete("task", 0, redis)
     assert records.acquire("task", 0, "one") is IdempotencyState.COMPLETED
     assert not redis.keys(f"{LEASES}*")
 
 
-def test_a_claim_outlives_a_call_of_firehose_and_no_return_of_its_message(records, redis):
+def test_a_lease_outlives_a_firehose_call_and_ends_before_its_message_returns(records, redis):
     records.acquire("task", 0, "one")
     (key,) = redis.keys(f"{LEASES}*")
     assert CONNECT_TIMEOUT + FIREHOSE_TIMEOUT < redis.ttl(key) <= read_settings({}).visibility_timeout

@@ -34,7 +34,7 @@ def test_every_reader_sees_the_same_age(heads, redis):
     assert QueueHeads(redis).observe({"a": Backlog(1, "first")}, 160.0) == {"a": (60, 60)}
 
 
-def test_a_corrupt_note_begins_anew(heads, redis):
+def test_a_corrupt_entry_is_replaced(heads, redis):
     redis.hset(HEADS, "a", "nonsense")
 
     assert heads.observe({"a": Backlog(1, "first")}, 100.0) == {"a": (0, 0)}

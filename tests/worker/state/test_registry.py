@@ -71,7 +71,7 @@ def test_the_same_name_under_another_configuration_is_another_stream(registry):
     assert len(registry.snapshot().streams) == 2
 
 
-def test_a_configuration_s_setting_reaches_the_view(registry):
+def test_a_configuration_s_setting_reaches_the_projection(registry):
     connect(registry)
     registry.configure(name="main", send_remove_on_identity_change=False)
     (route,) = registry.snapshot().routes[1]
@@ -149,7 +149,7 @@ def test_only_what_has_changed_is_read_again(registry, reader, clock, monkeypatc
     assert loaded == [2]
 
 
-def test_two_who_write_at_once_undo_nothing(registry, reader, monkeypatch):
+def test_concurrent_writers_lose_no_write(registry, reader, monkeypatch):
     identifier = connect(registry)
     changed, writes = registry_module._changed, []
 
@@ -165,7 +165,7 @@ def test_two_who_write_at_once_undo_nothing(registry, reader, monkeypatch):
     assert (connection.stream_quota, connection.append_newline) == ("7requests/s", False)
 
 
-def test_who_writes_sees_it_at_once(registry):
+def test_a_writer_sees_its_own_write_at_once(registry):
     registry.snapshot()
     connect(registry)
     assert registry.snapshot().routes

@@ -11,7 +11,7 @@ def new_key():
     return Fernet.generate_key().decode()
 
 
-def test_a_secret_comes_back():
+def test_an_encrypted_secret_is_decrypted():
     cipher = Cipher([new_key()])
     token = cipher.encrypt("secretive")
     assert "secretive" not in token
@@ -32,7 +32,7 @@ def test_the_first_key_encrypts():
         Cipher([old]).decrypt(token)
 
 
-def test_a_lost_key_is_said_to_be_lost_without_what_it_hid():
+def test_a_secret_of_a_lost_key_is_an_error_that_holds_no_part_of_it():
     token = Cipher([new_key()]).encrypt("secretive")
     with pytest.raises(SecretKeyError, match="add that key to AUDIENCE_SECRET_KEY") as caught:
         Cipher([new_key()]).decrypt(token)
@@ -40,6 +40,6 @@ def test_a_lost_key_is_said_to_be_lost_without_what_it_hid():
 
 
 @pytest.mark.parametrize("use", [lambda cipher: cipher.encrypt("x"), lambda cipher: cipher.decrypt("x")])
-def test_without_a_key_it_is_said_what_to_set(use):
+def test_without_a_key_the_error_names_the_variable_to_set(use):
     with pytest.raises(SecretKeyError, match="needs AUDIENCE_SECRET_KEY"):
         use(Cipher([]))
