@@ -154,6 +154,11 @@ def current_log_format() -> LogFormat:
     return _log_format(os.environ)
 
 
+def allows_colours() -> bool:
+    """Whether a terminal of this process may have colours. See https://no-color.org."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def _log_format(variables: Mapping[str, str]) -> LogFormat:
     text = variables.get("AUDIENCE_LOG_FORMAT", "").strip() or LogFormat.TEXT
     try:

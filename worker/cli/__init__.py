@@ -3,9 +3,12 @@
 import errno
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 INTERRUPTED = 130
 """The exit status that a shell gives a command which Ctrl-C ended."""
@@ -35,10 +38,10 @@ SECTIONS = {
         "explain": Entry("explain", "Show the records that a change would make."),
     },
     "Failures": {
-        "alerts": Entry("failures", "List the system alerts."),
+        "alerts": Entry("alerts", "List the system alerts."),
         "notify": Entry("notify", "Send a test message to where alerts are sent."),
         "audit": Entry("audit", "List who did what."),
-        "acknowledge": Entry("failures", "Note that alerts have been seen."),
+        "acknowledge": Entry("alerts", "Note that alerts have been seen."),
         "dead-letters": Entry("failures", "List the records that could not be delivered."),
         "show-dead-letter": Entry("dead_letter", "Show a dead letter and, on request, what it holds."),
         "replay": Entry("failures", "Send dead letters again."),
@@ -68,9 +71,24 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in ENTRIES and (near := get_close_matches(args[0], ENTRIES, n=3)):
+        if (
+            not ctx.resilient_parsing
+            and args[0] not in ENTRIES
+            and (near := get_close_matches(args[0], ENTRIES, n=3))
+        ):
             ctx.fail(f"no such command: {args[0]!r}; did you mean {' or '.join(near)}?")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """The names of commands, without loading each for its help."""
+        # Imported when a shell asks: help need not wait for it.
+        from click.shell_completion import CompletionItem  # noqa: PLC0415
+
+        named = [name for name in ENTRIES if name.startswith(incomplete) and not incomplete.startswith("-")]
+        return [
+            *(CompletionItem(name, help=ENTRIES[name].summary) for name in named),
+            *(super().shell_complete(ctx, incomplete) if not named else ()),
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, entries in SECTIONS.items():

@@ -17,7 +17,7 @@ from worker.cli.change_files import Checked, Line, checked, chunks, lines
 from worker.cli.change_formats import recognised
 from worker.cli.explanations import explain
 from worker.cli.interruption import Interrupted, Interruption
-from worker.cli.output import count, note, note_beside_progress, progress
+from worker.cli.output import count, json_option, note, note_beside_progress, progress, result
 from worker.config import current_settings
 from worker.queues import CHANGES_QUEUE, FORWARD
 
@@ -51,7 +51,8 @@ class Sending:
 @click.command()
 @click.argument("file", metavar="FILE|-", type=click.File("rb", lazy=False))
 @click.option("--from-line", type=click.IntRange(min=1), default=1, metavar="N", help="Begin with line N.")
-def send(file: BinaryIO, from_line: int) -> None:
+@json_option
+def send(file: BinaryIO, from_line: int, as_json: bool) -> None:
     """Enqueue membership changes, one JSON object a line; gzip is decompressed.
 
     Each line is checked as the workers check it. A broken one is reported with its number,
@@ -82,7 +83,13 @@ def send(file: BinaryIO, from_line: int) -> None:
             raise click.ClickException(
                 f"{explain(error)}. {sending}; {_how_to_go_on(file, sending)}"
             ) from None
-    click.echo(str(sending))
+    result(
+        str(sending),
+        as_json=as_json,
+        enqueued=sending.enqueued,
+        messages=sending.messages,
+        refused=sending.refused,
+    )
     if sending.refused:
         raise click.ClickException(f"{count(sending.refused, 'line')} refused; correct and send those alone")
 

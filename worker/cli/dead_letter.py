@@ -1,18 +1,19 @@
 """The command `show-dead-letter`: one dead letter, and on request what it holds."""
 
 import json
-import sys
 from dataclasses import asdict
 
 import click
 
 from worker.cli.application import application
 from worker.cli.auditing import actor
-from worker.cli.output import json_option, note, text
+from worker.cli.completion import complete_dead_letter
+from worker.cli.output import is_terminal, json_option, note
+from worker.cli.tables import text
 
 
 @click.command("show-dead-letter")
-@click.argument("dead_letter_id")
+@click.argument("dead_letter_id", shell_complete=complete_dead_letter)
 @click.option(
     "--records",
     is_flag=True,
@@ -44,8 +45,3 @@ def show_dead_letter(dead_letter_id: str, records: bool, as_json: bool) -> None:
         click.echo(json.dumps({"args": message.args, "kwargs": message.kwargs}, indent=2))
     else:
         note("--records shows what it holds, identity values included")
-
-
-def is_terminal() -> bool:
-    """Whether a person reads what is printed."""
-    return sys.stdout.isatty()

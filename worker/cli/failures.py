@@ -1,12 +1,9 @@
-"""alerts, acknowledge, dead-letters, replay, discard."""
+"""dead-letters, replay, discard."""
 
-import json
-import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
 
 import click
@@ -15,22 +12,33 @@ from kombu.exceptions import OperationalError
 from worker.broker.client import Sender, sender
 from worker.cli.application import application
 from worker.cli.auditing import record_action
+from worker.cli.choices import one_or_all
+from worker.cli.completion import complete_dead_letter
 from worker.cli.explanations import explain
+from worker.cli.filters import (
+    connection_option,
+    narrowed,
+    recent,
+    region_option,
+    since_option,
+    stream_option,
+    type_option,
+)
 from worker.cli.interruption import Interrupted, Interruption
 from worker.cli.output import (
     Columns,
-    Row,
+    Listing,
     count,
     json_option,
-    listing,
     note,
     note_beside_progress,
     progress,
-    text,
+    result,
 )
+from worker.cli.tables import text
+from worker.cli.watching import show, watch_option
 from worker.errors import NotRegistered
-from worker.failures.alert_types import AlertType
-from worker.failures.alerts import Alert, Alerts, AlertState
+from worker.failures.alerts import Alerts
 from worker.failures.dead_letters import REMOVED_AT_ONCE, DeadLetter
 from worker.failures.replay import NotReplayable, Replayer
 from worker.flow.circuit_breakers import CircuitBreakers
@@ -39,21 +47,6 @@ from worker.services import Services
 from worker.state.audit import Audit
 from worker.state.registry import Registry
 
-FOLLOW_EVERY = 1.0
-"""Seconds."""
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-ALERT_COLUMNS: Columns = {
-    "ID": itemgetter("id"),
-    "RAISED AT": itemgetter("raised_at"),
-    "SEVERITY": itemgetter("severity"),
-    "STATE": itemgetter("state"),
-    "TYPE": itemgetter("type"),
-    "STREAM": itemgetter("delivery_stream_name"),
-    "REGION": itemgetter("region"),
-    "RECORDS": itemgetter("records"),
-    "MESSAGE": itemgetter("message"),
-}
 DEAD_LETTER_COLUMNS: Columns = {
     "ID": itemgetter("id"),
     "RAISED AT": itemgetter("raised_at"),
@@ -67,101 +60,68 @@ DEAD_LETTER_COLUMNS: Columns = {
 }
 
 
-def _duration(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
-    if value is None:
-        return None
-    found = re.fullmatch(r"([0-9]{1,6})([smhdw])", value)
-    if not found:
-        raise click.BadParameter(f"{value!r} is not a duration such as 30m, 12h or 7d")
-    return timedelta(**{UNITS[found[2]]: int(found[1])})
+@dataclass(frozen=True)
+class Wanted:
+    """The dead letters that were asked for; None stands for any."""
 
-
-type_option = click.option(
-    "--type",
-    "alert_type",
-    type=click.Choice([known.value for known in AlertType], case_sensitive=False),
-    metavar="T",
-    help="Only those of this type, such as 'Invalid Change'.",
-)
-connection_option = click.option("--connection", metavar="ID", help="Only what is for this connection.")
-
-
-@click.command()
-@click.option("--follow", is_flag=True, help="Wait for new ones and print them, until Ctrl-C.")
-@click.option("--since", callback=_duration, metavar="12h", help="Only those of the last 30m, 12h, 7d …")
-@type_option
-@click.option("--stream", metavar="S", help="Only those of the streams of this name.")
-@click.option("--open", "only_open", is_flag=True, help="Only those that nobody has acknowledged.")
-@json_option
-def alerts(
-    *,
-    follow: bool,
-    since: timedelta | None,
-    alert_type: str | None,
-    stream: str | None,
-    only_open: bool,
-    as_json: bool,
-) -> None:
-    """List the system alerts, newest first.
-
-    With --follow, those of --since come first, oldest first, and then what is new.
-
-    \b
-    Examples:
-      audience-firehose alerts --since 12h --open
-      audience-firehose alerts --type 'Access Denied' --stream audiences
-      audience-firehose alerts --follow --json | jq 'select(.severity == "fatal")'
-    """
-    services = application().services
-    found = services.alerts.all()
-    recent = _since(found, since, services.clock())
-    wanted = Wanted(alert_type, stream, only_open)
-    if follow:
-        note("waiting for alerts; Ctrl-C ends")
-        _follow(services.alerts, found[0].id if found else None, recent if since else [], wanted, as_json)
-    else:
-        rows = wanted.among(alert_rows(recent, services.alerts))
-        listing(rows, ALERT_COLUMNS, as_json=as_json, when_empty="no alerts")
-
-
-@click.command()
-@click.argument("alert_id", required=False)
-@click.option("--all", "everything", is_flag=True, help="All that are open.")
-def acknowledge(alert_id: str | None, everything: bool) -> None:
-    """Note that an alert has been seen. Nothing else becomes of it, or of its records."""
-    _one_or_all(alert_id, everything)
-    services = application().services
-    if alert_id:
-        services.alerts.acknowledge(alert_id)
-        acknowledged = alert_id
-    else:
-        acknowledged = count(services.alerts.acknowledge_all(), "alert")
-    record_action(services.audit, "acknowledge", acknowledged)
-    click.echo(f"acknowledged {acknowledged}")
+    alert_type: str | None = None
+    stream: str | None = None
+    region: str | None = None
+    connection: str | None = None
+    since: timedelta | None = None
 
 
 @click.command("dead-letters")
+@watch_option
+@since_option
 @type_option
+@stream_option
+@region_option
 @connection_option
 @json_option
-def dead_letters(alert_type: str | None, connection: str | None, as_json: bool) -> None:
-    """List what could not be delivered, oldest first: what happened to it, never the records."""
-    letters = _letters(application().services, connection, alert_type)
-    listing(
-        [asdict(letter) for letter in letters],
-        DEAD_LETTER_COLUMNS,
-        as_json=as_json,
-        when_empty="no dead letters",
-    )
+def dead_letters(
+    *,
+    watch: bool,
+    since: timedelta | None,
+    alert_type: str | None,
+    stream: str | None,
+    region: str | None,
+    connection: str | None,
+    as_json: bool,
+) -> None:
+    """List what could not be delivered, oldest first: what happened to it, never the records.
+
+    \b
+    Examples:
+      audience-firehose dead-letters --since 24h --type 'Access Denied'
+      audience-firehose dead-letters --stream audiences --watch
+    """
+    services = application().services
+
+    def read() -> Listing:
+        letters = _letters(services, Wanted(alert_type, stream, region, connection, since))
+        return Listing([asdict(letter) for letter in letters], DEAD_LETTER_COLUMNS, "no dead letters")
+
+    show(read, services, as_json=as_json, watch=watch)
 
 
 @click.command()
-@click.argument("dead_letter_id", required=False)
+@click.argument("dead_letter_id", required=False, shell_complete=complete_dead_letter)
 @click.option("--all", "everything", is_flag=True, help="All of them; what cannot be replayed is left.")
-@connection_option
 @type_option
+@stream_option
+@connection_option
+@since_option
+@json_option
 def replay(
-    dead_letter_id: str | None, everything: bool, connection: str | None, alert_type: str | None
+    *,
+    dead_letter_id: str | None,
+    everything: bool,
+    alert_type: str | None,
+    stream: str | None,
+    connection: str | None,
+    since: timedelta | None,
+    as_json: bool,
 ) -> None:
     """Send dead letters again, once the trouble that stopped them is fixed.
 
@@ -172,34 +132,46 @@ def replay(
       audience-firehose replay 0b8e6f0c-…
       audience-firehose replay --all --connection 123123-ab12cd34 --type 'Retry Limit Exceeded'
     """
-    _one_or_all(dead_letter_id, everything, connection, alert_type)
+    wanted = Wanted(alert_type, stream, None, connection, since)
+    one_or_all(dead_letter_id, everything, narrowing=wanted != Wanted())
     app = application()
     services = app.services
     run = Replayed(
-        services.replayer, services.alerts, services.circuit_breakers, services.registry, services.audit
+        services.replayer,
+        services.alerts,
+        services.circuit_breakers,
+        services.registry,
+        services.audit,
+        as_json,
     )
     with _reporting(run) as replayed, sender(app) as broker:
         if dead_letter_id:
             replayed.one(services.dead_letters.get(dead_letter_id), broker)
         else:
-            replayed.each(_letters(services, connection, alert_type), broker)
+            replayed.each(_letters(services, wanted), broker)
     if replayed.left:
         raise click.ClickException(f"{count(replayed.left, 'dead letter')} left, as said above")
 
 
 @click.command()
-@click.argument("dead_letter_id", required=False)
+@click.argument("dead_letter_id", required=False, shell_complete=complete_dead_letter)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
-@connection_option
 @type_option
+@stream_option
+@connection_option
+@since_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
 def discard(
     *,
     dead_letter_id: str | None,
     everything: bool,
-    connection: str | None,
     alert_type: str | None,
+    stream: str | None,
+    connection: str | None,
+    since: timedelta | None,
     yes: bool,
+    as_json: bool,
 ) -> None:
     """Forget dead letters: their records are lost for good.
 
@@ -208,21 +180,19 @@ def discard(
       audience-firehose discard 0b8e6f0c-…
       audience-firehose discard --all --type 'Record Too Large'
     """
-    _one_or_all(dead_letter_id, everything, connection, alert_type)
+    wanted = Wanted(alert_type, stream, None, connection, since)
+    one_or_all(dead_letter_id, everything, narrowing=wanted != Wanted())
     services = application().services
-    if dead_letter_id:
-        letters = [services.dead_letters.get(dead_letter_id)]
-    else:
-        letters = _letters(services, connection, alert_type)
+    letters = [services.dead_letters.get(dead_letter_id)] if dead_letter_id else _letters(services, wanted)
     if not letters:
         note("no dead letters")
         return
     if not yes:
         _confirm_loss(letters)
-    _discard(letters, services)
+    _discard(letters, services, as_json=as_json)
 
 
-def _discard(letters: Sequence[DeadLetter], services: Services) -> None:
+def _discard(letters: Sequence[DeadLetter], services: Services, *, as_json: bool) -> None:
     """Discard the letters, many in a step, and say at the end, or where it was stopped, which ones."""
     discarded: list[DeadLetter] = []
     try:
@@ -243,32 +213,12 @@ def _discard(letters: Sequence[DeadLetter], services: Services) -> None:
         subject = letters[0].id if len(letters) == 1 else count(len(discarded), "dead letter")
         if discarded:
             record_action(services.audit, "discard", subject, _records(discarded))
-            click.echo(f"discarded {subject}: {_records(discarded)}")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The alerts that were asked for; None stands for any."""
-
-    alert_type: str | None
-    stream: str | None
-    only_open: bool
-
-    def among(self, rows: Sequence[Row]) -> list[Row]:
-        """Those of the rows that were asked for."""
-        return [
-            row
-            for row in rows
-            if self.alert_type in (None, row["type"])
-            and self.stream in (None, row["delivery_stream_name"])
-            and (not self.only_open or row["state"] == AlertState.OPEN)
-        ]
-
-
-def alert_rows(found: Sequence[Alert], alerts: Alerts) -> list[Row]:
-    """The alerts, each with what has become of it."""
-    states = alerts.states()
-    return [{**asdict(alert), "state": states.get(alert.id, AlertState.OPEN)} for alert in found]
+            result(
+                f"discarded {subject}: {_records(discarded)}",
+                as_json=as_json,
+                discarded=len(discarded),
+                records=_sum_of_records(discarded),
+            )
 
 
 @dataclass
@@ -280,6 +230,7 @@ class Replayed:
     circuit_breakers: CircuitBreakers
     registry: Registry
     audit: Audit
+    as_json: bool
     letters: list[DeadLetter] = field(default_factory=list)
     left: int = 0
     """Letters that could not be sent."""
@@ -305,8 +256,7 @@ class Replayed:
             note_beside_progress(f"left: {text(str(error))}")
 
     def __str__(self) -> str:
-        records = sum(letter.records for letter in self.letters)
-        return f"replayed {count(len(self.letters), 'dead letter')}: {count(records, 'record')}"
+        return f"replayed {count(len(self.letters), 'dead letter')}: {_records(self.letters)}"
 
 
 @contextmanager
@@ -330,7 +280,13 @@ def _reporting(replayed: Replayed) -> Iterator[Replayed]:
 def _report(replayed: Replayed) -> None:
     replayed.alerts.resolve({letter.id for letter in replayed.letters})
     record_action(replayed.audit, "replay", _subject(replayed.letters), _records(replayed.letters))
-    click.echo(str(replayed))
+    result(
+        str(replayed),
+        as_json=replayed.as_json,
+        replayed=len(replayed.letters),
+        records=_sum_of_records(replayed.letters),
+        left=replayed.left,
+    )
     closed = replayed.circuit_breakers.blocking()
     for queue in sorted({letter.queue for letter in replayed.letters} & closed.keys()):
         breaker = closed[queue]
@@ -350,7 +306,7 @@ def _opening(registry: Registry, queue: str) -> str:
 
 
 def _confirm_loss(letters: Sequence[DeadLetter]) -> None:
-    records = count(sum(letter.records for letter in letters), "record")
+    records = _records(letters)
     if len(letters) == 1:
         about = f"{letters[0].type}: {text(letters[0].message)}"
     else:
@@ -361,15 +317,21 @@ def _confirm_loss(letters: Sequence[DeadLetter]) -> None:
         raise click.ClickException("nothing was discarded; --yes skips the question") from None
 
 
-def _letters(services: Services, connection: str | None, alert_type: str | None) -> list[DeadLetter]:
-    """The letters for this connection and of this type; None stands for any."""
+def _letters(services: Services, wanted: Wanted) -> list[DeadLetter]:
     letters = services.dead_letters.all()
-    if connection is not None:
-        letters = [letter for letter in letters if connection in letter.connection_ids]
-        if not letters:
-            # Raises for a connection that never was; one that is gone may still have letters.
-            services.registry.connection(connection)
-    return [letter for letter in letters if alert_type in (None, letter.type)]
+    connection = wanted.connection
+    if connection is not None and not any(connection in letter.connection_ids for letter in letters):
+        # Raises for a connection that never was; one that is gone may still have letters.
+        services.registry.connection(connection)
+    values = {
+        "type": wanted.alert_type,
+        "delivery_stream_name": wanted.stream,
+        "region": wanted.region,
+        "connection_ids": connection,
+    }
+    rows = recent(map(vars, letters), itemgetter("raised_at"), wanted.since, services.clock())
+    identifiers = {row["id"] for row in narrowed(rows, values)}
+    return [letter for letter in letters if letter.id in identifiers]
 
 
 def _subject(letters: Sequence[DeadLetter]) -> str:
@@ -377,38 +339,8 @@ def _subject(letters: Sequence[DeadLetter]) -> str:
 
 
 def _records(letters: Sequence[DeadLetter]) -> str:
-    return count(sum(letter.records for letter in letters), "record")
+    return count(_sum_of_records(letters), "record")
 
 
-def _one_or_all(
-    identifier: str | None, everything: bool, connection: str | None = None, alert_type: str | None = None
-) -> None:
-    if (connection or alert_type) and not everything:
-        raise click.UsageError("--connection and --type narrow --all; give both")
-    if bool(identifier) == everything:
-        raise click.UsageError("give either an ID or --all")
-
-
-def _since(found: Sequence[Alert], since: timedelta | None, now: float) -> list[Alert]:
-    if since is None:
-        return list(found)
-    earliest = datetime.fromtimestamp(now, UTC) - since
-    return [alert for alert in found if datetime.fromisoformat(alert.latest) >= earliest]
-
-
-def _follow(alerts: Alerts, last: str | None, recent: Sequence[Alert], wanted: Wanted, as_json: bool) -> None:
-    """Print what is recent, and then what comes after `last`, until Ctrl-C."""
-    try:
-        while True:
-            for row in reversed(wanted.among(alert_rows(recent, alerts))):
-                click.echo(json.dumps(row) if as_json else _line(row))
-            time.sleep(FOLLOW_EVERY)
-            recent = alerts.newer_than(last)
-            last = recent[0].id if recent else last
-    except KeyboardInterrupt:
-        return
-
-
-def _line(row: Row) -> str:
-    """An alert without a table around it."""
-    return "  ".join(text(show(row)) for show in ALERT_COLUMNS.values())
+def _sum_of_records(letters: Sequence[DeadLetter]) -> int:
+    return sum(letter.records for letter in letters)

@@ -1,55 +1,96 @@
-"""How commands show things: aligned columns for people, JSON lines for programs."""
+"""How commands show things: tables for people, JSON lines for programs."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import click
+
+from worker.cli.tables import layout, plain
+from worker.config import allows_colours
 
 Row = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Row], Any]]
 """By heading, what a row shows under it."""
 
-GAP = "  "
-NOTHING = "-"
+COLOURED = ("STATE", "SEVERITY")
+"""The headings of columns whose text has a colour on a terminal."""
+COLOURS = {
+    "flowing": "green",
+    "failing": "yellow",
+    "paused": "red",
+    "not connected": "yellow",
+    "warning": "yellow",
+    "fatal": "red",
+}
+"""By the beginning of a text."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
-def listing(rows: Sequence[Row], columns: Columns, *, as_json: bool, when_empty: str) -> None:
-    """Print the rows: as JSON whole, and as a table what the columns say."""
+@dataclass(frozen=True)
+class Listing:
+    """What a command lists at one moment."""
+
+    rows: Sequence[Row]
+    columns: Columns
+    when_empty: str
+    notes: Sequence[str] = ()
+    """What people are told beside the rows."""
+    problem: str | None = None
+    """Why a part of it is unknown: the command fails, after it has shown the rest."""
+
+    def lines(self) -> Iterator[str]:
+        """The rows as this terminal shows them; as wide as they are, and without colours, elsewhere."""
+        width = shutil.get_terminal_size().columns if is_terminal() else None
+        cells = [[show(row) for show in self.columns.values()] for row in self.rows]
+        return layout(cells, list(self.columns), width, colour if has_colours() else plain)
+
+
+def present(found: Listing, *, as_json: bool) -> None:
+    """Print the rows: as JSON whole, and as a table what the columns say. Raises `ClickException`."""
     if as_json:
-        for row in rows:
+        for row in found.rows:
             click.echo(json.dumps(row))
-    elif rows:
-        for line in table([[show(row) for show in columns.values()] for row in rows], list(columns)):
+    elif found.rows:
+        for line in found.lines():
             click.echo(line)
     else:
-        note(when_empty)
+        note(found.when_empty)
+    if not as_json:
+        for told in found.notes:
+            note(told)
+    if found.problem:
+        raise click.ClickException(found.problem)
 
 
-def table(rows: Sequence[Sequence[Any]], headings: Sequence[str]) -> Iterator[str]:
-    """The lines of a table. Columns of numbers are flush right."""
-    numeric = [any(isinstance(cell, int) for cell in column) for column in zip(*rows, strict=True)]
-    cells = [list(headings), *([text(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        aligned = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        ]
-        yield GAP.join(aligned).rstrip()
+def result(sentence: str, *, as_json: bool, **data: Any) -> None:
+    """Print what a command has done: a sentence for people, or an object for programs."""
+    click.echo(json.dumps(data) if as_json else sentence)
 
 
-def text(value: Any) -> str:
-    """A value for a person's terminal: nothing in it can move the cursor."""
-    if value is None or value in ("", [], ()):
-        return NOTHING
-    if isinstance(value, list | tuple):
-        value = ", ".join(map(str, value))
-    return "".join(character if character.isprintable() else "?" for character in str(value))
+def is_terminal() -> bool:
+    """Whether a person reads what is printed."""
+    return sys.stdout.isatty()
+
+
+def has_colours() -> bool:
+    """Whether a person sees colours and wants them."""
+    return is_terminal() and allows_colours()
+
+
+def colour(heading: str, whole: str, piece: str) -> str:
+    """A piece of a table with the colours of a terminal."""
+    if whole == heading:
+        return click.style(piece, bold=True)
+    if heading not in COLOURED:
+        return piece
+    found = next((name for beginning, name in COLOURS.items() if whole.startswith(beginning)), None)
+    return click.style(piece, fg=found) if found else piece
 
 
 def note(message: str) -> None:

@@ -16,7 +16,9 @@ from schemas.settings import Configuration, Connection
 from worker.broker.client import queue_lengths
 from worker.cli.application import application
 from worker.cli.auditing import record_action
-from worker.cli.output import Columns, Row, count, json_option, listing, note
+from worker.cli.completion import complete_configuration, complete_connection
+from worker.cli.filters import configuration_option, narrowed, region_option, stream_option
+from worker.cli.output import Columns, Listing, Row, count, json_option, note, present, result
 from worker.cli.stream_arns import name_and_region
 from worker.config import current_settings
 from worker.errors import InvalidSettings
@@ -50,7 +52,7 @@ CONFIGURATION_COLUMNS: Columns = {
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_configuration)
 @click.option("--access-key-id", metavar="ID", help="Whose key it is.")
 @click.option("--secret-access-key-stdin", is_flag=True, help="Read its secret from stdin, or ask for it.")
 @click.option(
@@ -65,7 +67,10 @@ CONFIGURATION_COLUMNS: Columns = {
     default=None,
     help="Whether a changed identity is first removed under its previous one.  [default: send]",
 )
-def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: bool, **given: Any) -> None:
+@json_option
+def configure(
+    *, name: str, secret_access_key_stdin: bool, session_token_stdin: bool, as_json: bool, **given: Any
+) -> None:
     """Store an AWS identity under NAME, or change the one that is there.
 
     A setting that is not given keeps its value; an empty value removes it (--role-arn ''). With
@@ -87,7 +92,12 @@ def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: boo
     is_known = name in services.registry.snapshot().configurations
     services.registry.configure(name, **secrets, **given)
     record_action(services.audit, "configure", name, _names({**given, **secrets}))
-    click.echo(f"{'updated' if is_known else 'configured'} {name}")
+    done = "updated" if is_known else "configured"
+    result(
+        f"{done} {name}",
+        as_json=as_json,
+        **configuration_row(services.registry.snapshot().configurations[name]),
+    )
     closed = services.circuit_breakers.blocking()
     for stream in sorted(services.registry.snapshot().streams):
         if stream.configuration == name and stream.queue in closed:
@@ -96,7 +106,13 @@ def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: boo
 
 @click.command()
 @click.argument("audience_id", type=int)
-@click.option("--configuration", required=True, metavar="NAME", help="The AWS identity to deliver with.")
+@click.option(
+    "--configuration",
+    required=True,
+    metavar="NAME",
+    shell_complete=complete_configuration,
+    help="The AWS identity to deliver with.",
+)
 @click.option("--delivery-stream-name", required=True, metavar="S", help="Its name, or its ARN.")
 @click.option("--region", metavar="R", help="The stream's region.  [default: us-east-1]")
 @click.option(
@@ -132,7 +148,8 @@ def configure(name: str, secret_access_key_stdin: bool, session_token_stdin: boo
     help="What the stream may take from all workers together: 1MiB/s, 200requests/s, 50000records/s, or"
     " several joined by +; of several connections' the smallest counts.  [default: its region's]",
 )
-def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
+@json_option
+def connect(audience_id: int, exclude: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Send an audience's membership changes to a delivery stream, or change how.
 
     Audience, configuration, region and stream name say which connection it is. A
@@ -156,8 +173,11 @@ def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
     identifier = services.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
     services.skipped_audiences.forget(audience_id)
     record_action(services.audit, "connect", identifier, _names({**given, "exclude": excluded}))
-    click.echo(f"{'updated' if identifier in known else 'connected'} {identifier}")
-    stream = stream_of_connection(services.registry.connection(identifier))
+    connection = services.registry.connection(identifier)
+    done = "updated" if identifier in known else "connected"
+    row = connection_row(identifier, connection, current_settings().catalogue)
+    result(f"{done} {identifier}", as_json=as_json, **row)
+    stream = stream_of_connection(connection)
     if given["stream_quota"]:
         _note_smaller_quota(stream, given["stream_quota"])
     if breaker := services.circuit_breakers.get(stream):
@@ -165,41 +185,65 @@ def connect(audience_id: int, exclude: tuple[str, ...], **given: Any) -> None:
 
 
 @click.command()
+@click.option("--audience", type=int, metavar="ID", help="Only those of this audience.")
+@configuration_option
+@stream_option
+@region_option
 @json_option
-def connections(as_json: bool) -> None:
+def connections(
+    *,
+    audience: int | None,
+    configuration: str | None,
+    stream: str | None,
+    region: str | None,
+    as_json: bool,
+) -> None:
     """List the connections: which audience goes to which stream.
 
     Under OPTIONS stands what is not as by default, as `connect` takes it.
+
+    \b
+    Examples:
+      audience-firehose connections --audience 123123
     """
     found = application().services.registry.snapshot().connections
     rows = [
         connection_row(identifier, connection, current_settings().catalogue)
         for identifier, connection in sorted(found.items(), key=lambda item: (item[1].audience_id, item[0]))
     ]
-    listing(
-        rows,
-        CONNECTION_COLUMNS,
-        as_json=as_json,
-        when_empty="no connections yet; make one: audience-firehose connect --help",
-    )
+    wanted = {
+        "audience_id": audience,
+        "configuration": configuration,
+        "delivery_stream_name": stream,
+        "region": region,
+    }
+    when_empty = "no such connections" if rows else "no connections yet"
+    hint = f"{when_empty}; make one: audience-firehose connect --help"
+    present(Listing(narrowed(rows, wanted), CONNECTION_COLUMNS, hint), as_json=as_json)
 
 
 @click.command()
+@click.option("--role-arn", metavar="ARN", help="Only those with this role.")
+@click.option("--access-key-id", metavar="ID", help="Only those with this key.")
+@click.option("--unused", is_flag=True, help="Only those that no connection uses.")
 @json_option
-def configurations(as_json: bool) -> None:
+def configurations(*, role_arn: str | None, access_key_id: str | None, unused: bool, as_json: bool) -> None:
     """List the configurations: the AWS identities to deliver with. Secrets are not shown."""
-    found = application().services.registry.snapshot().configurations
-    listing(
-        [configuration_row(found[name]) for name in sorted(found)],
-        CONFIGURATION_COLUMNS,
-        as_json=as_json,
-        when_empty="no configurations yet; make one: audience-firehose configure --help",
-    )
+    snapshot = application().services.registry.snapshot()
+    used = {connection.configuration for connection in snapshot.connections.values()}
+    rows = [configuration_row(found) for name, found in sorted(snapshot.configurations.items())]
+    listed = narrowed(rows, {"role_arn": role_arn, "access_key_id": access_key_id})
+    if unused:
+        listed = [row for row in listed if row["name"] not in used]
+    when_empty = "no such configurations" if rows else "no configurations yet"
+    hint = f"{when_empty}; make one: audience-firehose configure --help"
+    present(Listing(listed, CONFIGURATION_COLUMNS, hint), as_json=as_json)
 
 
 @click.command()
-@click.argument("connection_id")
-def disconnect(connection_id: str) -> None:
+@click.argument("connection_id", shell_complete=complete_connection)
+@json_option
+def disconnect(connection_id: str, as_json: bool) -> None:
     """Send an audience's changes to a stream no longer.
 
     Records that are enqueued for the stream are still delivered while another connection leads to it.
@@ -207,7 +251,7 @@ def disconnect(connection_id: str) -> None:
     app = application()
     connection = app.services.registry.disconnect(connection_id)
     record_action(app.services.audit, "disconnect", connection_id)
-    click.echo(f"disconnected {connection_id}")
+    result(f"disconnected {connection_id}", as_json=as_json, id=connection_id, disconnected=True)
     if connection is None:
         return
     stream = stream_of_connection(connection)

@@ -13,8 +13,11 @@ from schemas.records import Skip
 from worker.broker.client import queue_lengths
 from worker.cli.application import application
 from worker.cli.auditing import record_action
+from worker.cli.completion import complete_connection
 from worker.cli.explanations import explain
-from worker.cli.output import Columns, Row, count, json_option, listing, note
+from worker.cli.filters import configuration_option, narrowed, region_option, stream_option
+from worker.cli.output import Columns, Listing, Row, count, json_option, note, result
+from worker.cli.watching import show, watch_option
 from worker.failures.dead_letters import DeadLetters
 from worker.firehose.health import inspect
 from worker.firehose.regions import partition
@@ -66,8 +69,9 @@ STATUS_COLUMNS: Columns = {
 
 
 @click.command()
-@click.argument("connection_id")
-def test(connection_id: str) -> None:
+@click.argument("connection_id", shell_complete=complete_connection)
+@json_option
+def test(connection_id: str, as_json: bool) -> None:
     """Ask Firehose whether a connection's stream can be delivered to.
 
     Checks with DescribeDeliveryStream that the credentials are accepted and that the
@@ -80,10 +84,17 @@ def test(connection_id: str) -> None:
     stream = stream_of_connection(connection)
     checks = inspect(app.clients, configuration, stream)
     for check in checks:
-        click.echo(f"{'ok' if check.ok else 'failed':<8}{check.name:<13}{check.message}")
+        outcome = "ok" if check.ok else "failed"
+        result(
+            f"{outcome:<8}{check.name:<13}{check.message}",
+            as_json=as_json,
+            id=check.name,
+            outcome=outcome,
+            message=check.message,
+        )
     if not all(check.ok for check in checks):
         raise click.ClickException(f"{stream.name} in {stream.region} cannot be delivered to as it is")
-    _probe_now(app.services.circuit_breakers, stream, connection_id)
+    _probe_now(app.services.circuit_breakers, stream, connection_id, as_json=as_json)
     _note_dead(app.services.dead_letters, stream, connection_id)
 
 
@@ -94,19 +105,23 @@ def _account_id(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 @click.command()
-@click.argument("connection_id")
+@click.argument("connection_id", shell_complete=complete_connection)
 @click.option(
     "--account-id", required=True, metavar="N", callback=_account_id, help="The stream's AWS account."
 )
-def policy(connection_id: str, account_id: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="The same in one line.")
+def policy(connection_id: str, account_id: str, as_json: bool) -> None:
     """Print the IAM policy that a connection needs, and nothing beyond it: ready to paste."""
     connection = application().services.registry.connection(connection_id)
-    click.echo(json.dumps(policy_for(stream_of_connection(connection), account_id), indent=2))
+    click.echo(
+        json.dumps(policy_for(stream_of_connection(connection), account_id), indent=None if as_json else 2)
+    )
 
 
 @click.command()
-@click.argument("connection_id")
-def pause(connection_id: str) -> None:
+@click.argument("connection_id", shell_complete=complete_connection)
+@json_option
+def pause(connection_id: str, as_json: bool) -> None:
     """Stop delivering to a connection's stream; its records wait in the broker.
 
     The stream is paused as a whole, for other connections to it as well.
@@ -115,7 +130,7 @@ def pause(connection_id: str) -> None:
     stream = stream_of_connection(services.registry.connection(connection_id))
     services.circuit_breakers.pause(stream, OPERATOR)
     record_action(services.audit, "pause", stream.queue)
-    click.echo(f"paused {stream.name} in {stream.region}")
+    result(f"paused {stream.name} in {stream.region}", as_json=as_json, id=stream.queue, paused=True)
     others = [
         found for found in services.registry.snapshot().connections_to(stream) if found != connection_id
     ]
@@ -124,39 +139,72 @@ def pause(connection_id: str) -> None:
 
 
 @click.command()
-@click.argument("connection_id")
-def resume(connection_id: str) -> None:
+@click.argument("connection_id", shell_complete=complete_connection)
+@json_option
+def resume(connection_id: str, as_json: bool) -> None:
     """Let a paused stream flow again, whyever it was paused."""
     services = application().services
     stream = stream_of_connection(services.registry.connection(connection_id))
     breaker = services.circuit_breakers.get(stream)
     if not services.circuit_breakers.resume(stream):
-        click.echo(f"{stream.name} in {stream.region} was not paused")
+        told = f"{stream.name} in {stream.region} was not paused"
+        result(told, as_json=as_json, id=stream.queue, resumed=False)
         return
     record_action(services.audit, "resume", stream.queue)
-    click.echo(f"resumed {stream.name} in {stream.region}")
+    result(f"resumed {stream.name} in {stream.region}", as_json=as_json, id=stream.queue, resumed=True)
     if breaker and breaker.reason != OPERATOR:
         note(f"it was paused for {breaker.reason}: where that is not fixed, it is paused again")
     _note_dead(services.dead_letters, stream, connection_id)
 
 
 @click.command()
+@watch_option
+@click.option("--state", type=click.Choice(list(StreamState)), help="Only the streams in this state.")
+@configuration_option
+@stream_option
+@region_option
 @json_option
-def status(as_json: bool) -> None:
+def status(
+    *,
+    watch: bool,
+    state: str | None,
+    configuration: str | None,
+    stream: str | None,
+    region: str | None,
+    as_json: bool,
+) -> None:
     """Show what has become of the records, per stream, and what waits for an operator.
 
     QUEUED counts messages in the broker, of up to 500 records each; all else counts
-    records. `audience.changes` is the queue that changes come in by.
+    records. `audience.changes` is the queue that changes come in by. Filters leave it out.
+
+    \b
+    Examples:
+      audience-firehose status --watch
+      audience-firehose status --state paused
     """
     app = application()
-    found = app.services.status.read(partial(queue_lengths, app))
-    rows = [_row(stream) for stream in found.rows]
-    listing([*rows, _incoming_row(found)], STATUS_COLUMNS, as_json=as_json, when_empty="")
-    if not as_json:
-        _note_unconnected(found)
-    if found.problem:
-        # A broker that is away is no reason to withhold the rest.
-        raise click.ClickException(explain(found.problem))
+    wanted = {
+        "state": state,
+        "configuration": configuration,
+        "delivery_stream_name": stream,
+        "region": region,
+    }
+
+    def read() -> Listing:
+        found = app.services.status.read(partial(queue_lengths, app))
+        rows = [_row(stream_status) for stream_status in found.rows]
+        is_whole = not any(wanted.values())
+        return Listing(
+            [*rows, _incoming_row(found)] if is_whole else narrowed(rows, wanted),
+            STATUS_COLUMNS,
+            "no such streams",
+            notes=_unconnected(found) if is_whole else [],
+            # A broker that is away is no reason to withhold the rest.
+            problem=explain(found.problem) if found.problem else None,
+        )
+
+    show(read, app.services, as_json=as_json, watch=watch)
 
 
 def policy_for(stream: Stream, account_id: str) -> dict[str, Any]:
@@ -170,12 +218,15 @@ def policy_for(stream: Stream, account_id: str) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _probe_now(circuit_breakers: CircuitBreakers, stream: Stream, connection_id: str) -> None:
+def _probe_now(
+    circuit_breakers: CircuitBreakers, stream: Stream, connection_id: str, *, as_json: bool
+) -> None:
     breaker = circuit_breakers.probe_now(stream)
     if breaker and breaker.reason == OPERATOR:
         note(f"an operator has paused it; let it flow: audience-firehose resume {connection_id}")
     elif breaker:
-        click.echo(f"it was paused ({breaker.reason}) and flows again once a batch is accepted")
+        told = f"it was paused ({breaker.reason}) and flows again once a batch is accepted"
+        click.echo(told, err=as_json)
 
 
 def _note_dead(dead_letters: DeadLetters, stream: Stream, connection_id: str) -> None:
@@ -246,14 +297,14 @@ def _by_audience(found: Status) -> dict[str, dict[str, int]]:
     }
 
 
-def _note_unconnected(found: Status) -> None:
-    """Name the audiences whose changes go nowhere, those with the most changes first."""
+def _unconnected(found: Status) -> list[str]:
+    """A note that names the audiences whose changes go nowhere, those with the most changes first."""
     skips = found.skipped_audiences.get(Skip.NO_CONNECTION)
     if not skips or not skips.by_audience:
-        return
+        return []
     shown = list(skips.by_audience.items())[:SHOWN_AUDIENCES]
     named = ", ".join(f"{audience} ({count(number, 'change')})" for audience, number in shown)
     rest = len(skips.by_audience) - len(shown)
     more = f" and {count(rest, 'other audience')} (--json lists them)" if rest else ""
     others = f"; {count(skips.others, 'change')} of further audiences, not listed" if skips.others else ""
-    note(f"no connection for audience {named}{more}{others}; make one: audience-firehose connect --help")
+    return [f"no connection for audience {named}{more}{others}; make one: audience-firehose connect --help"]

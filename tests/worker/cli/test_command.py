@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from worker.cli import ENTRIES, INTERRUPTED, main, output
+from worker.cli import ENTRIES, INTERRUPTED, main
 from worker.cli.explanations import explain
 from worker.cli.interruption import Interrupted, Interruption
 
@@ -26,27 +26,32 @@ CONTRACT = {
         *("--forward-idfas", "--no-forward-idfas"),
         *("--forward-google-advertising-ids", "--no-forward-google-advertising-ids"),
     },
-    "connections": {"--json"},
-    "configurations": {"--json"},
+    "connections": {"--json", "--audience", "--configuration", "--stream", "--region"},
+    "configurations": {"--json", "--role-arn", "--access-key-id", "--unused"},
     "disconnect": {"connection_id"},
     "test": {"connection_id"},
     "policy": {"connection_id", "--account-id"},
     "reroute": set(),
     "notify": {"--test"},
-    "audit": {"--limit", "--json"},
+    "audit": {"--limit", "--since", "--who", "--action", "--subject", "--json"},
     "send": {"file"},
     "explain": {"change", "--json"},
-    "alerts": {"--json", "--follow", "--since", "--type", "--stream", "--open"},
+    "alerts": {
+        *("--json", "--follow", "--watch", "--since", "--type", "--stream", "--open"),
+        *("--severity", "--region", "--connection"),
+    },
     "acknowledge": {"alert_id", "--all"},
-    "dead-letters": {"--json", "--type", "--connection"},
+    "dead-letters": {"--json", "--watch", "--type", "--connection", "--stream", "--region", "--since"},
     "show-dead-letter": {"dead_letter_id", "--records", "--json"},
-    "replay": {"dead_letter_id", "--all", "--connection", "--type"},
-    "discard": {"dead_letter_id", "--all", "--connection", "--type"},
+    "replay": {"dead_letter_id", "--all", "--connection", "--type", "--stream", "--since"},
+    "discard": {"dead_letter_id", "--all", "--connection", "--type", "--stream", "--since"},
     "pause": {"connection_id"},
     "resume": {"connection_id"},
-    "status": {"--json"},
+    "status": {"--json", "--watch", "--state", "--configuration", "--stream", "--region"},
 }
 """Section 6 of the contract: every command, and what it takes."""
+WITHOUT_DATA = {"notify"}
+"""Commands that print nothing that a program reads."""
 LISTINGS = ["audit", "connections", "configurations", "alerts", "dead-letters", "status"]
 
 
@@ -65,6 +70,11 @@ def test_every_command_has_help(operator, name):
 def test_every_listing_takes_json(operator, name):
     assert "--json" in operator.runs(name, "--help").stdout
     operator.lists(name)
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT.keys() - WITHOUT_DATA))
+def test_every_command_that_prints_data_takes_json(name):
+    assert "--json" in {o for parameter in main.get_command(None, name).params for o in parameter.opts}
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("conect", "connect"), ("dead-leters", "dead-letters")])
@@ -142,16 +152,6 @@ def test_ctrl_c_ends_with_the_status_that_shells_expect(operator, services, monk
     monkeypatch.setattr(services.registry, "snapshot", interrupt)
     result = operator.tries("connections")
     assert (result.exit_code, result.stderr) == (INTERRUPTED, "interrupted\n")
-
-
-def test_a_table_is_aligned_and_its_numbers_are_flush_right():
-    rows = [["a", 5, None], ["long", 1000, "x"]]
-    assert list(output.table(rows, ["NAME", "N", "Z"])) == ["NAME     N  Z", "a        5  -", "long  1000  x"]
-
-
-def test_control_characters_in_a_cell_are_replaced():
-    assert output.text("a\x1b[2Jb\nc") == "a?[2Jb?c"
-    assert output.text(["a", 1]) == "a, 1"
 
 
 def test_a_signal_waits_for_the_end_of_a_step_and_a_second_one_does_not():

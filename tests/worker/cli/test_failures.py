@@ -7,9 +7,9 @@ from dataclasses import fields
 
 import pytest
 from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
-from worker.cli import failures
 from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alert
@@ -86,7 +86,7 @@ def test_a_duration_that_is_none_is_refused(operator, since):
     assert "30m, 12h or 7d" in operator.is_told("alerts", f"--since={since}")
 
 
-def test_follow_prints_new_alerts_once_and_oldest_first(operator, dead_lettered, monkeypatch):
+def test_follow_prints_new_alerts_once_and_oldest_first(operator, services, dead_lettered, monkeypatch):
     dead_lettered("before")
     rounds = iter([["a", "b"], [], ["c"], []])
 
@@ -94,20 +94,41 @@ def test_follow_prints_new_alerts_once_and_oldest_first(operator, dead_lettered,
         for identifier in next_or_ctrl_c(rounds):
             dead_lettered(identifier)
 
-    monkeypatch.setattr(failures.time, "sleep", sleep)
+    monkeypatch.setattr(services, "sleep", sleep)
     lines = operator.runs("alerts", "--follow", "--json").stdout.splitlines()
     assert [json.loads(line)["dead_letter_id"] for line in lines] == ["a", "b", "c"]
 
 
-def test_follow_since_begins_with_the_recent_ones(operator, dead_lettered, monkeypatch, clock):
+def test_follow_since_begins_with_the_recent_ones(operator, services, dead_lettered, monkeypatch, clock):
     dead_lettered("first")
     clock.now += 1
     dead_lettered("second")
 
-    monkeypatch.setattr(failures.time, "sleep", lambda _: next_or_ctrl_c(iter([])))
+    monkeypatch.setattr(services, "sleep", lambda _: next_or_ctrl_c(iter([])))
     first, second = operator.runs("alerts", "--follow", "--since", "1h", "--json").stdout.splitlines()
     assert json.loads(first)["dead_letter_id"] == "first"
     assert json.loads(second)["dead_letter_id"] == "second"
+
+
+def test_following_outlives_a_redis_that_is_away(operator, services, dead_lettered, monkeypatch):
+    newer_than = services.alerts.newer_than
+
+    def away(_):
+        raise RedisConnectionError("Error 111 connecting to localhost:6379")
+
+    def leave():
+        monkeypatch.setattr(services.alerts, "newer_than", away)
+
+    def come_back():
+        dead_lettered("meanwhile")
+        monkeypatch.setattr(services.alerts, "newer_than", newer_than)
+
+    rounds = iter([leave, lambda: None, come_back])
+    monkeypatch.setattr(services, "sleep", lambda _: next_or_ctrl_c(rounds)())
+    followed = operator.runs("alerts", "--follow", "--json")
+    assert [json.loads(line)["dead_letter_id"] for line in followed.stdout.splitlines()] == ["meanwhile"]
+    assert followed.stderr.count("waiting for it") == 1
+    assert followed.stderr.count("Redis is back") == 1
 
 
 def test_acknowledge_takes_one_alert_or_all(operator, dead_lettered):
@@ -329,9 +350,9 @@ def test_alerts_are_narrowed_to_a_type_a_stream_and_the_open_ones(operator, dead
     assert "'invalid change'" in operator.is_told("alerts", "--type", "Whatever")
 
 
-def test_following_shows_only_what_was_asked_for(operator, dead_lettered, monkeypatch):
+def test_following_shows_only_what_was_asked_for(operator, services, dead_lettered, monkeypatch):
     rounds = iter([lambda: dead_lettered("denied"), lambda: dead_lettered("large", failure=TOO_LARGE)])
-    monkeypatch.setattr(failures.time, "sleep", lambda _: next_or_ctrl_c(rounds)())
+    monkeypatch.setattr(services, "sleep", lambda _: next_or_ctrl_c(rounds)())
     followed = operator.tries("alerts", "--follow", "--json", "--type", "Record Too Large")
     assert ids(map(json.loads, followed.stdout.splitlines())) == {"large"}
 
@@ -384,7 +405,7 @@ def test_an_interrupted_discard_says_what_is_gone_and_goes_on_where_it_stopped(
         os.kill(os.getpid(), signal.SIGINT)
         return remove_many(letters, **options)
 
-    monkeypatch.setattr(failures, "REMOVED_AT_ONCE", 1)
+    monkeypatch.setattr("worker.cli.failures.REMOVED_AT_ONCE", 1)
     monkeypatch.setattr(services.dead_letters, "remove_many", remove_and_interrupt)
     stopped = operator.tries("discard", "--all", "--yes")
     assert stopped.exit_code == 130
@@ -462,3 +483,45 @@ def test_the_records_of_a_dead_letter_are_shown_on_a_terminal_and_audited(
     (entry,) = services.audit.latest()
     assert (entry.action, entry.subject) == ("show", "letter")
     assert IDENTITY not in repr(entry)
+
+
+def test_alerts_are_narrowed_to_a_severity_a_region_and_a_connection(operator, dead_lettered):
+    dead_lettered("denied", connection_ids=["7-ab"])
+    dead_lettered("large", connection_ids=["8-cd"], failure=TOO_LARGE)
+
+    def listed(*options):
+        return ids(operator.lists("alerts", *options))
+
+    assert listed("--severity", "fatal") == {"denied"}
+    assert listed("--connection", "8-cd") == {"large"}
+    assert listed("--region", STREAM.region) == {"denied", "large"}
+    assert listed("--region", "eu-west-3") == set()
+
+
+def test_dead_letters_are_narrowed_to_a_stream_a_region_and_a_time(operator, dead_lettered, clock):
+    dead_lettered("old")
+    clock.now += 7200
+    dead_lettered("new")
+
+    def listed(*options):
+        return {row["id"] for row in operator.lists("dead-letters", *options)}
+
+    assert listed("--since", "1h") == {"new"}
+    assert listed("--stream", STREAM.name, "--region", STREAM.region) == {"old", "new"}
+    assert listed("--stream", "another") == set()
+
+
+def test_discarding_all_is_narrowed_to_a_stream_and_a_time(operator, dead_lettered, services, clock):
+    dead_lettered("old")
+    clock.now += 7200
+    dead_lettered("new")
+    discarded = operator.lists("discard", "--all", "--yes", "--stream", STREAM.name, "--since", "1h")
+    assert discarded == [{"discarded": 1, "records": 2}]
+    assert {letter.id for letter in services.dead_letters.all()} == {"old"}
+    assert "narrow --all" in operator.is_told("discard", "old", "--since", "1h")
+
+
+def test_a_replay_tells_a_program_its_numbers(operator, dead_lettered, queues):
+    operator.connects()
+    dead_lettered("denied")
+    assert operator.lists("replay", "denied") == [{"replayed": 1, "records": 2, "left": 0}]

@@ -1,0 +1,173 @@
+"""alerts, acknowledge."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import click
+from redis.exceptions import RedisError
+
+from worker.cli.application import application
+from worker.cli.auditing import record_action
+from worker.cli.choices import one_or_all
+from worker.cli.completion import complete_alert
+from worker.cli.explanations import explain
+from worker.cli.filters import (
+    connection_option,
+    narrowed,
+    recent,
+    region_option,
+    severity_option,
+    since_option,
+    stream_option,
+    type_option,
+)
+from worker.cli.output import Columns, Listing, Row, count, json_option, note, result
+from worker.cli.tables import text
+from worker.cli.watching import show, watch_option
+from worker.failures.alerts import Alert, Alerts, AlertState
+from worker.services import Services
+
+FOLLOW_INTERVAL_SECONDS = 1.0
+
+COLUMNS: Columns = {
+    "ID": itemgetter("id"),
+    "RAISED AT": itemgetter("raised_at"),
+    "SEVERITY": itemgetter("severity"),
+    "STATE": itemgetter("state"),
+    "TYPE": itemgetter("type"),
+    "STREAM": itemgetter("delivery_stream_name"),
+    "REGION": itemgetter("region"),
+    "RECORDS": itemgetter("records"),
+    "MESSAGE": itemgetter("message"),
+}
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Wait for new ones and print them, until Ctrl-C.")
+@watch_option
+@since_option
+@type_option
+@severity_option
+@stream_option
+@region_option
+@connection_option
+@click.option("--open", "only_open", is_flag=True, help="Only those that nobody has acknowledged.")
+@json_option
+def alerts(
+    *,
+    follow: bool,
+    watch: bool,
+    since: timedelta | None,
+    alert_type: str | None,
+    severity: str | None,
+    stream: str | None,
+    region: str | None,
+    connection: str | None,
+    only_open: bool,
+    as_json: bool,
+) -> None:
+    """List the system alerts, newest first.
+
+    With --follow, those of --since come first, oldest first, and then what is new. While Redis is
+    away, it waits.
+
+    \b
+    Examples:
+      audience-firehose alerts --since 12h --open
+      audience-firehose alerts --type 'Access Denied' --stream audiences
+      audience-firehose alerts --open --watch
+      audience-firehose alerts --follow --json | jq 'select(.severity == "fatal")'
+    """
+    if follow and watch:
+        raise click.UsageError("give either --follow or --watch")
+    services = application().services
+    wanted = {
+        "type": alert_type,
+        "severity": severity,
+        "delivery_stream_name": stream,
+        "region": region,
+        "connection_ids": connection,
+        "state": AlertState.OPEN if only_open else None,
+    }
+    if follow:
+        _follow(services, since, wanted, as_json=as_json)
+    else:
+        show(partial(_listing, services, since, wanted), services, as_json=as_json, watch=watch)
+
+
+@click.command()
+@click.argument("alert_id", required=False, shell_complete=complete_alert)
+@click.option("--all", "everything", is_flag=True, help="All that are open.")
+@json_option
+def acknowledge(alert_id: str | None, everything: bool, as_json: bool) -> None:
+    """Note that an alert has been seen. Nothing else becomes of it, or of its records."""
+    one_or_all(alert_id, everything)
+    services = application().services
+    if alert_id:
+        services.alerts.acknowledge(alert_id)
+        number, acknowledged = 1, alert_id
+    else:
+        number = services.alerts.acknowledge_all()
+        acknowledged = count(number, "alert")
+    record_action(services.audit, "acknowledge", acknowledged)
+    result(f"acknowledged {acknowledged}", as_json=as_json, id=alert_id, acknowledged=number)
+
+
+def alert_rows(found: Sequence[Alert], alerts: Alerts) -> list[Row]:
+    """The alerts, each with what has become of it."""
+    states = alerts.states()
+    return [{**asdict(alert), "state": states.get(alert.id, AlertState.OPEN)} for alert in found]
+
+
+def _latest(row: Row) -> str:
+    """When it was last raised. Alerts of older versions do not say, and were raised once."""
+    return str(row["last_raised_at"] or row["raised_at"])
+
+
+def _listing(services: Services, since: timedelta | None, wanted: Mapping[str, Any]) -> Listing:
+    rows = alert_rows(services.alerts.all(), services.alerts)
+    listed = narrowed(recent(rows, _latest, since, services.clock()), wanted)
+    return Listing(listed, COLUMNS, "no alerts")
+
+
+def _follow(services: Services, since: timedelta | None, wanted: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the alerts of `since`, if it is given, and then each new one, until Ctrl-C."""
+    note("waiting for alerts; Ctrl-C ends")
+    try:
+        for found in _new_alerts(services, since):
+            for row in reversed(narrowed(found, wanted)):
+                click.echo(json.dumps(row) if as_json else _line(row))
+    except KeyboardInterrupt:
+        return
+
+
+def _new_alerts(services: Services, since: timedelta | None) -> Iterator[list[Row]]:
+    """What there is of `since`, and every second what is new, newest first. Waits while Redis is away."""
+    known = alert_rows(services.alerts.all(), services.alerts)
+    last = known[0]["id"] if known else None
+    yield recent(known, _latest, since, services.clock()) if since else []
+    is_away = False
+    while True:
+        services.sleep(FOLLOW_INTERVAL_SECONDS)
+        try:
+            found = alert_rows(services.alerts.newer_than(last), services.alerts)
+        except RedisError as error:
+            if not is_away:
+                note(f"{explain(error)}; waiting for it")
+            is_away = True
+            continue
+        if is_away:
+            note("Redis is back")
+        is_away = False
+        last = found[0]["id"] if found else last
+        yield found
+
+
+def _line(row: Row) -> str:
+    """An alert without a table around it."""
+    return "  ".join(text(column(row)) for column in COLUMNS.values())
