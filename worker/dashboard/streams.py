@@ -70,9 +70,13 @@ class StreamRow:
 
     @property
     def drain_seconds(self) -> float | None:
-        """How long its backlog takes at the present rate; None where there is no backlog or no rate."""
-        rate = self.delivered_per_second
-        return self.status.in_broker / rate if self.status.in_broker and rate else None
+        """How long its backlog takes at the present rate.
+
+        None where there is no backlog or no rate, and where the stream does not flow: its rate is past.
+        """
+        rate, backlog = self.delivered_per_second, self.status.in_broker
+        flows = self.status.state is StreamState.FLOWING
+        return backlog / rate if flows and backlog and rate else None
 
     @property
     def quota_used(self) -> float:
