@@ -177,10 +177,10 @@ class Alerts:
     ) -> None:
         """Push an alert to the head of the list, or count it into the open one that it repeats.
 
-        It repeats an alert of the same type for the same stream, else the same `sender`, which is the
-        caller's host unless it is given, else of the same error code, that was last raised within the
-        cooldown. A `letter` is stored in the same atomic step,
-        unless it already is; then no alert is raised. Raises `RedisError`.
+        It repeats an alert of the same type and severity for the same stream, else the same `sender`, which
+        is the caller's host unless it is given, else of the same error code, that was last raised within the
+        cooldown. A `letter` is stored in the same atomic step, unless it already is; then no alert is
+        raised. Raises `RedisError`.
         """
         now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
         alert = Alert(
@@ -206,7 +206,9 @@ class Alerts:
         )
         sender = sender or (call.host if call else None)
         subject = stream.queue if stream else sender or failure.error_code
-        self._store(alert, f"{CURRENT}:{alert.type}:{subject}", letter, even_if_full)
+        # A warning of a type that is fatal otherwise repeats none of those.
+        kind = alert.type if severity is None else f"{alert.type}:{severity}"
+        self._store(alert, f"{CURRENT}:{kind}:{subject}", letter, even_if_full)
 
     def _store(self, alert: Alert, current: str, letter: Letter | None, even_if_full: bool) -> None:
         counters = counters_key(stream_of(letter.queue) if letter and letter.queue else None)
@@ -264,7 +266,7 @@ class Alerts:
         """The number of open alerts, by severity.
 
         The alerts are read again where the newest of them, or the number of them or of their states, has
-        changed, and in any case after 30 seconds: only a repeated alert may have become more severe.
+        changed, and in any case after 30 seconds, because of what another program may have changed.
         """
         with self._redis.pipeline(transaction=False) as pipe:
             revision = tuple(pipe.lindex(ALERTS, 0).llen(ALERTS).hlen(STATES).execute())

@@ -2,8 +2,8 @@
 
 All processes of the installation that may notify share a lease and notes in Redis, so that each alert is sent
 once by all of them together. Fatal alerts go at once; warnings wait a moment for others and go together. A
-subject (an alert's type, for a stream or for the connections it names) is notified of at most once in 15
-minutes. A message that cannot be sent is sent again, with growing pauses.
+subject (an alert's severity and type, for a stream or for the audiences it names) is notified of at most
+once in 15 minutes. A message that cannot be sent is sent again, with growing pauses.
 """
 
 import logging
@@ -166,7 +166,7 @@ def choose(fresh: Sequence[Alert], cooling: set[str], now: float) -> Due:
 def subject_of(alert: Alert) -> str:
     """The subject that a cooldown is about."""
     where = f"{alert.region}/{alert.delivery_stream_name}" if alert.delivery_stream_name else ""
-    return f"{alert.type}:{where or ','.join(map(str, alert.audience_ids))}"
+    return f"{alert.severity}:{alert.type}:{where or ','.join(map(str, alert.audience_ids))}"
 
 
 def message_of(alerts: Sequence[Alert], environment_name: str = "") -> Notification:

@@ -12,7 +12,6 @@ from worker.failures.alerts import (
     COOLDOWN_SECONDS,
     COOLDOWNS,
     CURRENT,
-    RECOUNT_SECONDS,
     AlertState,
     TaskCall,
 )
@@ -77,6 +76,13 @@ def test_the_newest_comes_first(alerts, clock):
         alerts.raise_alert(FAILURE, stream=stream)
         clock.advance(1)
     assert [alert.delivery_stream_name for alert in alerts.all()] == ["stream-1", "stream-0"]
+
+
+def test_a_warning_never_takes_the_place_of_a_fatal_alert_of_its_type(alerts, stream):
+    alerts.raise_alert(FAILURE, stream=stream)
+    alerts.raise_alert(FAILURE, stream=stream, severity=Severity.WARNING)
+    alerts.raise_alert(FAILURE, stream=stream)
+    assert [(alert.severity, alert.occurrences) for alert in alerts.all()] == [("warning", 1), ("fatal", 2)]
 
 
 def test_an_alert_that_recurs_for_a_stream_is_one_entry_with_its_occurrences(alerts, stream, clock):
@@ -254,13 +260,10 @@ def test_open_alerts_are_counted_by_severity_as_they_come_and_go(alerts, stream)
     assert alerts.count_open() == {severity: 1}
 
 
-def test_an_alert_that_becomes_fatal_by_repetition_is_counted_as_such_within_half_a_minute(
-    alerts, stream, clock
-):
+def test_a_fatal_alert_is_counted_beside_the_warnings_of_its_type(alerts, stream):
     denied = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "no")
     alerts.raise_alert(denied, stream=stream, severity=Severity.WARNING)
     alerts.raise_alert(denied, stream=stream._replace(name="newest"), severity=Severity.WARNING)
     assert alerts.count_open() == {Severity.WARNING: 2}
     alerts.raise_alert(denied, stream=stream)
-    clock.advance(RECOUNT_SECONDS)
-    assert alerts.count_open() == {Severity.WARNING: 1, Severity.FATAL: 1}
+    assert alerts.count_open() == {Severity.WARNING: 2, Severity.FATAL: 1}

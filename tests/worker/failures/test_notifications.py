@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from worker.errors import SettingError
-from worker.failures.alert_types import AlertType, Failure
+from worker.failures.alert_types import AlertType, Failure, Severity
 from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import COOLDOWN_SECONDS, GROUP_SECONDS, LEASE, Notifier
 
+DENIED = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "attach the policy")
 GONE = Failure(AlertType.STREAM_NOT_FOUND, "ResourceNotFoundException", "there is no such stream")
 THROTTLED = Failure(AlertType.INTERNAL_SERVER_ERROR, "SlowDown", "the stream is throttled")
 
@@ -141,3 +142,17 @@ def test_a_url_that_apprise_does_not_know_is_refused_without_repeating_it():
         apprise_sender(["json://localhost", "nonsense-token"])
 
     assert "nonsense" not in str(refused.value)
+
+
+def test_a_fatal_alert_does_not_wait_for_the_cooldown_of_a_warning_of_its_type(
+    services, notifier, people, stream, clock
+):
+    services.alerts.raise_alert(DENIED, stream=stream, severity=Severity.WARNING)
+    clock.advance(GROUP_SECONDS)
+    assert notifier.run() == 1
+    services.alerts.raise_alert(DENIED, stream=stream)
+    assert notifier.run() == 1
+    assert [sent.title.split(": ")[1] for sent in people.received] == [
+        "audience-firehose, warning",
+        "audience-firehose, fatal",
+    ]
