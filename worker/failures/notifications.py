@@ -116,7 +116,7 @@ class Notifier:
         recent = [
             alert
             for alert in self._alerts()
-            if alert.id not in states and now - _raised_at(alert) <= MAX_AGE_SECONDS
+            if alert.id not in states and now - _seconds(alert.latest) <= MAX_AGE_SECONDS
         ]
         known = self._redis.zmscore(NOTIFIED, [alert.id for alert in recent]) if recent else []
         fresh = [alert for alert, sent_at in zip(recent, known, strict=True) if sent_at is None]
@@ -159,7 +159,7 @@ def choose(fresh: Sequence[Alert], cooling: set[str], now: float) -> Due:
     waiting = [alert for subject, alert in by_subject.items() if subject not in cooling]
     fatal = [alert for alert in waiting if alert.severity == Severity.FATAL]
     warnings = [alert for alert in waiting if alert.severity != Severity.FATAL]
-    has_waited = any(now - _raised_at(alert) >= GROUP_SECONDS for alert in warnings)
+    has_waited = any(now - _seconds(alert.raised_at) >= GROUP_SECONDS for alert in warnings)
     return Due(fatal, warnings if has_waited or fatal else [])
 
 
@@ -190,8 +190,8 @@ def _line(alert: Alert) -> str:
     return f"[{alert.severity}] {alert.type}{code}{stream}{records}: {alert.message}"
 
 
-def _raised_at(alert: Alert) -> float:
+def _seconds(time: str) -> float:
     try:
-        return datetime.fromisoformat(alert.raised_at).timestamp()
+        return datetime.fromisoformat(time).timestamp()
     except ValueError:
         return 0.0

@@ -6,6 +6,7 @@ import pytest
 
 from worker.errors import SettingError
 from worker.failures.alert_types import AlertType, Failure, Severity
+from worker.failures.alerts import CURRENT
 from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import COOLDOWN_SECONDS, GROUP_SECONDS, LEASE, Notifier
 
@@ -156,3 +157,17 @@ def test_a_fatal_alert_does_not_wait_for_the_cooldown_of_a_warning_of_its_type(
         "audience-firehose, warning",
         "audience-firehose, fatal",
     ]
+
+
+def test_an_alert_that_still_recurs_is_sent_however_long_nobody_could_be_reached(
+    services, notifier, people, stream, clock
+):
+    people.are_reachable = False
+    for _ in range(9):
+        services.alerts.raise_alert(GONE, stream=stream)
+        notifier.run()
+        clock.advance(COOLDOWN_SECONDS - 1)
+        services.redis.persist(f"{CURRENT}:{GONE.alert_type}:{stream.queue}")
+    people.are_reachable = True
+    services.alerts.raise_alert(GONE, stream=stream)
+    assert notifier.run() == 1
