@@ -28,6 +28,8 @@ SECTIONS = {
         "connect": Entry("settings", "Tie an audience to a delivery stream, or change how."),
         "connections": Entry("settings", "List the connections."),
         "configurations": Entry("settings", "List the configurations."),
+        "forget-configuration": Entry("configurations", "Remove a configuration that no connection uses."),
+        "reencrypt": Entry("configurations", "Encrypt the stored secrets with a new key."),
         "disconnect": Entry("settings", "Remove a connection."),
         "test": Entry("streams", "Check that a connection's stream can be delivered to."),
         "policy": Entry("streams", "Print the IAM policy that a connection needs."),

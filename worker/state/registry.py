@@ -36,6 +36,11 @@ VERSION = "audience:registry:version"
 REFRESH_AFTER = 1.0
 """Seconds for which a snapshot is not compared with Redis."""
 
+SECRETS = ("secret_access_key", "session_token")
+"""The settings of a configuration that are stored encrypted."""
+NAMED_CONNECTIONS = 5
+"""Connections that an error names."""
+
 WRITE_ENTRY = Script(__package__, "write_entry")
 
 logger = logging.getLogger(__name__)
@@ -163,6 +168,43 @@ class Registry:
         self._write(CONFIGURATIONS, name, changed)
         return self.snapshot().configurations[name]
 
+    def forget(self, name: str) -> None:
+        """Remove a configuration. Raises `NotRegistered`, and `InvalidSettings` while connections use it."""
+
+        def changed() -> None:
+            if not self._redis.hexists(CONFIGURATIONS, name):
+                raise _no_configuration(name)
+            if users := self._connections_of(name):
+                raise InvalidSettings(
+                    f"{name} is used by {', '.join(users[:NAMED_CONNECTIONS])}"
+                    f"{' and others' if len(users) > NAMED_CONNECTIONS else ''};"
+                    f" remove them first: audience-firehose disconnect {users[0]}"
+                )
+
+        self._write(CONFIGURATIONS, name, changed)
+
+    def reencrypt(self, name: str) -> bool:
+        """Encrypt a configuration's secrets with the first key. False where it has none.
+
+        Raises `NotRegistered`, and `SecretKeyError` where none of the keys decrypts one.
+        """
+        known = self.latest().configurations.get(name)
+        if known is None:
+            raise _no_configuration(name)
+        if not any(getattr(known, secret) for secret in SECRETS):
+            return False
+
+        def changed() -> dict[str, Any]:
+            latest = self.latest().configurations.get(name)
+            if latest is None:
+                raise _no_configuration(name)
+            stored = asdict(latest)
+            tokens = {secret: self._cipher.reencrypt(stored[secret]) for secret in SECRETS if stored[secret]}
+            return {**stored, **tokens}
+
+        self._write(CONFIGURATIONS, name, changed)
+        return True
+
     def connect(self, **settings: Any) -> str:
         """Store a connection, new or changed, and return its ID. Raises `InvalidSettings`.
 
@@ -173,13 +215,14 @@ class Registry:
         wanted: Connection = self._checked(ConnectionSchema(), without_empty)
         identifier = connection_id(wanted)
         _check_region(wanted.region)
-        if not self._redis.hexists(CONFIGURATIONS, wanted.configuration):
-            raise InvalidSettings(
-                f"there is no configuration {wanted.configuration!r};"
-                f" make it first: audience-firehose configure {wanted.configuration}"
-            )
 
         def changed() -> dict[str, Any]:
+            # Within: somebody may be forgetting the configuration meanwhile.
+            if not self._redis.hexists(CONFIGURATIONS, wanted.configuration):
+                raise InvalidSettings(
+                    f"there is no configuration {wanted.configuration!r};"
+                    f" make it first: audience-firehose configure {wanted.configuration}"
+                )
             known = self.latest().connections.get(identifier)
             return asdict(self._checked(ConnectionSchema(), _changed(known, settings)) if known else wanted)
 
@@ -208,16 +251,27 @@ class Registry:
         except ValidationError as error:
             raise InvalidSettings("; ".join(sentences(schema, error))) from None
 
-    def _write(self, key: str, field: str, changed: Callable[[], dict[str, Any]]) -> None:
-        """Write what `changed` makes of the latest registry; again, where somebody else was quicker."""
+    def _write(self, key: str, field: str, changed: Callable[[], dict[str, Any] | None]) -> None:
+        """Write the entry that `changed` makes of the latest registry; None removes it.
+
+        Where another process has written meanwhile, it is made and written again.
+        """
         written = False
         while not written:
             version = self.latest().version or ""
-            text = json.dumps(changed())
+            made = changed()
+            text = "" if made is None else json.dumps(made)
             written = bool(
                 WRITE_ENTRY(self._redis, keys=[VERSION, key, WRITE_FIRST_KEY], args=[version, field, text])
             )
         self._snapshot = None
+
+    def _connections_of(self, configuration: str) -> list[str]:
+        """The IDs of the connections that use a configuration, be that one corrupt or not."""
+        connections = _Reader(ConnectionSchema()).readable(self._redis.hgetall(CONNECTIONS))
+        return sorted(
+            name for name, connection in connections.items() if connection.configuration == configuration
+        )
 
     def _load(self) -> Snapshot:
         version, *hashes = read_atomically(
@@ -269,6 +323,10 @@ def _check_region(region: str) -> None:
         near = get_close_matches(region, regions(), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise InvalidSettings(f"region: botocore knows no region {region!r}{hint}")
+
+
+def _no_configuration(name: str) -> NotRegistered:
+    return NotRegistered(f"there is no configuration {name!r}; list them: audience-firehose configurations")
 
 
 def _no_connection(identifier: str) -> NotRegistered:

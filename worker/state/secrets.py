@@ -27,6 +27,10 @@ class Cipher:
                 " behind the current one"
             ) from None
 
+    def reencrypt(self, token: str) -> str:
+        """A token of the first key for the same secret. Raises `SecretKeyError`, as `decrypt`."""
+        return self.encrypt(self.decrypt(token))
+
     def _required(self) -> MultiFernet:
         if self._fernet is None:
             raise SecretKeyError(

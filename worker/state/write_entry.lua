@@ -1,16 +1,20 @@
--- Writes an entry of the registry, unless another process has written one since a version.
+-- Writes or removes an entry of the registry, unless another process has written one since a version.
 --
 -- KEYS  1 version   string, incremented by each write
 --       2 entries   hash, name to its entry (JSON)
 --       3 nothing   never set: deleting it is a write that a full Redis allows
 -- ARGV  1 version   that the entry was made from; '' where there was none
 --       2 name
---       3 entry
+--       3 entry     '' to remove it
 --
--- Returns 1 where the entry is written, 0 where the version is another.
+-- Returns 1 where that is done, 0 where the version is another.
 
 redis.call('DEL', KEYS[3])
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+if ARGV[3] == '' then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+else
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+end
 redis.call('INCR', KEYS[1])
 return 1

@@ -28,6 +28,8 @@ CONTRACT = {
     },
     "connections": {"--json", "--audience", "--configuration", "--stream", "--region"},
     "configurations": {"--json", "--role-arn", "--access-key-id", "--unused"},
+    "forget-configuration": {"name"},
+    "reencrypt": set(),
     "disconnect": {"connection_id"},
     "test": {"connection_id"},
     "policy": {"connection_id", "--account-id"},

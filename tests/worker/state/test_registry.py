@@ -86,6 +86,47 @@ def test_a_removed_connection_is_gone(registry):
         registry.connection(identifier)
 
 
+def test_a_configuration_is_not_forgotten_while_somebody_connects_with_it(registry, reader, monkeypatch):
+    latest = registry.latest
+
+    def meanwhile():
+        found = latest()
+        monkeypatch.setattr(registry, "latest", latest)
+        connect(reader)
+        return found
+
+    monkeypatch.setattr(registry, "latest", meanwhile)
+    with pytest.raises(InvalidSettings, match="main is used by 1-"):
+        registry.forget("main")
+    assert registry.latest().connections
+
+
+def test_nobody_connects_with_a_configuration_that_is_forgotten_meanwhile(registry, reader, monkeypatch):
+    latest = registry.latest
+
+    def meanwhile():
+        found = latest()
+        monkeypatch.setattr(registry, "latest", latest)
+        reader.forget("main")
+        return found
+
+    monkeypatch.setattr(registry, "latest", meanwhile)
+    with pytest.raises(InvalidSettings, match="there is no configuration 'main'"):
+        connect(registry)
+    assert not registry.latest().connections
+
+
+def test_a_corrupt_configuration_can_be_forgotten_and_not_while_it_is_used(registry, redis, reader):
+    identifier = connect(registry)
+    redis.hset(CONFIGURATIONS, "main", "no JSON")
+    redis.incr(registry_module.VERSION)
+    with pytest.raises(InvalidSettings, match=f"main is used by {identifier}"):
+        reader.forget("main")
+    reader.disconnect(identifier)
+    reader.forget("main")
+    assert not redis.hexists(CONFIGURATIONS, "main")
+
+
 def test_a_secret_is_encrypted_where_it_is_stored(registry, redis, services):
     registry.configure(name="main", **KEY)
     assert "secretive" not in redis.hget(CONFIGURATIONS, "main")
