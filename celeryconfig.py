@@ -1,20 +1,25 @@
 """Celery's settings. Those that an operator may change come from `worker.config`."""
 
+from typing import Any
+
 from kombu import Queue
 
 from worker.config import current_settings
 from worker.firehose.regions import rate_limits
 from worker.queues import CHANGES_QUEUE, delivery_task
 from worker.store.connections import KEEPALIVE, TIMEOUTS
+from worker.store.sentinel import kombu_url
 
 RESTORE_INTERVAL_SECONDS = 1
 RESTORED_MESSAGES = 200
 """At a time. That takes a tenth of a second, in which a worker does nothing else."""
 
-broker_url = current_settings().broker_url
+broker_url, master_name = kombu_url(current_settings().broker_url)
+# Celery reads CELERY_BROKER_URL itself and prefers it, as it stands there, to `broker_url`.
+broker_read_url = broker_write_url = broker_url
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
-broker_transport_options = {
+broker_transport_options: dict[str, Any] = {
     # Redis: when the messages of a worker that died come back.
     "visibility_timeout": current_settings().visibility_timeout,
     # Redis: check this often for them and for retries that are due, and not at every tenth interval.
@@ -26,6 +31,8 @@ broker_transport_options = {
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
     "confirm_publish": True,
 }
+if master_name:
+    broker_transport_options["master_name"] = master_name
 if not broker_url.startswith("amqp") and not broker_url.startswith("pyamqp"):
     # Redis: a half-open connection is found and replaced.
     broker_transport_options |= TIMEOUTS | KEEPALIVE

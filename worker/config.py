@@ -17,6 +17,7 @@ from worker.errors import SettingError
 from worker.firehose.regions import regions
 from worker.logs.setup import LogFormat
 from worker.retry_policy import RETRY_BACKOFF_MAX_SECONDS, RETRY_BACKOFF_SECONDS, RETRY_MAX
+from worker.store.sentinel import SCHEME, is_sentinel, parse_sentinel_url
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ FILE_VARIABLES = {f"{name}_FILE": name for name in SECRETS}
 logger = logging.getLogger(__name__)
 
 
-BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps", "pyamqp")
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", SCHEME, "amqp", "amqps", "pyamqp")
 """Schemes of broker URLs; `redis+socket` is a Unix socket."""
 
 
@@ -248,6 +249,9 @@ def checked_broker_url(text: str) -> str:
     A `rediss://` URL without `ssl_cert_reqs` gets `required`: kombu's own default verifies nothing.
     """
     _url(text)
+    if is_sentinel(text):
+        parse_sentinel_url(text)
+        return text
     return ";".join(map(_checked_broker_url, text.split(";")))
 
 
@@ -269,8 +273,10 @@ def verifies_certificate(url: str) -> bool:
 
 def _redis_url(text: str) -> str:
     _url(text)
-    if not text.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must start with redis://, rediss:// or unix://")
+    if is_sentinel(text):
+        parse_sentinel_url(text)
+    elif not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
     return text
 
 

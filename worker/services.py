@@ -24,7 +24,7 @@ from worker.state.registry import Registry
 from worker.state.secrets import Cipher
 from worker.state.skipped_audiences import SkippedAudiences
 from worker.status import StatusReader
-from worker.store.connections import connection_options
+from worker.store.connections import connect_redis
 
 KEPT_VISIBILITY_TIMEOUTS = 4
 """An idempotency record outlives a message that returns, waits in a queue and returns once more."""
@@ -77,9 +77,4 @@ class Services:
 
 def connect(settings: Settings) -> Services:
     """Make the services over the Redis of AUDIENCE_REDIS_URL. It connects when first used."""
-    redis = Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        **connection_options(settings.redis_url),
-    )
-    return Services(redis, settings)
+    return Services(connect_redis(settings.redis_url, decode_responses=True), settings)

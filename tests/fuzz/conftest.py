@@ -104,7 +104,8 @@ class World:
 def world(services, monkeypatch):
     """The application over the test's services, broker and Firehose."""
     firehose = Taking()
-    monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
+    for name in ("broker_url", "broker_read_url", "broker_write_url"):
+        monkeypatch.setitem(real_app.conf, name, "memory://")
     monkeypatch.setitem(real_app.__dict__, "services", services)
     monkeypatch.setitem(real_app.__dict__, "clients", firehose)
     real_app.set_current()

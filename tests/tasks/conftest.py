@@ -16,7 +16,8 @@ from worker.queues import CHANGES_QUEUE
 @pytest.fixture
 def app(services, monkeypatch):
     """The application, over the test's state and broker."""
-    monkeypatch.setitem(real_app.conf, "broker_url", "memory://")
+    for name in ("broker_url", "broker_read_url", "broker_write_url"):
+        monkeypatch.setitem(real_app.conf, name, "memory://")
     monkeypatch.setitem(real_app.__dict__, "services", services)
     monkeypatch.setitem(real_app.__dict__, "put_record_only", PutRecordOnly())
     real_app.set_current()

@@ -64,7 +64,8 @@ EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], str
 
 
 def _address(url: str) -> str:
-    """A URL without its password."""
+    """A URL without its password; of several, the first."""
+    url = url.partition(";")[0]
     parts = urlsplit(url)
     return f"{parts.hostname or parts.path}{f':{parts.port}' if parts.port else ''}"
 

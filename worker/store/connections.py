@@ -9,9 +9,12 @@ caller would wait for each. The poll, which an event loop waits for, has a timer
 import socket
 from typing import Any
 
+from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError
 from redis.retry import Retry
+
+from worker.store.sentinel import is_sentinel, parse_sentinel_url
 
 SOCKET_TIMEOUT_SECONDS = 5
 HEALTH_CHECK_SECONDS = 10
@@ -42,3 +45,11 @@ def connection_options(url: str) -> dict[str, Any]:
     """The options of redis-py for a URL."""
     keepalive = {} if url.startswith("unix:") else KEEPALIVE
     return TIMEOUTS | keepalive | {"retry": RETRY}
+
+
+def connect_redis(url: str, **options: Any) -> Redis:
+    """A client of the Redis at a URL, or of the master of sentinels. It connects when first used."""
+    options |= connection_options(url)
+    if is_sentinel(url):
+        return parse_sentinel_url(url).connect(**options)
+    return Redis.from_url(url, **options)

@@ -107,7 +107,7 @@ def test_a_wrong_setting_ends_a_command_in_one_line():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "audience-firehose: AUDIENCE_REDIS_URL: must start with redis://, rediss:// or unix://"
+        "audience-firehose: AUDIENCE_REDIS_URL: must start with redis://, rediss://, unix:// or sentinel://"
     ]
 
 

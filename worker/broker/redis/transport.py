@@ -12,6 +12,7 @@ from kombu.transport import redis
 
 from worker.broker.redis.channel import Channel
 from worker.broker.redis.poller import Poller
+from worker.store.sentinel import SCHEME
 from worker.upstream import register_transport
 
 OVERDUE_CHECK_SECONDS = 1.0
@@ -34,6 +35,17 @@ class Transport(redis.Transport):  # type: ignore[misc]
         loop.call_repeatedly(OVERDUE_CHECK_SECONDS, self.cycle.maybe_check_brpop_health)
 
 
+class SentinelChannel(Channel, redis.SentinelChannel):  # type: ignore[misc]
+    """A channel whose connections lead to the master that the sentinels name."""
+
+
+class SentinelTransport(Transport):
+    """This transport over Redis Sentinel. The option `master_name` says which master."""
+
+    Channel = SentinelChannel
+
+
 def register_redis_transport() -> None:
-    """Make it this process's transport for `redis://` and `rediss://`."""
+    """Make these this process's transports for `redis://`, `rediss://` and `sentinel://`."""
     register_transport(("redis", "rediss"), f"{__name__}:Transport")
+    register_transport((SCHEME,), f"{__name__}:SentinelTransport")
