@@ -48,6 +48,8 @@ class Stream:
     status: str = "ACTIVE"
     source: str = "DirectPut"
     accepted: list[bytes] = field(default_factory=list)
+    encryption: dict[str, str] | None = None
+    """Its DeliveryStreamEncryptionConfiguration."""
 
 
 @dataclass
@@ -288,7 +290,9 @@ def _limits(records: list[bytes]) -> str:
 
 
 def _description(stream: Stream, call: Call) -> dict[str, Any]:
+    encryption = {"DeliveryStreamEncryptionConfiguration": stream.encryption} if stream.encryption else {}
     return {
+        **encryption,
         "DeliveryStreamName": stream.name,
         "DeliveryStreamARN": f"arn:aws:firehose:{call.region}:123456789012:deliverystream/{stream.name}",
         "DeliveryStreamStatus": stream.status,

@@ -21,7 +21,7 @@ from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.firehose.answers import MALFORMED_RESPONSE
 from worker.firehose.deliveries import following_delivery, is_delivery, records_of
-from worker.firehose.errors import FIREHOSE_ERRORS, Classification, Kind, classify
+from worker.firehose.errors import FIREHOSE_ERRORS, Classification, Kind, classify, reclassify_expired
 from worker.firehose.groups import Group, records_in, size_of
 from worker.firehose.health import reclassify_missing
 from worker.firehose.put import Outcome, put, put_singly
@@ -238,7 +238,7 @@ class DeliveryTask(ForwarderTask):
         return outcome
 
     def _classify(self, error: Exception, configuration: Configuration, stream: Stream) -> Classification:
-        found = classify(error)
+        found = reclassify_expired(classify(error), error, configuration)
         if found.failure.alert_type is not AlertType.STREAM_NOT_FOUND:
             return found
         return reclassify_missing(found, self.app.clients.get(configuration, stream.region), stream.name)

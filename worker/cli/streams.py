@@ -5,11 +5,11 @@ import re
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 import click
 
 from schemas.records import Skip
+from schemas.settings import Configuration
 from worker.broker.client import queue_lengths
 from worker.cli.application import application
 from worker.cli.auditing import record_action
@@ -19,8 +19,11 @@ from worker.cli.filters import configuration_option, narrowed, region_option, st
 from worker.cli.output import Columns, Listing, Row, count, json_option, note, result
 from worker.cli.watching import show, watch_option
 from worker.failures.dead_letters import DeadLetters
-from worker.firehose.health import inspect
-from worker.firehose.regions import partition
+from worker.firehose.clients import Clients
+from worker.firehose.errors import FIREHOSE_ERRORS, classify
+from worker.firehose.health import describe, inspect, is_passed, key_arn
+from worker.firehose.policy import policy_for
+from worker.firehose.trial import make_trial_record, send_trial_record
 from worker.flow.circuit_breakers import OPERATOR, CircuitBreakers
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.state.counters import Counts
@@ -28,8 +31,7 @@ from worker.state.registry import stream_of_connection
 from worker.state.skipped_audiences import OTHERS
 from worker.status import Status, StreamState, StreamStatus
 
-ACTIONS = ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"]
-"""Delivery needs the first, `test` the second, and nothing here any other."""
+KEY_ARN = re.compile(r"arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
 
 SHOWN_AUDIENCES = 10
 """Audiences without a connection that the table is followed by."""
@@ -70,19 +72,28 @@ STATUS_COLUMNS: Columns = {
 
 @click.command()
 @click.argument("connection_id", shell_complete=complete_connection)
+@click.option("--send-record", is_flag=True, help="Put one record into the stream, which its IsTest marks.")
 @json_option
-def test(connection_id: str, as_json: bool) -> None:
+def test(connection_id: str, send_record: bool, as_json: bool) -> None:
     """Ask Firehose whether a connection's stream can be delivered to.
 
     Checks with DescribeDeliveryStream that the credentials are accepted and that the
-    stream exists, is ACTIVE and takes records directly. Nothing is sent. Where all is
-    well, one batch probes a stream that was paused because AWS refused it.
+    stream exists, is ACTIVE, takes records directly and is not in trouble with its
+    encryption. Whether records are accepted is tried with --send-record, and otherwise
+    nothing is sent. Where all is well, one batch probes a stream that was paused
+    because AWS refused it.
     """
     app = application()
     connection = app.services.registry.connection(connection_id)
     configuration = app.services.registry.snapshot().configurations[connection.configuration]
     stream = stream_of_connection(connection)
     checks = inspect(app.clients, configuration, stream)
+    if send_record and is_passed(checks):
+        record = make_trial_record(
+            connection.audience_id, int(app.services.clock()), append_newline=connection.append_newline
+        )
+        checks.append(send_trial_record(app.clients, configuration, stream, record))
+        record_action(app.services.audit, "send test record", stream.queue)
     for check in checks:
         outcome = "ok" if check.ok else "failed"
         result(
@@ -92,8 +103,10 @@ def test(connection_id: str, as_json: bool) -> None:
             outcome=outcome,
             message=check.message,
         )
-    if not all(check.ok for check in checks):
+    if not is_passed(checks):
         raise click.ClickException(f"{stream.name} in {stream.region} cannot be delivered to as it is")
+    if not send_record:
+        note(f"no record was sent; try one: audience-firehose test {connection_id} --send-record")
     _probe_now(app.services.circuit_breakers, stream, connection_id, as_json=as_json)
     _note_dead(app.services.dead_letters, stream, connection_id)
 
@@ -104,18 +117,47 @@ def _account_id(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+def _key_arn(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value and not KEY_ARN.fullmatch(value):
+        raise click.BadParameter("a key's ARN, such as arn:aws:kms:us-east-1:123456789012:key/ID; no alias")
+    return value
+
+
 @click.command()
 @click.argument("connection_id", shell_complete=complete_connection)
 @click.option(
     "--account-id", required=True, metavar="N", callback=_account_id, help="The stream's AWS account."
 )
+@click.option(
+    "--kms-key-arn",
+    metavar="ARN",
+    callback=_key_arn,
+    help="The customer-managed key that the stream is encrypted with; otherwise Firehose is asked for it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same in one line.")
-def policy(connection_id: str, account_id: str, as_json: bool) -> None:
+def policy(connection_id: str, account_id: str, kms_key_arn: str | None, as_json: bool) -> None:
     """Print the IAM policy that a connection needs, and nothing beyond it: ready to paste."""
-    connection = application().services.registry.connection(connection_id)
-    click.echo(
-        json.dumps(policy_for(stream_of_connection(connection), account_id), indent=None if as_json else 2)
-    )
+    app = application()
+    connection = app.services.registry.connection(connection_id)
+    stream = stream_of_connection(connection)
+    if kms_key_arn is None:
+        configuration = app.services.registry.snapshot().configurations[connection.configuration]
+        kms_key_arn = _find_key(app.clients, configuration, stream)
+    found = policy_for(stream, account_id, kms_key_arn)
+    click.echo(json.dumps(found, indent=None if as_json else 2))
+
+
+def _find_key(clients: Clients, configuration: Configuration, stream: Stream) -> str | None:
+    """The customer-managed key of a stream, where Firehose names one."""
+    try:
+        return key_arn(describe(clients, configuration, stream))
+    except FIREHOSE_ERRORS as error:
+        code = classify(error).failure.error_code
+        note(
+            f"the stream cannot be described ({code}); where a customer-managed key encrypts it,"
+            " name that with --kms-key-arn"
+        )
+        return None
 
 
 @click.command()
@@ -205,17 +247,6 @@ def status(
         )
 
     show(read, app.services, as_json=as_json, watch=watch)
-
-
-def policy_for(stream: Stream, account_id: str) -> dict[str, Any]:
-    """The least that a stream's AWS identity must be allowed."""
-    resource = f"{stream.region}:{account_id}:deliverystream/{stream.name}"
-    statement = {
-        "Effect": "Allow",
-        "Action": ACTIONS,
-        "Resource": f"arn:{partition(stream.region)}:firehose:{resource}",
-    }
-    return {"Version": "2012-10-17", "Statement": [statement]}
 
 
 def _probe_now(

@@ -22,7 +22,7 @@ from worker.dashboard.streams import (
     make_rows,
     page_of,
 )
-from worker.firehose.health import Check, inspect
+from worker.firehose.health import Check, inspect, is_passed
 from worker.flow.circuit_breakers import OPERATOR
 from worker.queues import Stream, is_stream_queue, stream_of
 from worker.status import Status, StreamState
@@ -150,7 +150,7 @@ def _test(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:
         return f"There is no configuration {stream.configuration}: configure it, then test again.", []
     checks = inspect(capp.clients, configuration, stream)
     done = "Tested: Firehose was asked to describe the stream; nothing was sent."
-    if not all(check.ok for check in checks):
+    if not is_passed(checks):
         return done, checks
     breaker = capp.services.circuit_breakers.probe_now(stream)
     if breaker and breaker.reason == OPERATOR:

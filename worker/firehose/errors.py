@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from botocore import exceptions as botocore
 from botocore.parsers import ResponseParserError
 
+from schemas.settings import Configuration
 from worker.errors import CredentialsError, EndpointError, SecretKeyError
 from worker.failures.alert_types import AlertType, Failure
 from worker.firehose.answers import MALFORMED_RESPONSE
@@ -144,6 +145,10 @@ ROLE_DENIED = (
 NOT_FIREHOSE = (
     "this is not Firehose; check AWS_ENDPOINT_URL_FIREHOSE, the connection's region and the worker's proxy"
 )
+SESSION_EXPIRED = (
+    "the stored session token has expired, and nothing here can renew it; give a new key and token with"
+    " `audience-firehose configure --session-token-stdin`, check with `audience-firehose test`, then replay"
+)
 UNREACHABLE = (
     "Firehose cannot be reached from this worker; check its network, a proxy, and AWS_ENDPOINT_URL_FIREHOSE"
 )
@@ -190,6 +195,21 @@ def of_code(code: str, status: int = 200) -> Classification:
     if code.startswith(ACCESS_DENIED_PREFIX):
         return _permanent(AlertType.ACCESS_DENIED, code)
     return _permanent(PERMANENT_CODES.get(code, AlertType.INVALID_REQUEST), code)
+
+
+def reclassify_expired(
+    found: Classification, error: Exception, configuration: Configuration
+) -> Classification:
+    """Expired credentials that were stored with a session token cannot be renewed here: that is permanent.
+
+    Those of a role that was assumed with them can, until assuming it says that the token has expired.
+    """
+    is_expired = found.failure.error_code in EXPIRED_CODES
+    is_assumed = configuration.role_arn and getattr(error, "operation_name", None) != ASSUME_ROLE
+    if not is_expired or not configuration.session_token or is_assumed:
+        return found
+    permanent = _permanent(AlertType.INVALID_CREDENTIALS, str(found.failure.error_code))
+    return permanent._replace(failure=permanent.failure._replace(message=SESSION_EXPIRED))
 
 
 def is_throttling(code: str) -> bool:

@@ -1,6 +1,6 @@
 """Checks a stream by DescribeDeliveryStream. Reading the answer is pure, and tested by a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore import exceptions as botocore
@@ -117,6 +117,11 @@ def of_error(error: Exception) -> list[Check]:
     failure = classify(error).failure
     check = CREDENTIALS if isinstance(error, CREDENTIAL_ERRORS) else ENDPOINT
     return _up_to(check, f"{failure.error_code}: {failure.message}")
+
+
+def is_passed(checks: Sequence[Check]) -> bool:
+    """Whether each check that was made is ok."""
+    return all(check.ok for check in checks)
 
 
 def key_arn(description: Mapping[str, Any]) -> str | None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from devstack.firehose import Answer, error
+from devstack.firehose import Answer, error, fail
 from schemas.records import Skip
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
@@ -38,6 +38,72 @@ def test_a_stream_that_can_be_delivered_to_passes_every_check(operator, firehose
         ["endpoint", "credentials", "permission", "stream", "source", "status"], "ok"
     )
     assert [call.operation for call in firehose.calls] == ["DescribeDeliveryStream"]
+
+
+def test_a_test_says_that_no_record_was_sent_and_how_to_send_one(operator, firehose):
+    firehose.create("stream")
+    assert "--send-record" in operator.runs("test", operator.connects()).stderr
+    assert not firehose.accepted("stream")
+
+
+def test_one_marked_record_is_sent_where_it_is_asked_for(operator, firehose, services):
+    firehose.create("stream")
+    result = operator.runs("test", operator.connects(), "--send-record")
+    assert outcomes(result)["record"] == "ok"
+    (line,) = firehose.accepted("stream")
+    assert line.endswith(b"\n")
+    assert json.loads(line) == {
+        "MembershipChangedTimestamp": "1800000000",
+        "AudienceId": 7,
+        "AudienceName": "audience-firehose test",
+        "IsMember": False,
+        "UserIdentities": {},
+        "IsTest": True,
+    }
+    assert services.audit.latest(1)[0].action == "send test record"
+
+
+def test_no_record_is_sent_to_a_stream_that_fails_a_check(operator, firehose):
+    firehose.create("stream", status="CREATING")
+    operator.tries("test", operator.connects(), "--send-record")
+    assert [call.operation for call in firehose.calls] == ["DescribeDeliveryStream"]
+
+
+def deny_batches(call):
+    return error("AccessDeniedException", message="no") if call.operation == "PutRecordBatch" else None
+
+
+def test_a_record_that_only_put_record_may_send_passes_and_the_denial_is_told(operator, firehose):
+    firehose.create("stream")
+    firehose.faults.append(deny_batches)
+    result = operator.runs("test", operator.connects(), "--send-record")
+    assert outcomes(result)["record"] == "ok"
+    assert "PutRecordBatch is denied" in result.stdout
+
+
+def test_a_record_that_is_refused_fails_the_command_and_opens_nothing(operator, firehose, services):
+    firehose.create("stream")
+    identifier = operator.connects()
+    services.circuit_breakers.pause(STREAM, AlertType.INVALID_REQUEST)
+    firehose.faults.append(fail(error("InvalidKMSResourceException", message="the key is disabled")))
+    result = operator.tries("test", identifier, "--send-record")
+    assert result.exit_code == 1
+    assert outcomes(result)["record"] == "failed"
+    assert "the key is disabled" in result.stdout
+    assert services.circuit_breakers.state(STREAM) is CircuitState.PAUSED
+
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/0001"
+CUSTOMERS_KEY = {"KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}
+
+
+def test_a_stream_whose_encryption_has_failed_fails_there_and_opens_nothing(operator, firehose, services):
+    firehose.create("stream").encryption = {"Status": "ENABLING_FAILED", **CUSTOMERS_KEY}
+    identifier = operator.connects()
+    services.circuit_breakers.pause(STREAM, AlertType.INVALID_REQUEST)
+    result = operator.tries("test", identifier)
+    assert (result.exit_code, outcomes(result)["encryption"]) == (1, "failed")
+    assert services.circuit_breakers.state(STREAM) is CircuitState.PAUSED
 
 
 def test_a_missing_stream_is_named_and_fails_the_command(operator, firehose):
@@ -128,6 +194,45 @@ def test_the_policy_allows_two_actions_on_one_stream(operator, region, arn):
             }
         ],
     }
+
+
+def statements(result):
+    """By resource, the actions that the policy allows."""
+    return {allowed["Resource"]: allowed["Action"] for allowed in json.loads(result.stdout)["Statement"]}
+
+
+ACCOUNT = ("--account-id", "123456789012")
+KEY_ACTIONS = ["kms:GenerateDataKey", "kms:Decrypt"]
+
+
+def test_the_policy_allows_a_customer_managed_key_that_the_stream_is_encrypted_with(operator, firehose):
+    firehose.create("stream").encryption = {"Status": "ENABLED", **CUSTOMERS_KEY}
+    assert statements(operator.runs("policy", operator.connects(), *ACCOUNT))[KEY] == KEY_ACTIONS
+
+
+def test_the_policy_allows_no_key_of_aws_itself(operator, firehose):
+    firehose.create("stream").encryption = {"Status": "ENABLED", "KeyType": "AWS_OWNED_CMK"}
+    result = operator.runs("policy", operator.connects(), *ACCOUNT)
+    assert len(statements(result)) == 1
+    assert not result.stderr
+
+
+def test_the_policy_allows_a_key_that_is_named_and_asks_nobody(operator, firehose):
+    result = operator.runs("policy", operator.connects(), *ACCOUNT, "--kms-key-arn", KEY)
+    assert statements(result)[KEY] == KEY_ACTIONS
+    assert not firehose.calls
+
+
+def test_the_policy_says_that_a_key_is_not_known_where_the_stream_cannot_be_described(operator, firehose):
+    result = operator.runs("policy", operator.connects(), *ACCOUNT)
+    assert len(statements(result)) == 1
+    assert "--kms-key-arn" in result.stderr
+
+
+def test_an_alias_is_no_key_that_a_policy_can_name(operator, firehose):
+    alias = "arn:aws:kms:us-east-1:123456789012:alias/mine"
+    told = operator.is_told("policy", operator.connects(), *ACCOUNT, "--kms-key-arn", alias)
+    assert "no alias" in told
 
 
 @pytest.mark.parametrize("number", ["123", "12345678901a", "1234567890123", "१२३४५६७८९०१२"])

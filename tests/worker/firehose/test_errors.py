@@ -7,8 +7,9 @@ import pytest
 from botocore import exceptions as botocore
 from botocore.parsers import ResponseParserError
 
+from schemas.settings import Configuration
 from worker.errors import CredentialsError, EndpointError, SecretKeyError
-from worker.firehose.errors import Kind, classify, of_code
+from worker.firehose.errors import Kind, classify, of_code, reclassify_expired
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TRANSIENT_CODES = [
@@ -252,3 +253,33 @@ def test_the_message_of_an_outage_does_not():
 )
 def test_a_permanent_failure_says_what_to_do(code):
     assert "`audience-firehose " in of_code(code).failure.message
+
+
+KEY = {"access_key_id": "ASIA0001", "secret_access_key": "encrypted"}
+TOKEN = KEY | {"session_token": "encrypted"}
+ROLE = {"role_arn": "arn:aws:iam::123456789012:role/x"}
+EXPIRED = [
+    ({}, "PutRecordBatch", Kind.TRANSIENT),
+    (KEY, "PutRecordBatch", Kind.TRANSIENT),
+    (ROLE, "PutRecordBatch", Kind.TRANSIENT),
+    (ROLE, "AssumeRole", Kind.TRANSIENT),
+    (TOKEN, "PutRecordBatch", Kind.PERMANENT),
+    (TOKEN | ROLE, "PutRecordBatch", Kind.TRANSIENT),
+    (TOKEN | ROLE, "AssumeRole", Kind.PERMANENT),
+]
+
+
+@pytest.mark.parametrize(("settings", "operation", "kind"), EXPIRED)
+def test_expired_credentials_are_permanent_only_where_nothing_can_renew_them(settings, operation, kind):
+    error = client_error("ExpiredTokenException", operation=operation)
+    found = reclassify_expired(classify(error), error, Configuration("main", **settings))
+    assert (found.kind, found.renew_client) == (kind, True)
+    if kind is Kind.PERMANENT:
+        assert found.failure.alert_type == "Invalid Credentials"
+        assert "--session-token-stdin" in found.failure.message
+
+
+def test_other_errors_of_a_stored_session_token_stay_what_they_are():
+    error = client_error("ThrottlingException")
+    found = classify(error)
+    assert reclassify_expired(found, error, Configuration("main", **TOKEN)) is found
