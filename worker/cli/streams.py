@@ -201,7 +201,11 @@ def resume(connection_id: str, as_json: bool) -> None:
 
 @click.command()
 @watch_option
-@click.option("--state", type=click.Choice(list(StreamState)), help="Only the streams in this state.")
+@click.option(
+    "--state",
+    type=click.Choice([known.value for known in StreamState]),
+    help="Only the streams in this state.",
+)
 @configuration_option
 @stream_option
 @region_option

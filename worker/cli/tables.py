@@ -99,7 +99,7 @@ def _table(
             painted, length = [], 0
             for heading, cell, piece in zip(headings, row, aligned, strict=True):
                 kept = piece[: max(filled - length, 0)]
-                painted.append(paint(heading, cell, kept) if kept else "")
+                painted.append(paint(heading, cell, kept) if kept.strip() else kept)
                 length += len(piece) + len(GAP)
             yield GAP.join(painted).rstrip()
 

@@ -1,17 +1,23 @@
 """The parts that all commands share: help, errors, output."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from devstack import processes
 from worker.cli import ENTRIES, INTERRUPTED, main
 from worker.cli.explanations import explain
 from worker.cli.interruption import Interrupted, Interruption
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.alerts import ALERTS, Alerts
 
 CONTRACT = {
     "configure": {
@@ -118,6 +124,25 @@ def test_a_closed_pipe_gives_no_traceback():
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_pipe_that_is_closed_after_the_first_line_ends_a_listing_quietly(tmp_path):
+    with processes.redis(tmp_path) as (_, url):
+        alerts = Alerts(Redis.from_url(url, decode_responses=True), time.time)
+        alerts.raise_alert(Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "long " * 200))
+        entries = Redis.from_url(url)
+        entries.rpush(ALERTS, *entries.lrange(ALERTS, 0, 0) * 500)
+        program = "from worker.cli import main; main(['alerts', '--json'])"
+        command = [sys.executable, "-c", program]
+        environment = {**os.environ, "AUDIENCE_REDIS_URL": url, "CELERY_BROKER_URL": url}
+        # Half a megabyte fills the pipe: the command is still writing when its reader is gone.
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            first = process.stdout.readline()
+            process.stdout.close()
+            assert process.stderr.read() == ""
+    assert json.loads(first)["type"] == "Access Denied"
 
 
 @pytest.mark.parametrize(

@@ -336,3 +336,57 @@ def test_an_empty_listing_says_what_to_do_but_not_to_a_program(operator):
     assert empty.stdout == ""
     assert "connect --help" in empty.stderr
     assert operator.runs("connections", "--json").output == ""
+
+
+def test_connections_are_narrowed_to_an_audience_a_configuration_a_stream_and_a_region(operator):
+    first = operator.connects(7, "first")
+    second = operator.connects(8, "second", "--region", "eu-west-1")
+
+    def listed(*options):
+        return [row["id"] for row in operator.lists("connections", *options)]
+
+    assert listed("--audience", 7) == listed("--stream", "first") == [first]
+    assert listed("--region", "eu-west-1") == [second]
+    assert listed("--configuration", "main") == [first, second]
+    assert listed("--audience", 7, "--region", "eu-west-1") == []
+    assert "no such connections" in operator.runs("connections", "--audience", 9).stderr
+
+
+def test_configurations_are_narrowed_to_a_role_and_to_those_that_no_connection_uses(operator):
+    operator.connects()
+    role = "arn:aws:iam::123456789012:role/forwarder"
+    operator.runs("configure", "role", "--role-arn", role)
+
+    def listed(*options):
+        return [row["id"] for row in operator.lists("configurations", *options)]
+
+    assert listed("--role-arn", role) == listed("--unused") == ["role"]
+    assert listed() == ["main", "role"]
+
+
+def test_what_a_command_has_changed_is_told_to_a_program(operator):
+    (configuration,) = operator.lists("configure", "main")
+    assert (configuration["id"], configuration["secret_access_key"]) == ("main", None)
+    stream = ("--configuration", "main", "--delivery-stream-name", "stream")
+    (connection,) = operator.lists("connect", 7, *stream)
+    assert (connection["audience_id"], connection["region"]) == (7, "us-east-1")
+    assert operator.lists("pause", connection["id"]) == [
+        {"id": "firehose.main.us-east-1.stream", "paused": True}
+    ]
+    assert operator.lists("resume", connection["id"])[0]["resumed"] is True
+    assert operator.lists("resume", connection["id"])[0]["resumed"] is False
+    assert operator.lists("disconnect", connection["id"]) == [{"id": connection["id"], "disconnected": True}]
+
+
+def test_the_audit_list_is_narrowed_to_an_action_a_subject_and_a_time(operator, clock):
+    connection = operator.connects()
+    clock.now += 7200
+    operator.runs("pause", connection)
+
+    def listed(*options):
+        return [row["action"] for row in operator.lists("audit", *options)]
+
+    assert listed() == ["pause", "connect", "configure"]
+    assert listed("--action", "connect") == listed("--subject", connection) == ["connect"]
+    assert listed("--since", "1h") == listed("--limit", 1) == ["pause"]
+    assert listed("--who", "nobody") == []

@@ -9,7 +9,7 @@ from schemas.records import Skip
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
-from worker.flow.circuit_breakers import PAUSED_KEY, CircuitBreakers, CircuitState
+from worker.flow.circuit_breakers import OPERATOR, PAUSED_KEY, CircuitBreakers, CircuitState
 from worker.queues import Stream
 
 STREAM = Stream("main", "us-east-1", "stream")
@@ -378,6 +378,22 @@ def test_status_shows_a_stream_that_only_has_dead_letters_left(operator, service
     stream, _ = operator.lists("status")
     assert (stream["id"], stream["registered"], stream["dead"]) == (STREAM.queue, False, 3)
     assert "not connected" in operator.runs("status").stdout
+
+
+def test_status_is_narrowed_to_a_state_a_configuration_a_name_and_a_region(operator, services):
+    operator.connects(7, "flows")
+    operator.connects(8, "stops", "--region", "eu-west-1")
+    services.circuit_breakers.pause(Stream("main", "eu-west-1", "stops"), OPERATOR)
+
+    def listed(*options):
+        return [row["delivery_stream_name"] for row in operator.lists("status", *options)]
+
+    assert listed("--state", "paused") == ["stops"]
+    assert listed("--state", "not connected") == []
+    assert listed("--configuration", "main") == ["stops", "flows"]
+    assert listed("--stream", "flows") == ["flows"]
+    assert listed("--region", "eu-west-1") == ["stops"]
+    assert listed() == ["stops", "flows", None]
 
 
 def test_status_without_a_broker_shows_the_rest_and_fails(operator, services, no_broker):
