@@ -41,6 +41,8 @@ class Watch:
         self._alerts = alerts
         self._backlogs = backlogs
         self._clock = clock
+        self._untaken_since: float | None = None
+        """Unix seconds since which messages wait and no worker answers; None where either is not so."""
 
     def run(self, live_workers: int) -> None:
         """Raise an alert for each trouble found. Without Redis or the broker there is nothing to find."""
@@ -52,14 +54,25 @@ class Watch:
     def _look(self, live_workers: int) -> None:
         blocking = self._circuit_breakers.blocking()
         flowing = {stream.queue for stream in self._registry.snapshot().streams} - blocking.keys()
-        found = self._backlogs([CHANGES_QUEUE, DEFAULT_QUEUE, *sorted(flowing)])
+        found = dict(self._backlogs([CHANGES_QUEUE, DEFAULT_QUEUE, *sorted(flowing)]))
         waiting = self._queue_heads.observe(found, self._clock())
-        misrouted = found[DEFAULT_QUEUE].messages
+        misrouted = found.pop(DEFAULT_QUEUE).messages
         waiting.pop(DEFAULT_QUEUE, None)
-        if is_stalled(waiting, live_workers) and self._alerts.start_cooldown(NO_WORKERS):
-            self._alerts.raise_alert(no_workers(sum(found[queue].messages for queue in waiting)))
+        untaken = sum(backlog.messages for backlog in found.values())
+        is_untaken = self._is_untaken(untaken, live_workers) and not waiting
+        if (is_untaken or is_stalled(waiting, live_workers)) and self._alerts.start_cooldown(NO_WORKERS):
+            self._alerts.raise_alert(no_workers(untaken))
         if misrouted and self._alerts.start_cooldown(WRONG_QUEUE):
             self._alerts.raise_alert(wrong_queue(misrouted))
+
+    def _is_untaken(self, messages: int, live_workers: int) -> bool:
+        """Whether messages wait and no worker answers, for a minute now. RabbitMQ tells no more."""
+        now = self._clock()
+        if live_workers or not messages:
+            self._untaken_since = None
+        elif self._untaken_since is None:
+            self._untaken_since = now
+        return self._untaken_since is not None and now - self._untaken_since >= STALLED_SECONDS
 
 
 def is_stalled(waiting: Mapping[str, Waiting], live_workers: int) -> bool:

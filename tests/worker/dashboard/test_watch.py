@@ -135,3 +135,36 @@ def test_a_broker_that_is_away_ends_nothing(parts, clock, raised):
     ).run(live_workers=0)
 
     assert raised() == []
+
+
+def test_of_a_broker_that_tells_only_lengths_a_minute_without_workers_raises_no_workers(
+    watch, queues, clock, raised
+):
+    queues[CHANGES_QUEUE] = Backlog(3)
+    watch.run(live_workers=0)
+    clock.advance(59)
+    watch.run(live_workers=0)
+    assert raised() == []
+    clock.advance(1)
+    watch.run(live_workers=0)
+    assert raised() == [("No Workers", "fatal")]
+
+
+def test_of_a_broker_that_tells_only_lengths_a_minute_counts_from_the_last_worker_or_empty_queue(
+    watch, queues, clock, raised
+):
+    queues[CHANGES_QUEUE] = Backlog(3)
+    watch.run(live_workers=0)
+    clock.advance(59)
+    watch.run(live_workers=1)
+    clock.advance(59)
+    watch.run(live_workers=0)
+    clock.advance(59)
+    queues[CHANGES_QUEUE] = Backlog(0)
+    watch.run(live_workers=0)
+    queues[CHANGES_QUEUE] = Backlog(1)
+    clock.advance(59)
+    watch.run(live_workers=0)
+    clock.advance(59)
+    watch.run(live_workers=0)
+    assert raised() == []
