@@ -268,7 +268,7 @@ class DeliveryTask(ForwarderTask):
         with self.tolerating_redis_errors():
             text = f"refused again: the stream is paused as before, and the batch waits; {failure.message}"
             kwargs = self.request.kwargs
-            self._warn(stream, failure._replace(message=text), kwargs, records_of(kwargs))
+            self._raise_alert(stream, failure._replace(message=text), kwargs, records_of(kwargs))
         self._release()
         raise Reject(str(failure.error_code), requeue=True)
 
@@ -399,16 +399,18 @@ class DeliveryTask(ForwarderTask):
 
     def _warn(self, stream: Stream, failure: Failure, kwargs: dict[str, Any], records: int) -> None:
         """Raise a warning of a stream that keeps failing, unless it is in its cooldown."""
-        alerts = self.app.services.alerts
-        if alerts.start_cooldown(stream.queue):
-            alerts.raise_alert(
-                failure,
-                stream=stream,
-                connection_ids=kwargs["connection_ids"],
-                audience_ids=kwargs["audience_ids"],
-                attempts=self.request.retries + 1,
-                records=records,
-            )
+        if self.app.services.alerts.start_cooldown(stream.queue):
+            self._raise_alert(stream, failure, kwargs, records)
+
+    def _raise_alert(self, stream: Stream, failure: Failure, kwargs: dict[str, Any], records: int) -> None:
+        self.app.services.alerts.raise_alert(
+            failure,
+            stream=stream,
+            connection_ids=kwargs["connection_ids"],
+            audience_ids=kwargs["audience_ids"],
+            attempts=self.request.retries + 1,
+            records=records,
+        )
 
     def _final(self, error: Exception) -> Failure:
         """The failure that ended the delivery; for a transient one, that its retries are spent."""

@@ -607,6 +607,15 @@ def test_a_probe_that_is_refused_as_before_goes_back_and_the_stream_is_paused_ag
 
 
 @pytest.mark.usefixtures("refused_for_good")
+def test_that_the_stream_is_paused_again_is_told_beside_a_warning_of_the_same_quarter_of_an_hour(
+    run_one, services, stream
+):
+    assert services.alerts.start_cooldown(stream.queue)
+    run_one()
+    assert "paused as before" in services.alerts.all()[0].message
+
+
+@pytest.mark.usefixtures("refused_for_good")
 def test_a_probe_that_is_accepted_closes_the_breaker(run_one, firehose, services, stream):
     firehose.faults.clear()
     run_one()
