@@ -244,7 +244,8 @@ class DeliveryTask(ForwarderTask):
         return reclassify_missing(found, self.app.clients.get(configuration, stream.region), stream.name)
 
     def _leave_to_other_workers(self, trouble: WorkerTroubleError) -> NoReturn:
-        """Requeue the message as it was. The main process pauses the streams that the trouble concerns.
+        """Requeue the message as it was. The main process pauses the streams that the trouble concerns; a
+        message of another queue comes back after a pause.
 
         It is no attempt: nothing is counted, and a probe of the stream is left to another worker.
         """
@@ -252,6 +253,8 @@ class DeliveryTask(ForwarderTask):
         kwargs = self.request.kwargs
         fields = self._log_fields(self._stream(kwargs), records_of(kwargs), trouble.failure.request_id)
         logger.warning("worker trouble: %s", trouble, extra=fields)
+        if not is_stream_queue(self.queue_consumed):
+            self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
         self._release()
         raise Reject(trouble, requeue=True)
 

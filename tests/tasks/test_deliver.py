@@ -16,6 +16,7 @@ from worker.firehose.clients import Clients
 from worker.firehose.regions import rate_limits, regions
 from worker.flow.admission import Cost
 from worker.queues import ENQUEUED_AT_HEADER, Stream
+from worker.retry_policy import REQUEUE_PAUSE_SECONDS
 from worker.state.idempotency import COMPLETED
 
 DEFAULTS = read_settings({})
@@ -829,3 +830,15 @@ def test_a_batch_that_does_not_say_when_it_was_enqueued_counts_without_seconds(d
     deliver("a")
     assert sum(services.history.of([stream])[stream].delivered) == 1
     assert services.history.delivery_seconds().cumulative[-1] == 0
+
+
+def test_a_batch_in_another_queue_that_this_worker_cannot_deliver_comes_back_after_a_pause(
+    deliver, firehose, services, worker, monkeypatch
+):
+    pauses = []
+    monkeypatch.setattr(services, "sleep", pauses.append)
+    firehose.faults.append(fail(Answer(403, raw=b"<html>")))
+    deliver("a", run=False, queue="elsewhere")
+    worker.run_one("elsewhere")
+    assert len(worker.waiting("elsewhere")) == 1
+    assert pauses == [REQUEUE_PAUSE_SECONDS]
