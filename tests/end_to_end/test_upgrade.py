@@ -82,7 +82,7 @@ def test_everything_that_an_older_version_has_written_is_read(upgraded):
     services = upgraded.services
     snapshot = services.registry.snapshot()
     assert {found.name for found in snapshot.streams} == set(STREAMS)
-    assert not snapshot.unreadable
+    assert not snapshot.corrupt
     blocking = services.circuit_breakers.blocking()
     assert {stream("paused").queue, stream("missing").queue} <= blocking.keys()
     assert services.circuit_breakers.get(stream("failing")).until is not None

@@ -21,22 +21,22 @@ TROUBLES = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_the_other_worker_delivers_everything_and_the_alert_names_the_one_in_trouble(quiet_stack, trouble):
+def test_the_other_worker_delivers_everything_and_the_alert_names_the_one_in_trouble(idle_stack, trouble):
     settings, code = TROUBLES[trouble]
-    audience, services = quiet_stack.audience(), quiet_stack.services
+    audience, services = idle_stack.audience(), idle_stack.services
     customers = [f"customer-{number}" for number in range(2 * CHANGES)]
     with ExitStack() as workers:
-        workers.enter_context(quiet_stack.worker("--concurrency", "2", "--without-mingle", env=settings))
+        workers.enter_context(idle_stack.worker("--concurrency", "2", "--without-mingle", env=settings))
         for customer in customers[:CHANGES]:
-            quiet_stack.send(*audience.added(customer))
+            idle_stack.send(*audience.added(customer))
         # Alone, it has met its trouble again and again once the breaker of the stream opens.
         eventually(lambda: services.circuit_breakers.get(audience.stream))
         assert not audience.received()
 
-        workers.enter_context(quiet_stack.worker("--concurrency", "2", "--without-mingle"))
+        workers.enter_context(idle_stack.worker("--concurrency", "2", "--without-mingle"))
         for customer in customers[CHANGES:]:
-            quiet_stack.send(*audience.added(customer))
-        until_idle(quiet_stack, lambda: len(audience.received()) >= len(customers))
+            idle_stack.send(*audience.added(customer))
+        until_idle(idle_stack, lambda: len(audience.received()) >= len(customers))
         eventually(lambda: services.circuit_breakers.get(audience.stream) is None)
 
     assert sorted(audience.customers()) == sorted(customers)

@@ -26,7 +26,7 @@ CONNECTION = {
     "region": "us-east-1",
     "stream_quota": "1MiB/s+200requests/s",
 }
-GATE = {"reason": "operator", "since": "2026-01-01"}
+BREAKER = {"reason": "operator", "since": "2026-01-01"}
 ALERT = {
     "id": "1",
     "type": "Invalid Change",
@@ -96,13 +96,13 @@ def test_a_corrupt_registry_keeps_its_valid_entries_and_loses_no_change(
     assert STREAM in snapshot.streams
     world.receive("audience.forward", [], {"changes": [added(1), added(2)]})
     users = [json.loads(line)["UserIdentities"] for line in world.firehose.taken]
-    assert (users.count({"CustomerId": "of 1"}), 1 in snapshot.unreadable) in {(1, False), (0, True)} or (
+    assert (users.count({"CustomerId": "of 1"}), 1 in snapshot.corrupt) in {(1, False), (0, True)} or (
         len(snapshot.routes[1]) > 1
     )
-    unreadable = [
+    corrupt = [
         letter for letter in world.services.dead_letters.all() if letter.error_code == "UnreadableConnection"
     ]
-    assert bool(unreadable) == bool(snapshot.unreadable & {1, 2})
+    assert bool(corrupt) == bool(snapshot.corrupt & {1, 2})
 
 
 def added(audience_id):
@@ -121,7 +121,7 @@ def no_broker(queues):
 
 @inputs(800, each=2)
 @given(
-    breakers=hashes(GATE, QUEUES),
+    breakers=hashes(BREAKER, QUEUES),
     alerts=st.lists(stored(ALERT), max_size=3),
     states=st.dictionaries(UTF8, UTF8, max_size=2),
     letters=hashes(LETTER),

@@ -50,7 +50,7 @@ class Operator:
         assert result.exit_code == 0, result.output
         return result
 
-    def is_told(self, *arguments: object, stdin: str | bytes | None = None) -> str:
+    def fails(self, *arguments: object, stdin: str | bytes | None = None) -> str:
         """Give a command that must fail, in so many words and without a traceback."""
         result = self.tries(*arguments, stdin=stdin)
         assert result.exit_code != 0, result.output

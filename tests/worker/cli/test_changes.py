@@ -101,25 +101,25 @@ def test_a_byte_order_mark_does_not_make_the_first_line_invalid(operator, queues
 def test_a_broken_line_is_named_without_its_values_and_its_neighbours_go_out(
     operator, queues, broken, problem
 ):
-    told = operator.is_told("send", "-", stdin=written(change(1), broken, change(3)))
-    assert "line 2: " in told
-    assert problem in told
-    assert IDENTITY not in told
-    assert "1 line refused" in told
+    message = operator.fails("send", "-", stdin=written(change(1), broken, change(3)))
+    assert "line 2: " in message
+    assert problem in message
+    assert IDENTITY not in message
+    assert "1 line refused" in message
     assert queues.changes() == [[change(1), change(3)]]
 
 
 def test_a_line_that_is_not_utf8_is_named(operator, queues):
-    told = operator.is_told("send", "-", stdin=b'{"type": "\xff"}\n' + written(change()).encode())
-    assert "line 1: not UTF-8, at byte 11" in told
+    message = operator.fails("send", "-", stdin=b'{"type": "\xff"}\n' + written(change()).encode())
+    assert "line 1: not UTF-8, at byte 11" in message
     assert queues.changes() == [[change()]]
 
 
 def test_a_line_that_is_too_long_is_skipped_unread(operator, queues):
     long = " " * (3 * MAX_LINE_BYTES)
-    told = operator.is_told("send", "-", stdin=written(change(1)) + long + "\n" + written(change(3), "{"))
-    assert f"line 2: longer than {MAX_LINE_BYTES} bytes" in told
-    assert "line 4: not JSON" in told
+    message = operator.fails("send", "-", stdin=written(change(1)) + long + "\n" + written(change(3), "{"))
+    assert f"line 2: longer than {MAX_LINE_BYTES} bytes" in message
+    assert "line 4: not JSON" in message
     assert queues.changes() == [[change(1), change(3)]]
 
 
@@ -145,11 +145,11 @@ FOREIGN = {
 
 @pytest.mark.parametrize(("content", "name", "advice"), FOREIGN.values(), ids=FOREIGN)
 def test_another_format_is_one_error_that_says_what_to_do(operator, queues, content, name, advice):
-    told = operator.is_told("send", "-", stdin=content)
-    assert len(told.splitlines()) == 1
-    assert name in told
-    assert advice in told
-    assert IDENTITY not in told
+    message = operator.fails("send", "-", stdin=content)
+    assert len(message.splitlines()) == 1
+    assert name in message
+    assert advice in message
+    assert IDENTITY not in message
     assert queues.changes() == []
 
 
@@ -164,11 +164,11 @@ def test_gzip_is_decompressed_from_a_file_and_from_a_pipe(operator, queues, file
 def test_gzip_that_is_cut_off_is_one_error_with_a_line_to_go_on_from(operator, queues, file):
     # Different lines, so that the first message's are decompressed before the end is missed.
     items = [change(i, audience_internal_name=os.urandom(64).hex()) for i in range(1800)]
-    told = operator.is_told("send", file(gzip.compress(written(*items).encode())[:-2_000]))
-    assert "the file's gzip is cut off or corrupt" in told
+    message = operator.fails("send", file(gzip.compress(written(*items).encode())[:-2_000]))
+    assert "the file's gzip is cut off or corrupt" in message
     sent = sum(map(len, queues.changes()))
     assert 0 < sent < 1800
-    assert f"--from-line {sent + 1} " in told
+    assert f"--from-line {sent + 1} " in message
 
 
 def test_from_line_counts_decompressed_lines(operator, queues, file):
@@ -188,7 +188,7 @@ def test_lines_of_a_pipe_are_recognised_without_waiting_for_its_end():
 
 
 def test_a_file_of_nothing_but_broken_lines_sends_no_message(operator, queues):
-    assert "2 lines refused" in operator.is_told("send", "-", stdin="{x\n[]\n")
+    assert "2 lines refused" in operator.fails("send", "-", stdin="{x\n[]\n")
     assert queues.changes() == []
 
 
@@ -228,9 +228,9 @@ def test_a_file_of_any_size_is_read_in_pieces():
 
 
 def test_from_line_begins_there_and_keeps_counting_from_the_top(operator, queues):
-    told = operator.is_told("send", "--from-line", 3, "-", stdin=written(change(1), "{", change(3), "{"))
-    assert "line 2:" not in told
-    assert "line 4: not JSON" in told
+    message = operator.fails("send", "--from-line", 3, "-", stdin=written(change(1), "{", change(3), "{"))
+    assert "line 2:" not in message
+    assert "line 4: not JSON" in message
     assert queues.changes() == [[change(3)]]
 
 
@@ -268,16 +268,16 @@ def test_a_signal_while_waiting_for_input_does_not_wait_for_more(operator, queue
 
 def test_a_broker_that_goes_away_leaves_a_line_to_go_on_from(operator, file, sending):
     sending.at_second = refuse
-    told = operator.is_told("send", file(written(*(change(i) for i in range(600)))))
-    assert "CELERY_BROKER_URL" in told
-    assert "500 changes enqueued in 1 message" in told
-    assert "--from-line 501" in told
+    message = operator.fails("send", file(written(*(change(i) for i in range(600)))))
+    assert "CELERY_BROKER_URL" in message
+    assert "500 changes enqueued in 1 message" in message
+    assert "--from-line 501" in message
 
 
 def test_a_broker_that_is_away_is_named_without_waiting(operator, no_broker, file):
-    assert "CELERY_BROKER_URL" in operator.is_told("send", file(written(change())))
+    assert "CELERY_BROKER_URL" in operator.fails("send", file(written(change())))
 
 
 def test_a_file_that_is_not_there_is_named(operator, tmp_path):
-    assert "No such file" in operator.is_told("send", tmp_path / "nothing.jsonl")
-    assert "Is a directory" in operator.is_told("send", tmp_path)
+    assert "No such file" in operator.fails("send", tmp_path / "nothing.jsonl")
+    assert "Is a directory" in operator.fails("send", tmp_path)

@@ -87,13 +87,13 @@ def test_every_command_that_prints_data_takes_json(name):
 
 @pytest.mark.parametrize(("typed", "meant"), [("conect", "connect"), ("dead-leters", "dead-letters")])
 def test_a_mistyped_command_is_answered_with_the_nearest_one(operator, typed, meant):
-    assert f"did you mean {meant}" in operator.is_told(typed, "--json")
+    assert f"did you mean {meant}" in operator.fails(typed, "--json")
 
 
 def test_a_command_unlike_any_is_answered_without_a_guess(operator):
-    told = operator.is_told("zzz")
-    assert "zzz" in told
-    assert "did you mean" not in told
+    message = operator.fails("zzz")
+    assert "zzz" in message
+    assert "did you mean" not in message
 
 
 def test_help_needs_no_setting_and_does_not_wait_for_aws():
@@ -146,7 +146,7 @@ def test_a_pipe_that_is_closed_after_the_first_line_ends_a_listing_quietly(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (RedisConnectionError("Error 111 connecting to localhost:6379."), "AUDIENCE_REDIS_URL"),
         (ResponseError("WRONGTYPE quoted"), "Redis refuses"),
@@ -154,13 +154,13 @@ def test_a_pipe_that_is_closed_after_the_first_line_ends_a_listing_quietly(tmp_p
         (ZeroDivisionError("quoted"), "a defect in audience-firehose: ZeroDivisionError at "),
     ],
 )
-def test_no_error_becomes_a_traceback(operator, services, monkeypatch, error, told):
+def test_no_error_becomes_a_traceback(operator, services, monkeypatch, error, message):
     def fail():
         raise error
 
     monkeypatch.setattr(services.registry, "snapshot", fail)
-    shown = operator.is_told("connections")
-    assert told in shown
+    shown = operator.fails("connections")
+    assert message in shown
     assert "quoted" not in shown
 
 

@@ -101,6 +101,6 @@ def test_without_a_timestamp_the_time_is_now(operator):
     ],
 )
 def test_an_invalid_change_is_refused_without_its_values(operator, change, problem):
-    told = operator.is_told("explain", change)
-    assert problem in told
-    assert "phileas" not in told
+    message = operator.fails("explain", change)
+    assert problem in message
+    assert "phileas" not in message

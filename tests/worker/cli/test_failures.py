@@ -83,7 +83,7 @@ def test_since_shows_only_the_recent_ones(operator, dead_lettered, clock, since,
 
 @pytest.mark.parametrize("since", ["12", "h", "-1h", "1y", "1h30m"])
 def test_a_duration_that_is_none_is_refused(operator, since):
-    assert "30m, 12h or 7d" in operator.is_told("alerts", f"--since={since}")
+    assert "30m, 12h or 7d" in operator.fails("alerts", f"--since={since}")
 
 
 def test_follow_prints_new_alerts_once_and_oldest_first(operator, services, dead_lettered, monkeypatch):
@@ -142,9 +142,9 @@ def test_acknowledge_takes_one_alert_or_all(operator, dead_lettered):
 
 
 def test_an_unknown_alert_or_no_choice_is_refused(operator):
-    assert "list them: audience-firehose alerts" in operator.is_told("acknowledge", "nope")
-    assert "either an ID or --all" in operator.is_told("acknowledge")
-    assert "either an ID or --all" in operator.is_told("acknowledge", "x", "--all")
+    assert "list them: audience-firehose alerts" in operator.fails("acknowledge", "nope")
+    assert "either an ID or --all" in operator.fails("acknowledge")
+    assert "either an ID or --all" in operator.fails("acknowledge", "x", "--all")
 
 
 def test_dead_letters_are_listed_without_their_records(operator, dead_lettered):
@@ -184,7 +184,7 @@ def test_a_dead_letter_stays_if_the_broker_does_not_accept_its_replay(
 ):
     operator.connects()
     dead_lettered("letter")
-    assert "CELERY_BROKER_URL" in operator.is_told("replay", "letter")
+    assert "CELERY_BROKER_URL" in operator.fails("replay", "letter")
     assert [letter.id for letter in services.dead_letters.all()] == ["letter"]
     assert alert_states(operator) == {"letter": "open"}
 
@@ -202,9 +202,9 @@ def test_a_letter_that_cannot_succeed_is_refused_with_a_reason(
 ):
     operator.connects()
     dead_lettered("letter", **letter)
-    told = operator.is_told("replay", "letter")
-    assert reason in told
-    assert IDENTITY not in told
+    message = operator.fails("replay", "letter")
+    assert reason in message
+    assert IDENTITY not in message
     assert [row["id"] for row in operator.lists("dead-letters")] == ["letter"]
     for queue in (STREAM.queue, "firehose.main.us-east-1.gone", "audience.changes"):
         assert queues.calls(queue) == []
@@ -236,8 +236,8 @@ def test_the_option_connection_narrows_all(operator, dead_lettered, queues, serv
 
 
 def test_the_option_connection_names_a_known_connection_and_needs_all(operator):
-    assert "give both" in operator.is_told("replay", "letter", "--connection", "7-ab")
-    assert "no connection '7-ab'" in operator.is_told("replay", "--all", "--connection", "7-ab")
+    assert "give both" in operator.fails("replay", "letter", "--connection", "7-ab")
+    assert "no connection '7-ab'" in operator.fails("replay", "--all", "--connection", "7-ab")
 
 
 def test_a_connection_that_is_gone_may_have_letters_left(operator, dead_lettered, services):
@@ -298,8 +298,8 @@ def test_an_interrupted_replay_goes_on_where_it_stopped(operator, dead_lettered,
 
 def test_discarding_asks_for_confirmation(operator, dead_lettered, services):
     dead_lettered("letter")
-    assert "nothing was discarded" in operator.is_told("discard", "letter", stdin="n\n")
-    assert "nothing was discarded" in operator.is_told("discard", "letter")
+    assert "nothing was discarded" in operator.fails("discard", "letter", stdin="n\n")
+    assert "nothing was discarded" in operator.fails("discard", "letter")
     assert services.dead_letters.holds("letter")
     operator.runs("discard", "letter", stdin="y\n")
     assert not services.dead_letters.holds("letter")
@@ -320,7 +320,7 @@ def test_the_option_yes_skips_the_confirmation(operator, dead_lettered, services
     result = operator.runs("discard", "letter", "--yes")
     assert "2 records" in result.stdout
     assert "?" not in result.output
-    assert "list them: audience-firehose dead-letters" in operator.is_told("discard", "letter", "--yes")
+    assert "list them: audience-firehose dead-letters" in operator.fails("discard", "letter", "--yes")
 
 
 def test_control_characters_of_senders_do_not_reach_the_terminal(operator, dead_lettered):
@@ -347,7 +347,7 @@ def test_alerts_are_narrowed_to_a_type_a_stream_and_the_open_ones(operator, dead
     assert ids(operator.lists("alerts", "--type", "Access Denied", "--stream", "stream")) == {"denied"}
     operator.runs("discard", "large", "--yes")
     assert ids(operator.lists("alerts", "--open")) == {"denied", "other"}
-    assert "'invalid change'" in operator.is_told("alerts", "--type", "Whatever")
+    assert "'invalid change'" in operator.fails("alerts", "--type", "Whatever")
 
 
 def test_following_shows_only_what_was_asked_for(operator, services, dead_lettered, monkeypatch):
@@ -377,7 +377,7 @@ def test_replaying_all_is_narrowed_to_a_type(operator, dead_lettered, queues, se
     dead_lettered("invalid", failure=invalid)
     operator.runs("replay", "--all", "--type", "Invalid Request")
     assert {letter.id for letter in services.dead_letters.all()} == {"denied"}
-    assert "narrow --all" in operator.is_told("replay", "denied", "--type", "Access Denied")
+    assert "narrow --all" in operator.fails("replay", "denied", "--type", "Access Denied")
 
 
 def test_discarding_all_is_narrowed_asks_once_and_counts(operator, dead_lettered, services):
@@ -386,7 +386,7 @@ def test_discarding_all_is_narrowed_asks_once_and_counts(operator, dead_lettered
     dead_lettered("other", failure=TOO_LARGE, connection_ids=["8-cd"])
     dead_lettered("denied", connection_ids=["7-ab"])
     command = ("discard", "--all", "--type", "Record Too Large", "--connection", "7-ab")
-    assert "Discard 4 records (2 dead letters) for good?" in operator.is_told(*command, stdin="n\n")
+    assert "Discard 4 records (2 dead letters) for good?" in operator.fails(*command, stdin="n\n")
     assert len(services.dead_letters.all()) == 4
     assert "discarded 2 dead letters: 4 records" in operator.runs(*command, stdin="y\n").stdout
     assert {letter.id for letter in services.dead_letters.all()} == {"other", "denied"}
@@ -419,8 +419,8 @@ def test_discarding_a_letter_that_somebody_else_has_just_removed_says_so(
 ):
     dead_lettered("letter")
     monkeypatch.setattr(services.dead_letters, "remove_many", lambda *_, **__: set())
-    told = operator.is_told("discard", "letter", "--yes")
-    assert "somebody else has just replayed or discarded" in told
+    message = operator.fails("discard", "letter", "--yes")
+    assert "somebody else has just replayed or discarded" in message
 
 
 def test_a_dead_letter_is_shown_without_its_records(operator, dead_lettered):
@@ -468,9 +468,9 @@ def test_an_action_is_done_where_a_full_redis_refuses_its_audit_entry(
 
 def test_the_records_of_a_dead_letter_are_not_shown_to_a_pipe(operator, dead_lettered, services):
     dead_lettered("letter")
-    told = operator.is_told("show-dead-letter", "letter", "--records")
-    assert "on a terminal only" in told
-    assert IDENTITY not in told
+    message = operator.fails("show-dead-letter", "letter", "--records")
+    assert "on a terminal only" in message
+    assert IDENTITY not in message
     assert services.audit.latest() == []
 
 
@@ -518,7 +518,7 @@ def test_discarding_all_is_narrowed_to_a_stream_and_a_time(operator, dead_letter
     discarded = operator.lists("discard", "--all", "--yes", "--stream", STREAM.name, "--since", "1h")
     assert discarded == [{"discarded": 1, "records": 2}]
     assert {letter.id for letter in services.dead_letters.all()} == {"old"}
-    assert "narrow --all" in operator.is_told("discard", "old", "--since", "1h")
+    assert "narrow --all" in operator.fails("discard", "old", "--since", "1h")
 
 
 def test_a_replay_tells_a_program_its_numbers(operator, dead_lettered, queues):

@@ -51,13 +51,13 @@ def test_a_test_message_reaches_every_url(operator, webhook, with_urls):
 def test_a_url_that_is_not_reached_is_named_by_its_position(operator, webhook, with_urls):
     with_urls(f"json://127.0.0.1:{webhook.server_port}/a", "json://user:hunter2@127.0.0.1:1/b")
 
-    told = operator.is_told("notify", "--test")
+    message = operator.fails("notify", "--test")
 
-    assert "position 2" in told
-    assert "hunter2" not in told
+    assert "position 2" in message
+    assert "hunter2" not in message
 
 
 def test_without_urls_it_says_what_to_set(operator, with_urls):
     with_urls()
 
-    assert "AUDIENCE_ALERT_URLS" in operator.is_told("notify", "--test")
+    assert "AUDIENCE_ALERT_URLS" in operator.fails("notify", "--test")

@@ -58,7 +58,7 @@ def test_a_session_token_is_the_line_after_the_secret_stored_encrypted_and_never
 
 @pytest.mark.parametrize("stdin", ["", SECRET, f"{SECRET}\n{TOKEN}\nmore\n"])
 def test_a_secret_without_its_session_token_on_stdin_is_refused(operator, services, stdin):
-    assert "and below it the token" in operator.is_told("configure", "main", *TEMPORARY, stdin=stdin)
+    assert "and below it the token" in operator.fails("configure", "main", *TEMPORARY, stdin=stdin)
     assert not services.registry.snapshot().configurations
 
 
@@ -77,8 +77,8 @@ def test_a_session_token_is_renewed_alone_and_leaves_with_its_key_or_secret(oper
 
 
 def test_a_session_token_needs_an_access_key(operator, services):
-    told = operator.is_told("configure", "main", "--session-token-stdin", stdin=TOKEN)
-    assert "a session token goes with its access key" in told
+    message = operator.fails("configure", "main", "--session-token-stdin", stdin=TOKEN)
+    assert "a session token goes with its access key" in message
     assert not services.registry.snapshot().configurations
 
 
@@ -96,7 +96,7 @@ def endpoint(monkeypatch):
 def test_the_key_of_a_local_stand_in_is_taken_where_an_endpoint_is_set(operator, services, endpoint):
     command = ("configure", "main", "--access-key-id", "test", "--secret-access-key-stdin")
     endpoint(None)
-    assert "set AWS_ENDPOINT_URL_FIREHOSE" in operator.is_told(*command, stdin="test")
+    assert "set AWS_ENDPOINT_URL_FIREHOSE" in operator.fails(*command, stdin="test")
     assert not services.registry.snapshot().configurations
     endpoint("http://localhost:4566")
     operator.runs(*command, stdin="test")
@@ -127,10 +127,10 @@ WRONG_ARNS = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "told"), WRONG_ARNS.values(), ids=WRONG_ARNS)
-def test_an_arn_that_cannot_be_a_stream_s_is_refused(operator, arguments, told):
+@pytest.mark.parametrize(("arguments", "message"), WRONG_ARNS.values(), ids=WRONG_ARNS)
+def test_an_arn_that_cannot_be_a_stream_s_is_refused(operator, arguments, message):
     operator.runs("configure", "main")
-    assert told in operator.is_told(*BY_ARN, *arguments)
+    assert message in operator.fails(*BY_ARN, *arguments)
     assert operator.lists("connections") == []
 
 
@@ -153,7 +153,7 @@ def test_an_empty_value_removes_a_setting_and_a_removed_key_takes_its_secret_alo
 
 def test_another_access_key_does_not_get_the_secret_of_the_first(operator):
     operator.runs("configure", "main", *KEY, stdin=SECRET)
-    assert "needs its own secret" in operator.is_told(
+    assert "needs its own secret" in operator.fails(
         "configure", "main", "--access-key-id", "AKIAOTHER00000000000"
     )
     (row,) = operator.lists("configurations")
@@ -162,7 +162,7 @@ def test_another_access_key_does_not_get_the_secret_of_the_first(operator):
 
 @pytest.mark.parametrize("stdin", ["", "\n", "two\nlines\n"])
 def test_a_malformed_secret_is_refused(operator, services, stdin):
-    assert "stdin must hold the secret" in operator.is_told("configure", "main", *KEY, stdin=stdin)
+    assert "stdin must hold the secret" in operator.fails("configure", "main", *KEY, stdin=stdin)
     assert not services.registry.snapshot().configurations
 
 
@@ -185,8 +185,8 @@ def test_what_operators_do_to_settings_is_in_the_audit_list_without_values(opera
 
 
 def test_a_wrong_setting_is_named(operator):
-    assert "the name must match" in operator.is_told("configure", "Main Account")
-    assert "role_arn" in operator.is_told("configure", "main", "--role-arn", "forwarder")
+    assert "the name must match" in operator.fails("configure", "Main Account")
+    assert "role_arn" in operator.fails("configure", "main", "--role-arn", "forwarder")
 
 
 def test_connecting_twice_is_one_connection_and_keeps_what_is_not_mentioned(operator):
@@ -244,7 +244,7 @@ def test_a_new_connection_may_be_made_with_an_empty_quota(operator):
 
 def test_a_malformed_quota_is_refused(operator):
     operator.runs("configure", "main")
-    assert "'1MB' is not a quota such as 1MiB/s" in operator.is_told(*CONNECT, "--stream-quota", "1MB")
+    assert "'1MB' is not a quota such as 1MiB/s" in operator.fails(*CONNECT, "--stream-quota", "1MB")
     assert operator.lists("connections") == []
 
 
@@ -274,9 +274,9 @@ def test_the_table_shows_what_differs_from_the_defaults(operator):
 
 def test_an_unknown_identity_is_refused_with_near_names(operator):
     operator.runs("configure", "main")
-    told = operator.is_told(*CONNECT, "--exclude", "facebookid")
-    assert "did you mean FacebookId?" in told
-    assert "the names are" in operator.is_told(*CONNECT, "--exclude", "zzz")
+    message = operator.fails(*CONNECT, "--exclude", "facebookid")
+    assert "did you mean FacebookId?" in message
+    assert "the names are" in operator.fails(*CONNECT, "--exclude", "zzz")
     assert operator.lists("connections") == []
 
 
@@ -291,9 +291,9 @@ def test_identities_are_given_and_shown_by_their_configured_names(operator, serv
 
 
 def test_a_connection_needs_a_configuration_and_a_region_that_exist(operator):
-    assert "audience-firehose configure main" in operator.is_told(*CONNECT)
+    assert "audience-firehose configure main" in operator.fails(*CONNECT)
     operator.runs("configure", "main")
-    assert "us-east-1" in operator.is_told(*CONNECT, "--region", "us-eest-1")
+    assert "us-east-1" in operator.fails(*CONNECT, "--region", "us-eest-1")
 
 
 def test_connecting_to_a_paused_stream_says_so(operator, services):
@@ -316,8 +316,8 @@ def test_disconnecting_says_what_remains_in_a_queue_that_nobody_consumes(operato
     second = operator.connects(8)
     queues.send("firehose.main.us-east-1.stream", 2)
     assert operator.runs("disconnect", first).stderr == ""
-    told = operator.runs("disconnect", second).stderr
-    assert "firehose.main.us-east-1.stream still holds 2 messages" in told
+    message = operator.runs("disconnect", second).stderr
+    assert "firehose.main.us-east-1.stream still holds 2 messages" in message
     assert operator.lists("connections") == []
 
 
@@ -328,7 +328,7 @@ def test_disconnecting_works_without_a_broker(operator, no_broker):
 
 
 def test_an_unknown_connection_is_refused(operator):
-    assert "list them: audience-firehose connections" in operator.is_told("disconnect", "7-00000000")
+    assert "list them: audience-firehose connections" in operator.fails("disconnect", "7-00000000")
 
 
 def test_an_empty_listing_says_what_to_do_but_not_to_a_program(operator):

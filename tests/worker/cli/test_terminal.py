@@ -117,11 +117,11 @@ def test_what_does_not_fit_the_screen_is_counted(operator, services, terminal, m
 
 @pytest.mark.parametrize("options", [["--json"], []], ids=["json", "no terminal"])
 def test_watching_is_for_a_terminal(operator, options):
-    assert "--watch is for a terminal" in operator.is_told("alerts", "--watch", *options)
+    assert "--watch is for a terminal" in operator.fails("alerts", "--watch", *options)
 
 
 def test_following_and_watching_exclude_each_other(operator):
-    assert "either --follow or --watch" in operator.is_told("alerts", "--watch", "--follow")
+    assert "either --follow or --watch" in operator.fails("alerts", "--watch", "--follow")
 
 
 def test_a_terminal_has_colours(operator, terminal):
