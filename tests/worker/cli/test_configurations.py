@@ -48,15 +48,15 @@ def test_a_configuration_that_no_connection_uses_is_forgotten(operator, services
 
 def test_a_configuration_that_is_used_is_not_forgotten_and_the_connections_are_named(operator):
     connection = operator.connects()
-    told = operator.is_told("forget-configuration", "main")
-    assert f"audience-firehose disconnect {connection}" in told
+    message = operator.fails("forget-configuration", "main")
+    assert f"audience-firehose disconnect {connection}" in message
     assert [row["id"] for row in operator.lists("configurations")] == ["main"]
     operator.runs("disconnect", connection)
     operator.runs("forget-configuration", "main")
 
 
 def test_a_configuration_that_is_not_there_cannot_be_forgotten(operator):
-    assert "list them: audience-firehose configurations" in operator.is_told("forget-configuration", "main")
+    assert "list them: audience-firehose configurations" in operator.fails("forget-configuration", "main")
 
 
 def test_what_a_forgotten_configuration_leaves_behind_is_told(operator, services):
@@ -89,11 +89,11 @@ def test_a_secret_of_a_lost_key_stays_as_it_is_and_the_others_are_reencrypted(op
     rotate(old)
     configure(operator, "main")
     rotate(new, old)
-    told = operator.tries("reencrypt")
-    assert told.exit_code == 1
-    assert told.stdout == "reencrypted main\n"
-    assert "lost: a stored secret was encrypted with another key" in told.stderr
-    assert "keep the old key" in told.stderr
+    message = operator.tries("reencrypt")
+    assert message.exit_code == 1
+    assert message.stdout == "reencrypted main\n"
+    assert "lost: a stored secret was encrypted with another key" in message.stderr
+    assert "keep the old key" in message.stderr
     services = rotate(new, lost)
     stored = services.registry.latest().configurations["lost"].secret_access_key
     assert services.cipher.decrypt(stored) == SECRET
@@ -103,5 +103,5 @@ def test_reencryption_without_a_key_is_refused(operator, rotate):
     rotate(KEYS[0])
     configure(operator)
     rotate()
-    assert "AUDIENCE_SECRET_KEY" in operator.is_told("reencrypt")
+    assert "AUDIENCE_SECRET_KEY" in operator.fails("reencrypt")
     assert operator.lists("configurations")[0]["secret_access_key"] == "set"
