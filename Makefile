@@ -9,10 +9,10 @@ INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos install up check upstream bench lock clean environment
+.PHONY: help demo test chaos install up check upstream bench screenshots lock clean environment
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## see everything work in half a minute, on this machine alone
 	@$(BIN)/python -m devstack demo
@@ -39,6 +39,9 @@ upstream: $(INSTALLED) ## after an upgrade: what moved of the insides of Celery 
 
 bench: $(INSTALLED) ## measure throughput beside plain Celery and bare boto3 (ARGS=--json)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+screenshots: $(INSTALLED) ## take the pictures of the dashboard in docs/images anew; needs Chromium
+	@$(BIN)/python -m devstack.screenshots
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)

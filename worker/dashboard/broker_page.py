@@ -5,7 +5,6 @@ paused streams nor those of stopped workers, which are the ones that hold a back
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +19,9 @@ from worker.broker.client import backlogs
 from worker.dashboard.labels import age, count
 from worker.queues import CHANGES_QUEUE, DEFAULT_QUEUE
 from worker.state.queue_heads import Waiting
+
+ANSWER_SECONDS = 1.0
+"""For workers to say what they consume. The answers are not waited for once all are there."""
 
 
 class QueueRow(NamedTuple):
@@ -37,8 +39,7 @@ class QueueHandler:
 
     async def read_queues(self: Any) -> list[QueueRow]:
         """Every queue, the changes' first. Raises `RedisError` and `OperationalError`."""
-        consumers = _consumers(self.application.workers.values())
-        read = partial(_read_rows, self.capp, consumers)
+        read = partial(_read_rows, self.capp, self.application.live_workers)
         rows: list[QueueRow] = await IOLoop.current().run_in_executor(None, read)
         return rows
 
@@ -82,13 +83,16 @@ def _as_flower(row: QueueRow) -> dict[str, Any]:
     }
 
 
-def _consumers(workers: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """By queue, how many workers consume it, as they said when Flower last asked."""
-    return Counter(queue["name"] for info in workers for queue in info.get("active_queues") or ())
+def _count_consumers(capp: Any, workers: int) -> Counter[str]:
+    """By queue, how many of so many workers consume it now. One that does not answer in time is left out."""
+    if not workers:
+        return Counter()
+    answers = capp.control.inspect(timeout=ANSWER_SECONDS, limit=workers).active_queues() or {}
+    return Counter(queue["name"] for queues in answers.values() for queue in queues)
 
 
-def _read_rows(capp: Any, consumers: Counter[str]) -> list[QueueRow]:
-    services = capp.services
+def _read_rows(capp: Any, workers: int) -> list[QueueRow]:
+    services, consumers = capp.services, _count_consumers(capp, workers)
     streams = {stream.queue for stream in services.registry.snapshot().streams}
     streams |= {stream.queue for stream in services.counters.streams()}
     others = (consumers.keys() | {DEFAULT_QUEUE}) - streams - {CHANGES_QUEUE}

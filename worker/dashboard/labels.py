@@ -1,7 +1,10 @@
 """Words and numbers as the pages show them."""
 
+import re
 from datetime import UTC, datetime
 from math import isinf
+
+from tornado.escape import xhtml_escape
 
 from schemas.records import Skip
 from worker.failures.alert_types import Severity
@@ -43,6 +46,11 @@ SKIP_LABELS = {
 def reason_label(breaker: CircuitBreaker) -> str:
     """Why a stream is closed."""
     return "paused by an operator" if breaker.reason == OPERATOR else breaker.reason
+
+
+def with_code(text: str) -> str:
+    """Markup of a text whose code is in backticks."""
+    return re.sub("`([^`]+)`", r'<code class="text-break">\1</code>', xhtml_escape(text))
 
 
 def count(number: int | None) -> str:

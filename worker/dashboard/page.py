@@ -11,7 +11,17 @@ from tornado import web
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler
 
-from worker.dashboard.labels import BADGES, SKIP_LABELS, age, clock_time, count, quantile, reason_label, utc
+from worker.dashboard.labels import (
+    BADGES,
+    SKIP_LABELS,
+    age,
+    clock_time,
+    count,
+    quantile,
+    reason_label,
+    utc,
+    with_code,
+)
 from worker.failures.alert_types import AlertType
 from worker.failures.alerts import AlertState
 
@@ -114,5 +124,6 @@ class Page(BaseHandler):  # type: ignore[misc]
             "states": list(AlertState),
             "types": list(AlertType),
             "utc": utc,
+            "with_code": with_code,
         }
         return {**super().get_template_namespace(), **ours}

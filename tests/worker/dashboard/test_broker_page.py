@@ -5,6 +5,7 @@ import re
 
 import pytest
 from redis import Redis
+from waiting import eventually
 
 from worker.queues import CHANGES_QUEUE, Stream
 
@@ -56,3 +57,7 @@ def test_celerys_default_queue_is_shown_where_somebody_forgot_the_queue(dashboar
     broker.lpush("celery", b"{}")
 
     assert lengths(dashboard)["celery"]["messages"] == 1
+
+
+def test_consumers_are_those_of_this_moment(dashboard, talkative_worker):
+    eventually(lambda: lengths(dashboard).get("talk", {}).get("consumers") == 1)

@@ -2,7 +2,18 @@
 
 import logging
 
-from worker.dashboard.navigation import FLOWER_TEMPLATES, LINKS, NAVIGATION, TEMPLATES, loader, with_links
+from worker.dashboard.navigation import (
+    CAPTION,
+    CAPTION_WITH_NOTE,
+    FLOWER_TEMPLATES,
+    LINKS,
+    NAVIGATION,
+    TEMPLATES,
+    WORKER,
+    loader,
+    with_links,
+    with_note,
+)
 
 
 def test_our_links_follow_flower_s_and_nothing_else_changes():
@@ -19,6 +30,15 @@ def test_an_unknown_navigation_of_flower_is_left_as_it_is_with_a_warning(caplog)
         assert with_links("<nav>new</nav>") == "<nav>new</nav>"
 
     assert "/alerts and /streams" in caplog.text
+
+
+def test_the_page_of_a_worker_says_where_the_other_queues_are_and_nothing_else_changes():
+    flowers = (FLOWER_TEMPLATES / WORKER).read_text()
+
+    ours = with_note(flowers)
+
+    assert CAPTION_WITH_NOTE in ours
+    assert ours.replace(CAPTION_WITH_NOTE, CAPTION) == flowers
 
 
 def test_our_templates_replace_none_of_flower_s():
