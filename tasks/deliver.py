@@ -30,6 +30,7 @@ from worker.logs.fields import log_fields
 from worker.privacy import HIDDEN
 from worker.queues import ENQUEUED_AT_HEADER, Stream, delivery_task, is_stream_queue, stream_of
 from worker.retry_policy import OPEN_MAX_SECONDS, REQUEUE_PAUSE_SECONDS
+from worker.state.installation import STATE_MISSING
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +180,9 @@ class DeliveryTask(ForwarderTask):
         """Put the groups. Raises a `DeliveryError` where Firehose took none of them."""
         configuration = self.app.services.registry.snapshot().configurations.get(stream.configuration)
         if configuration is None:
+            latest = self.app.services.registry.latest()
+            if self.app.installation.is_state_missing(latest.installation):
+                raise WorkerTroubleError(STATE_MISSING)
             advice = (
                 f"there is no configuration {stream.configuration!r} (any more); `configure` it, then replay"
             )

@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from functools import cache, cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NoReturn
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+from celery.exceptions import Reject
 from redis import Redis
 
 from schemas.changes import Change, ChangeSchema, Invalid, check_changes
@@ -21,9 +22,11 @@ from tasks.base import ForwarderTask
 from tasks.fan_out import Skipped, fan_out
 from worker.broker.serialization import dumps
 from worker.celery import app
+from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
+from worker.failures.worker_trouble import report_worker_trouble
 from worker.firehose.batching import MAX_RECORD_BYTES, Batch, Chain
 from worker.firehose.deliveries import make_delivery
 from worker.firehose.groups import firehose_records
@@ -36,6 +39,8 @@ from worker.queues import (
     SEQUENCE_HEADER,
     Stream,
 )
+from worker.retry_policy import REQUEUE_PAUSE_SECONDS
+from worker.state.installation import STATE_MISSING
 from worker.state.registry import Snapshot
 
 SHOWN_PROBLEMS = 5
@@ -87,6 +92,8 @@ class ProducerTask(ForwarderTask):
         if any(change.audience_id not in snapshot.routes for change in changes):
             # A connection made within the last second must receive the change, too.
             snapshot = self.app.services.registry.latest()
+            if self.app.installation.is_state_missing(snapshot.installation):
+                self._leave_to_other_workers()
         if snapshot.corrupt:
             self._dead_letter_for_corrupt_connections(changes, snapshot)
         stamp = self._stamp(changes, snapshot)
@@ -98,6 +105,13 @@ class ProducerTask(ForwarderTask):
                 self._enqueue(stream, number, chain)
         skipped.update({Skipped(None, None, skip): count for skip, count in skips.items()})
         self._record_message({stream: batches.records for stream, batches in streams.items()}, skipped)
+
+    def _leave_to_other_workers(self) -> NoReturn:
+        """Requeue the message: that its audiences have no connections here says nothing of them."""
+        report_worker_trouble(self.app.services.alerts, self.request.hostname, STATE_MISSING)
+        self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
+        self._release()
+        raise Reject(WorkerTroubleError(STATE_MISSING), requeue=True)
 
     def dead_letter_invalid(self, invalid: list[Invalid], total: int, kwargs: dict[str, Any]) -> None:
         """Keep invalid items, as a call of this task with nothing but them, and raise one alert."""

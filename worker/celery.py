@@ -5,6 +5,7 @@ from functools import cached_property
 from celery import Celery
 
 from worker.broker.compression import register_bounded_compression
+from worker.broker.installation import BrokerIdentity
 from worker.broker.rabbitmq import register_rabbitmq_transport
 from worker.broker.redis.transport import register_redis_transport
 from worker.broker.serialization import register_orjson
@@ -25,6 +26,7 @@ from worker.logs.per_task_lines import drop_per_task_lines
 from worker.logs.repetitions import drop_repetitions
 from worker.logs.setup import set_up_logs
 from worker.services import Services, connect
+from worker.state.installation import Installation
 
 
 class AudienceFirehose(Celery):  # type: ignore[misc]
@@ -47,6 +49,11 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
     def clients(self) -> Clients:
         """The Firehose clients."""
         return Clients(self.services.cipher, self.services.settings.firehose_timeout)
+
+    @cached_property
+    def installation(self) -> Installation:
+        """The identity that ties the broker to the state."""
+        return Installation(self.services.redis, BrokerIdentity(self), self.services.monotonic)
 
     @cached_property
     def notifier(self) -> Notifier | None:

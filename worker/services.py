@@ -46,6 +46,7 @@ class Services:
         self.settings = settings
         self.redis = redis
         self.clock = clock
+        self.monotonic = monotonic
         self.sleep = sleep
         self.cipher = Cipher(settings.secret_keys)
         self.registry = Registry(redis, self.cipher, settings.catalogue, settings.stream_quotas, monotonic)

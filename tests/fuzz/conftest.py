@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from celery.signals import task_failure
+from identity import FakeBrokerIdentity
 from kombu import Queue
 from little_worker import LittleWorker, forget_all_messages
 
@@ -15,6 +16,7 @@ import tasks.forward  # noqa: F401
 from worker.celery import app as real_app
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.services import Services
+from worker.state.installation import Installation
 
 STREAM = Stream("main", "us-east-1", "travel")
 
@@ -107,6 +109,8 @@ def world(services, monkeypatch):
     for name in ("broker_url", "broker_read_url", "broker_write_url"):
         monkeypatch.setitem(real_app.conf, name, "memory://")
     monkeypatch.setitem(real_app.__dict__, "services", services)
+    installation = Installation(services.redis, FakeBrokerIdentity(), services.monotonic)
+    monkeypatch.setitem(real_app.__dict__, "installation", installation)
     monkeypatch.setitem(real_app.__dict__, "clients", firehose)
     real_app.set_current()
     forget_producers()

@@ -1,6 +1,7 @@
 """The tasks in the test's own process, on an in-memory broker and a Redis of their own."""
 
 import pytest
+from identity import FakeBrokerIdentity
 from little_worker import LittleWorker, forget_all_messages
 
 import tasks.forward  # noqa: F401
@@ -11,6 +12,7 @@ from worker.celery import app as real_app
 from worker.firehose.clients import Clients
 from worker.firehose.permissions import PutRecordOnly
 from worker.queues import CHANGES_QUEUE
+from worker.state.installation import Installation
 
 
 @pytest.fixture
@@ -19,6 +21,8 @@ def app(services, monkeypatch):
     for name in ("broker_url", "broker_read_url", "broker_write_url"):
         monkeypatch.setitem(real_app.conf, name, "memory://")
     monkeypatch.setitem(real_app.__dict__, "services", services)
+    installation = Installation(services.redis, FakeBrokerIdentity(), services.monotonic)
+    monkeypatch.setitem(real_app.__dict__, "installation", installation)
     monkeypatch.setitem(real_app.__dict__, "put_record_only", PutRecordOnly())
     real_app.set_current()
     forget_producers()

@@ -474,3 +474,58 @@ def test_devices_that_differ_only_in_an_excluded_identity_are_one_record(worker,
     assert services.counters.of(excluding).enqueued == 1
     assert services.counters.of(excluding).skipped == {Skip.FURTHER_VALUE: 1}
     assert services.counters.of(including).enqueued == 2
+
+
+@pytest.fixture
+def empty_state(app, services, connect):
+    """Connect an audience, and empty the state: the broker has its identity, the state has nothing."""
+
+    def empty():
+        connect()
+        app.installation.register()
+        services.redis.flushall()
+        services.registry.latest()
+
+    return empty
+
+
+@pytest.mark.parametrize("task", ["audience.forward", "audience.forward_mparticle"])
+def test_changes_wait_where_the_registry_was_there_and_is_gone(worker, connect, app, empty_state, task):
+    services = app.services
+    empty_state()
+    kwargs = {"changes": [added()]} if task == "audience.forward" else {"request": mparticle((1, "add"))}
+    worker.send(task, kwargs)
+    assert worker.run_one(CHANGES_QUEUE)
+    assert len(worker.waiting(CHANGES_QUEUE)) == 1
+    assert services.counters.of(None).skipped == {}
+    assert services.dead_letters.all() == []
+    (alert,) = services.alerts.all()
+    assert (alert.type, alert.error_code) == ("Worker Trouble", "StateMissing")
+    assert ": the Redis of AUDIENCE_REDIS_URL does not belong to this broker" in alert.message
+    # Registered again, the message is forwarded by the same worker, and only then.
+    app.installation.register()
+    services.registry.configure(name="main")
+    stream = connect()
+    worker.run(CHANGES_QUEUE)
+    assert len(worker.calls(stream.queue)) == 1
+    assert services.counters.of(stream).enqueued == 1
+
+
+def test_a_batch_waits_where_the_registry_was_there_and_is_gone(deliver, worker, services, stream, app):
+    app.installation.register()
+    deliver("secretive", run=False)
+    services.redis.flushall()
+    services.registry.latest()
+    assert worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 1
+    assert services.dead_letters.all() == []
+    assert services.circuit_breakers.get(stream) is None
+
+
+def test_an_audience_that_was_never_connected_is_skipped_in_a_registry_that_is_there(
+    forward, services, connect, app
+):
+    connect()
+    app.installation.register()
+    forward(added(audience_id=2))
+    assert services.counters.of(None).skipped == {Skip.NO_CONNECTION: 1}

@@ -48,7 +48,7 @@ def queue_lengths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
 
 def backlogs(app: Celery, queues: Iterable[str]) -> dict[str, Backlog]:
     """Read the backlog of each queue. Raises as `queue_lengths` does."""
-    with connect(app) as connection, _as_operational(connection), connection.channel() as channel:
+    with connect(app) as connection, as_operational(connection), connection.channel() as channel:
         if isinstance(channel, redis_transport.Channel):
             return _redis_backlogs(channel, list(queues))
         return {queue: Backlog(_length(connection, channel, queue)) for queue in queues}
@@ -73,7 +73,7 @@ class Sender:
         sequence: str | None = None,
     ) -> None:
         """Send a call; the broker holds it on return. Raises `kombu.exceptions.OperationalError`."""
-        with _as_operational(self._connection):
+        with as_operational(self._connection):
             self._app.send_task(
                 task,
                 args,
@@ -104,7 +104,7 @@ def connect(app: Celery) -> Connection:
 
 
 @contextmanager
-def _as_operational(connection: Connection) -> Iterator[None]:
+def as_operational(connection: Connection) -> Iterator[None]:
     """Raise one error for all those by which transports report that the broker is gone."""
     try:
         yield

@@ -167,9 +167,14 @@ def connect(audience_id: int, exclude: tuple[str, ...], as_json: bool, **given: 
     given["delivery_stream_name"], given["region"] = name_and_region(
         given["delivery_stream_name"], given["region"]
     )
-    services = application().services
+    app = application()
+    services = app.services
     known = services.registry.snapshot().connections
     excluded = standard_names(exclude, current_settings().catalogue) if exclude else None
+    try:
+        app.installation.register()
+    except OperationalError:
+        note("the broker cannot be reached; the next worker that starts ties it to this registry")
     identifier = services.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
     services.skipped_audiences.forget(audience_id)
     record_action(services.audit, "connect", identifier, _names({**given, "exclude": excluded}))

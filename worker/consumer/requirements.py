@@ -30,6 +30,15 @@ class Requirements(bootsteps.Step):  # type: ignore[misc]
             raise SystemExit(f"audience-firehose: {problem}")
         warn_about_unverified_certificates()
         report_troubles(worker.app.services, worker.hostname)
+        adopt_installation(worker.app)
+
+
+def adopt_installation(app: Any) -> None:
+    """Tie the broker to the state where nothing does so yet."""
+    try:
+        app.installation.adopt()
+    except (OperationalError, RedisError, OSError) as error:
+        logger.warning("%s: cannot compare the broker with the state", type(error).__name__)
 
 
 def warn_about_unverified_certificates() -> None:

@@ -33,6 +33,8 @@ from worker.store.scripts import Script
 CONFIGURATIONS = "audience:configurations"
 CONNECTIONS = "audience:connections"
 VERSION = "audience:registry:version"
+INSTALLATION = "audience:installation"
+"""The identity of the installation; `worker.state.installation` says what for."""
 REFRESH_AFTER = 1.0
 """Seconds for which a snapshot is not compared with Redis."""
 
@@ -74,6 +76,8 @@ class Snapshot:
     """The quota of each stream."""
     region_quotas: Mapping[str, Quota]
     """The quotas of regions where an operator has set another than the default."""
+    installation: str | None = None
+    """The identity of the installation, where it has one."""
 
     def quota(self, stream: Stream) -> Quota:
         """Return the quota of a stream; its region's where no connection leads to it."""
@@ -274,8 +278,9 @@ class Registry:
         )
 
     def _load(self) -> Snapshot:
-        version, *hashes = read_atomically(
-            self._redis, lambda pipe: pipe.get(VERSION).hgetall(CONFIGURATIONS).hgetall(CONNECTIONS)
+        version, installation, *hashes = read_atomically(
+            self._redis,
+            lambda pipe: pipe.get(VERSION).get(INSTALLATION).hgetall(CONFIGURATIONS).hgetall(CONNECTIONS),
         )
         raw_configurations, raw_connections = (
             dict(zip(flat[::2], flat[1::2], strict=True)) for flat in hashes
@@ -302,6 +307,7 @@ class Registry:
             corrupt=frozenset(map(_audience_of, raw_connections.keys() - connections.keys())),
             quotas=_quotas(connections.values(), self._region_quotas),
             region_quotas=self._region_quotas,
+            installation=installation,
         )
 
 

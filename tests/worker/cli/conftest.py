@@ -13,11 +13,13 @@ from little_worker import forget_all_messages
 
 from devstack.firehose import FakeFirehose
 from worker.broker import client as broker
+from worker.broker.installation import BrokerIdentity
 from worker.celery import app
 from worker.cli import main
 from worker.config import read_settings
 from worker.firehose.clients import Clients
 from worker.services import Services
+from worker.state.installation import Installation
 
 NOW = 1_800_000_000.0
 """2027-01-15T08:00:00Z."""
@@ -116,6 +118,8 @@ def services(clock, monkeypatch):
     settings = read_settings({"AUDIENCE_SECRET_KEY": Fernet.generate_key().decode()})
     found = Services(FakeRedis(decode_responses=True), settings, clock)
     monkeypatch.setitem(app.__dict__, "services", found)
+    installation = Installation(found.redis, BrokerIdentity(app), found.monotonic)
+    monkeypatch.setitem(app.__dict__, "installation", installation)
     monkeypatch.setitem(app.__dict__, "clients", Clients(found.cipher, read_timeout=30))
     return found
 
