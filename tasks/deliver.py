@@ -383,7 +383,7 @@ class DeliveryTask(ForwarderTask):
 
     def _log_delivery(self, stream: Stream, outcome: Outcome) -> None:
         if logger.isEnabledFor(logging.DEBUG):
-            fields = self._log_fields(stream, outcome.accepted)
+            fields = self._log_fields(stream, outcome.accepted, outcome.request_id)
             logger.debug("%s: %d records delivered", stream.queue, outcome.accepted, extra=fields)
 
     def _log_retry(self, stream: Stream, failure: Failure, records: int) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from devstack.firehose import error, fail, refuse_once
+from devstack.firehose import REQUEST_ID, error, fail, refuse_once
 from worker.logs.fields import fields_of
 
 
@@ -32,6 +32,7 @@ def test_a_delivery_is_one_line_at_debug(deliver, stream, lines):
     assert fields["connections"]
     assert fields["task_id"]
     assert fields["duration_seconds"] >= 0
+    assert fields["aws_request_id"] == REQUEST_ID
 
 
 def test_a_refusal_is_one_line_at_warning(deliver, firehose, stream, lines):
@@ -43,6 +44,7 @@ def test_a_refusal_is_one_line_at_warning(deliver, firehose, stream, lines):
         f"{stream.queue}: ServiceUnavailableException; 1 records wait for a retry",
     )
     assert fields["records"] == 1
+    assert fields["aws_request_id"] == REQUEST_ID
     assert delivered[:2] == ("DEBUG", f"{stream.queue}: 1 records delivered")
 
 

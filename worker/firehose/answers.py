@@ -32,3 +32,10 @@ def refusal_code(entry: Any) -> str:
     if entry.get("ErrorMessage") or not entry.get("RecordId"):
         return MALFORMED_RESPONSE
     return ""
+
+
+def request_id(answer: object) -> str | None:
+    """AWS's ID of the request, from what botocore made of its answer."""
+    metadata = answer.get("ResponseMetadata") if isinstance(answer, Mapping) else None
+    identifier = metadata.get("RequestId") if isinstance(metadata, Mapping) else None
+    return identifier if isinstance(identifier, str) else None

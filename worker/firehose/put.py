@@ -9,7 +9,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.failures.alert_types import Failure
-from worker.firehose.answers import refusal_code, refusal_codes
+from worker.firehose.answers import refusal_code, refusal_codes, request_id
 from worker.firehose.errors import FIREHOSE_ERRORS, classify, of_code
 from worker.firehose.groups import Group, billed_bytes, firehose_records, records_in, remaining_after
 
@@ -46,6 +46,8 @@ class Outcome(NamedTuple):
     failure: Failure | None
     """The first refusal; None where there was none."""
     billing: Billing = Billing()
+    request_id: str | None = None
+    """AWS's ID of the call; None where there were several, or it is not known."""
 
     @property
     def is_mostly_refused(self) -> bool:
@@ -56,7 +58,11 @@ class Outcome(NamedTuple):
 def put(client: "FirehoseClient", delivery_stream_name: str, groups: Sequence[Group]) -> Outcome:
     """Send the groups, of which there are at most 500 Firehose records. Raises botocore's errors."""
     data = [record.encode() for record in firehose_records(groups)]
-    return _outcome(groups, data, put_record_batch(client, delivery_stream_name, data))
+    answer = put_record_batch(client, delivery_stream_name, data)
+    outcome = _outcome(groups, data, refusal_codes(answer, len(data)))
+    identifier = request_id(answer)
+    failure = outcome.failure._replace(request_id=identifier) if outcome.failure else None
+    return outcome._replace(failure=failure, request_id=identifier)
 
 
 def billing_of(data: Sequence[bytes]) -> Billing:
@@ -66,16 +72,14 @@ def billing_of(data: Sequence[bytes]) -> Billing:
     return Billing(billed_bytes(map(len, data)), alone - billed_bytes(map(len, shared)))
 
 
-def put_record_batch(client: "FirehoseClient", delivery_stream_name: str, data: Sequence[bytes]) -> list[str]:
-    """Send the records in one call. Returns `refusal_codes`."""
-    answer: object
+def put_record_batch(client: "FirehoseClient", delivery_stream_name: str, data: Sequence[bytes]) -> object:
+    """Send the records in one call. Returns the answer as botocore reads it; None where it cannot."""
     try:
-        answer = client.put_record_batch(
+        return client.put_record_batch(
             DeliveryStreamName=delivery_stream_name, Records=[{"Data": record} for record in data]
         )
     except PARSER_ERRORS:
-        answer = None
-    return refusal_codes(answer, len(data))
+        return None
 
 
 def put_record(client: "FirehoseClient", delivery_stream_name: str, record: bytes) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from devstack.firehose import Answer, FakeFirehose, fail
 from schemas.settings import Configuration
-from worker.firehose.answers import MALFORMED_RESPONSE, refusal_codes
+from worker.firehose.answers import MALFORMED_RESPONSE, refusal_codes, request_id
 from worker.firehose.clients import Clients
 from worker.firehose.put import put_record_batch
 
@@ -83,4 +83,19 @@ def client(firehose):
 @pytest.mark.parametrize(("answer", "codes"), ANSWERS.values(), ids=ANSWERS)
 def test_botocore_hands_each_answer_over_so_that_it_is_read_the_same(client, firehose, answer, codes):
     firehose.faults[:] = [fail(Answer(200, raw=json.dumps(answer).encode()))]
-    assert put_record_batch(client, "travel", [b"a", b"b", b"c"]) == codes
+    assert refusal_codes(put_record_batch(client, "travel", [b"a", b"b", b"c"]), 3) == codes
+
+
+@pytest.mark.parametrize(
+    ("answer", "identifier"),
+    [
+        ({"ResponseMetadata": {"RequestId": "the-id"}}, "the-id"),
+        ({"ResponseMetadata": {"RequestId": None}}, None),
+        ({"ResponseMetadata": []}, None),
+        ({}, None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_the_id_of_a_request_is_read_where_there_is_one(answer, identifier):
+    assert request_id(answer) == identifier

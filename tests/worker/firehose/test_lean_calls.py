@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.firehose import lean_calls
+from worker.firehose.answers import refusal_codes
 from worker.firehose.clients import CONFIG
 from worker.firehose.lean_calls import OPERATION, make_calls_lean
 from worker.firehose.put import put_record_batch
@@ -47,7 +48,7 @@ class Firehose:
         """What the call returned, or the error that it raised."""
         self._body, self._status = body, status
         try:
-            return put_record_batch(self.client, "travel", data)
+            return refusal_codes(put_record_batch(self.client, "travel", data), len(data))
         except (BotoCoreError, ClientError) as error:
             return type(error), str(error)
 
