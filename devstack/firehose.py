@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
@@ -36,6 +37,8 @@ REQUEST_ID = "d0b0a1c2-0000-4000-8000-000000000001"
 NO_HEADERS: Mapping[str, str] = {}
 STREAM_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/")
+AMZ_DATE = "%Y%m%dT%H%M%SZ"
+SIGNATURE_TOLERANCE = timedelta(minutes=5)
 NAME_IN_BODY = re.compile(rb'"DeliveryStreamName": ?"([^"]*)"')
 DATA_IN_BODY = re.compile(rb'"Data": ?"([^"]*)"')
 
@@ -54,13 +57,15 @@ class Stream:
 
 @dataclass
 class Call:
-    """A request: the operation, the access key, the region, the stream and the records."""
+    """A request: what was asked, by whom and when."""
 
     operation: str
     access_key_id: str
     region: str
     stream_name: str
     records: list[bytes]
+    signed_at: str = ""
+    """By the caller's clock, as its X-Amz-Date says."""
 
 
 @dataclass
@@ -153,6 +158,21 @@ def fail(answer: Answer, times: int | None = None, stream: str | None = None) ->
         return replace(answer)
 
     return fault
+
+
+def refuse_old_signatures(call: Call) -> Answer | None:
+    """Refuse a signature that is more than five minutes away from now, as AWS does."""
+    signed_at = datetime.strptime(call.signed_at, AMZ_DATE).replace(tzinfo=UTC)
+    now = datetime.now(UTC)
+    if abs(now - signed_at) <= SIGNATURE_TOLERANCE:
+        return None
+    if signed_at < now:
+        text = (
+            f"Signature expired: {call.signed_at} is now earlier than {now - SIGNATURE_TOLERANCE:{AMZ_DATE}}"
+        )
+    else:
+        text = f"Signature not yet current: {call.signed_at} is still later than {now:{AMZ_DATE}}"
+    return error("InvalidSignatureException", 403, text)
 
 
 def becomes_active_once_described(stream: Stream) -> Fault:
@@ -347,6 +367,7 @@ def _handler(firehose: FakeFirehose) -> type[BaseHTTPRequestHandler]:
                 region=region,
                 stream_name=asked["DeliveryStreamName"],
                 records=[base64.b64decode(record["Data"]) for record in records],
+                signed_at=self.headers.get("X-Amz-Date", ""),
             )
 
         def _count(self, body: bytes) -> None:

@@ -5,6 +5,7 @@ AWS error code in an AWS error body. Whatever this worker could not do (connect,
 keep its clock) is trouble of this worker: other workers deliver what it could not.
 """
 
+import errno
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -133,6 +134,13 @@ FIREHOSE_ERRORS = (
 )
 """All that a client, or making one, raises and `classify` judges."""
 CERTIFICATE_TEXT = "CERTIFICATE_VERIFY_FAILED"
+BUNDLE_TEXTS = (
+    "invalid path",
+    *(f"[Errno {number}]" for number in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR)),
+    "[X509: ",
+    "[PEM: ",
+)
+"""Of an SSL error that the file of trusted certificates causes. Everything else is about the handshake."""
 
 THROTTLED = (
     "the stream is throttled: it is at its quota; delivery is tried again with growing pauses,"
@@ -298,11 +306,7 @@ def _trouble_text(error: Exception) -> str:
 def _tls_text(text: str) -> str:
     if CERTIFICATE_TEXT in text:
         return UNTRUSTED
-    return (
-        NO_BUNDLE
-        if any(name in text for name in ("invalid path", "No such file", "FileNotFound"))
-        else HANDSHAKE_CUT
-    )
+    return NO_BUNDLE if any(sign in text for sign in BUNDLE_TEXTS) else HANDSHAKE_CUT
 
 
 def _where(error: Exception) -> str:
