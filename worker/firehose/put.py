@@ -118,7 +118,10 @@ def put_singly(
             code = refusal
             break
         accepted += 1
-    return _outcome(groups, data, [""] * accepted + [code] * (len(data) - accepted))
+    outcome = _outcome(groups, data, [""] * accepted + [code] * (len(data) - accepted))
+    # Those behind it were not sent.
+    refused = 0 if code == TIME_IS_UP else records_in(firehose_records(groups)[accepted : accepted + 1])
+    return outcome._replace(refused=refused)
 
 
 def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str]) -> Outcome:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.firehose.put import put
+from worker.firehose.put import put, put_singly
 
 TAKEN = {"RecordId": "1"}
 REFUSED = {"ErrorCode": "ServiceUnavailableException", "ErrorMessage": "Slow down."}
@@ -81,3 +81,28 @@ def test_all_groups_remain_where_the_entries_do_not_match_the_records(firehose):
 
 def test_a_count_of_failures_that_no_entry_confirms_is_ignored():
     assert put(Firehose(TAKEN, TAKEN, failed=1), "travel", ["a", "b"])[:4] == (2, 0, [], None)
+
+
+class Singly:
+    """Accepts one record a call, ten seconds each, until `refusing`."""
+
+    def __init__(self, refusing=None):
+        self.now = 0.0
+        self.refusing = refusing
+
+    def put_record(self, Record, **_):  # noqa: N803 boto3's own name
+        self.now += 10
+        return {} if Record["Data"] == self.refusing else TAKEN
+
+
+def test_records_that_put_record_had_no_time_for_remain_and_are_not_refused():
+    firehose = Singly()
+    outcome = put_singly(firehose, "travel", list("abcdef"), lambda: firehose.now)
+    assert (outcome.accepted, outcome.refused, outcome.remaining) == (2, 0, list("cdef"))
+    assert not outcome.is_mostly_refused
+
+
+def test_of_records_that_go_one_a_call_only_the_refused_one_counts_as_refused():
+    firehose = Singly(refusing=b"b")
+    outcome = put_singly(firehose, "travel", list("abcdef"), lambda: firehose.now)
+    assert (outcome.accepted, outcome.refused, outcome.remaining) == (1, 1, list("bcdef"))
