@@ -245,7 +245,7 @@ class DeliveryTask(ForwarderTask):
         found = reclassify_expired(classify(error), error, configuration)
         if found.failure.alert_type is not AlertType.STREAM_NOT_FOUND:
             return found
-        return reclassify_missing(found, self.app.clients.get(configuration, stream.region), stream.name)
+        return reclassify_missing(found, self.app.clients, configuration, stream)
 
     def _leave_to_other_workers(self, trouble: WorkerTroubleError) -> NoReturn:
         """Requeue the message as it was. The main process pauses the streams that the trouble concerns; a

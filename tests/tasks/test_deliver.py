@@ -11,6 +11,7 @@ from devstack.firehose import Answer, error, fail, refuse_once
 from tasks.deliver import DELIVERY_TASKS, MALFORMED_ATTEMPTS, WARN_AFTER_ATTEMPTS
 from worker.config import read_settings
 from worker.consumer.request import MAX_LOST_PROCESSES
+from worker.errors import CredentialsError
 from worker.failures.alert_types import AlertType
 from worker.firehose.clients import Clients
 from worker.firehose.regions import rate_limits, regions
@@ -842,3 +843,29 @@ def test_a_batch_in_another_queue_that_this_worker_cannot_deliver_comes_back_aft
     worker.run_one("elsewhere")
     assert len(worker.waiting("elsewhere")) == 1
     assert pauses == [REQUEUE_PAUSE_SECONDS]
+
+
+class ExpiringClients:
+    """Has the client, and the next time no credentials for one."""
+
+    def __init__(self, clients):
+        self._found = [clients.get]
+
+    def get(self, configuration, region):
+        if not self._found:
+            raise CredentialsError("CredentialRetrievalError", "they could not be fetched")
+        return self._found.pop()(configuration, region)
+
+    def forget(self, configuration_name, region):
+        pass
+
+
+def test_credentials_that_end_between_a_refusal_and_the_question_behind_it_are_the_worker_s_trouble(
+    deliver, firehose, services, worker, stream
+):
+    deliver("a", run=False)
+    firehose.faults.append(fail(error("ResourceNotFoundException")))
+    worker.app.__dict__["clients"] = ExpiringClients(worker.app.clients)
+    worker.run_one(stream.queue)
+    assert services.dead_letters.all() == []
+    assert len(worker.waiting(stream.queue)) == 1

@@ -1,7 +1,7 @@
 """Checks a stream by DescribeDeliveryStream. Reading the answer is pure, and tested by a table."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from botocore import exceptions as botocore
 
@@ -20,9 +20,6 @@ from worker.firehose.errors import (
     classify,
 )
 from worker.queues import Stream
-
-if TYPE_CHECKING:
-    from mypy_boto3_firehose.client import FirehoseClient
 
 DIRECT_PUT = "DirectPut"
 ACTIVE = "ACTIVE"
@@ -132,7 +129,7 @@ def key_arn(description: Mapping[str, Any]) -> str | None:
 
 
 def reclassify_missing(
-    found: Classification, client: "FirehoseClient", delivery_stream_name: str
+    found: Classification, clients: Clients, configuration: Configuration, stream: Stream
 ) -> Classification:
     """Ask Firehose about a stream that it did not find: one that is being created is worth another try.
 
@@ -140,12 +137,11 @@ def reclassify_missing(
     asks again: DescribeDeliveryStream takes 5 calls a second, which a backlog soon exceeds.
     """
     try:
-        description = client.describe_delivery_stream(DeliveryStreamName=delivery_stream_name)
+        description = describe(clients, configuration, stream)
     except FIREHOSE_ERRORS as error:
         unsaid = classify(error)
         return found if unsaid.kind is Kind.PERMANENT else unsaid
-    status = description.get("DeliveryStreamDescription", {}).get("DeliveryStreamStatus")
-    return CREATING if status == "CREATING" else found
+    return CREATING if description.get("DeliveryStreamStatus") == "CREATING" else found
 
 
 def _of_refusal(error: botocore.ClientError) -> list[Check]:
