@@ -15,8 +15,6 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from worker.broker.redis.channel import Channel
-
 CHECK_INTERVAL_SECONDS = 5.0
 """Between two counts of the listeners; a monitor sees tasks so long after it began to listen."""
 FLUSH_INTERVAL_SECONDS = 0.25
@@ -25,6 +23,8 @@ MAX_BUFFERED_EVENTS = 1000
 """More are sent before the interval is over."""
 TASK_EVENTS = "task"
 """Celery's group of the events `task-received`, `task-started` and so on."""
+REDIS = "redis"
+"""kombu's name of the type of its transport."""
 BATCH_ROUTING_KEY = "task.multi"
 """The routing key of a broadcast that holds a list of task events."""
 
@@ -52,11 +52,12 @@ class TaskEvents(bootsteps.StartStopStep):  # type: ignore[misc]
         self._check_timer = consumer.timer.call_repeatedly(CHECK_INTERVAL_SECONDS, self.check, (dispatcher,))
 
     def stop(self, consumer: Consumer) -> None:
-        """Count no more, and send what is buffered."""
+        """Count no more. Where the worker stops, send what is buffered; a lost connection would hold up."""
         if self._check_timer is not None:
             self._check_timer.cancel()
             self._check_timer = None
-        self._flush(consumer)
+        if consumer.blueprint.state != bootsteps.RUN:
+            self._flush(consumer)
 
     shutdown = stop
 
@@ -92,9 +93,11 @@ def count_listeners(dispatcher: EventDispatcher) -> int | None:
     They are counted by a broadcast of no event, which needs no command of Redis that broadcasts do not need
     anyway. Raises `OperationalError`, `RedisError` or `OSError` where the broker is away.
     """
+    if dispatcher.connection.transport.driver_type != REDIS:
+        return None
     with dispatcher.mutex:
         producer = dispatcher.producer
-        if producer is None or not isinstance(producer.channel, Channel):
+        if producer is None:
             return None
         producer.publish(
             [],
@@ -105,4 +108,5 @@ def count_listeners(dispatcher: EventDispatcher) -> int | None:
             headers=dispatcher.headers,
             delivery_mode=dispatcher.delivery_mode,
         )
-        return producer.channel.receivers
+        receivers: int = producer.channel.receivers
+        return receivers

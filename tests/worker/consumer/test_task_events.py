@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from celery import Celery
+from celery import Celery, bootsteps
 from kombu import Connection
 from redis.exceptions import ConnectionError
 
@@ -57,7 +57,8 @@ def dispatcher(real_redis_url, real_redis):
 
 @pytest.fixture
 def consumer(dispatcher):
-    return SimpleNamespace(event_dispatcher=dispatcher, timer=Timer())
+    blueprint = SimpleNamespace(state=bootsteps.RUN)
+    return SimpleNamespace(event_dispatcher=dispatcher, timer=Timer(), blueprint=blueprint)
 
 
 @pytest.fixture
@@ -143,8 +144,17 @@ def test_a_worker_that_stops_sends_what_is_buffered(step, consumer, dispatcher, 
     monitor = listen(MONITOR)
     step.start(consumer)
     dispatcher.send("task-succeeded", uuid="1")
+    consumer.blueprint.state = bootsteps.CLOSE
     step.stop(consumer)
     assert task_events_of(monitor) == 1
+
+
+def test_a_worker_that_has_lost_its_connection_sends_nothing_over_it(step, consumer, dispatcher, listen):
+    monitor = listen(MONITOR)
+    step.start(consumer)
+    dispatcher.send("task-succeeded", uuid="1")
+    step.stop(consumer)
+    assert task_events_of(monitor) == 0
 
 
 def test_after_a_reconnect_events_are_sent_although_old_timers_are_gone(step, consumer, dispatcher, listen):
