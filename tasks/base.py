@@ -18,7 +18,6 @@ from worker.failures.dead_lettering import Undeliverable
 from worker.logs.fields import log_fields
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
 from worker.state.idempotency import IdempotencyState
-from worker.store.atomic import atomically
 
 if TYPE_CHECKING:
     from worker.celery import AudienceFirehose
@@ -124,11 +123,12 @@ class ForwarderTask(Task):  # type: ignore[misc]
         The records have moved, and an error here must not move them again: the attempt to record is
         repeated until Redis is back, and the message is unacknowledged until then.
         """
-        for attempt in range(RECORDING_ATTEMPTS):
+        mark = uuid4().hex
+        for _ in range(RECORDING_ATTEMPTS):
             try:
-                # The answer may have been lost although Redis recorded the counters.
-                if not (attempt and self._is_completed()):
-                    self._record_once(record)
+                self.app.services.idempotency.complete(
+                    self.attempt, self.request.retries, record, mark=mark, even_if_full=self.empties_redis
+                )
             except RedisError as error:
                 logger.warning("%s: the counters are recorded later", type(error).__name__)
                 self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
@@ -143,16 +143,6 @@ class ForwarderTask(Task):  # type: ignore[misc]
             yield
         except RedisError as error:
             logger.warning("%s: the records moved, but no alert was raised", type(error).__name__)
-
-    def _record_once(self, record: Callable[[Redis], None]) -> None:
-        def commands(pipe: Redis) -> None:
-            self.app.services.idempotency.complete(self.attempt, self.request.retries, pipe)
-            record(pipe)
-
-        atomically(self.app.services.redis, commands, even_if_full=self.empties_redis)
-
-    def _is_completed(self) -> bool:
-        return self.app.services.idempotency.is_completed(self.attempt, self.request.retries)
 
     def _release(self) -> None:
         """Release the lease, so that a worker can run the message at once when it comes back."""

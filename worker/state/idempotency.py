@@ -6,11 +6,12 @@ or handed over to a retry. Two workers may also have a message at once: it came 
 while its task still ran, or was sent twice. The worker that begins first acquires a lease.
 """
 
+from collections.abc import Callable
 from enum import Enum
 
 from redis import Redis
 
-from worker.store.atomic import atomically
+from worker.store.atomic import atomically, once
 from worker.store.leases import RELEASE_LEASE
 from worker.store.scripts import Script
 
@@ -46,10 +47,14 @@ class IdempotencyRecords:
         After a `RedisError` the lease may exist all the same: `release` with `owner_token` ends it.
         """
         lease, record = self._key(task_id, retries, LEASES), self._key(task_id, retries)
-        acquired, completed = atomically(
+        _, owner, completed = atomically(
             self._redis,
-            lambda pipe: pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).exists(record),
+            lambda pipe: (
+                pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).get(lease).exists(record)
+            ),
         )
+        # Not by the answer to `set`: a script whose answer was lost is sent again, and finds its own lease.
+        acquired = owner == owner_token
         if completed:
             if acquired:
                 self._redis.delete(lease)
@@ -60,14 +65,29 @@ class IdempotencyRecords:
         """End the lease of the attempt, if `owner_token` is its owner's."""
         RELEASE_LEASE(self._redis, keys=[self._key(task_id, retries, LEASES)], args=[owner_token])
 
-    def complete(self, task_id: str, retries: int, pipe: Redis) -> None:
-        """Record that the attempt is completed: delivered, handed over to a retry, or dead-lettered."""
-        pipe.set(self._key(task_id, retries), 1, ex=self._keep_seconds)
-        pipe.delete(self._key(task_id, retries, LEASES))
+    def complete(
+        self,
+        task_id: str,
+        retries: int,
+        record: Callable[[Redis], object] | None = None,
+        *,
+        mark: str = "1",
+        even_if_full: bool = True,
+    ) -> None:
+        """Complete the attempt, and run what `record` puts into a pipeline: atomically, and once for a mark.
 
-    def is_completed(self, task_id: str, retries: int) -> bool:
-        """Whether the attempt was completed before."""
-        return bool(self._redis.exists(self._key(task_id, retries)))
+        It is completed once its records are delivered, handed over to a retry, or dead-lettered. `mark` tells
+        one call from another; a repetition after a `RedisError` has the same one.
+        """
+        key, lease = self._key(task_id, retries), self._key(task_id, retries, LEASES)
+
+        def commands(pipe: Redis) -> None:
+            pipe.set(key, mark, ex=self._keep_seconds)
+            pipe.delete(lease)
+            if record is not None:
+                record(pipe)
+
+        once(self._redis, commands, marked=key, mark=mark, even_if_full=even_if_full)
 
     def received_at(self, task_id: str, now: int) -> int:
         """Record when a message was first received (Unix seconds); returns the first `now` of its calls."""

@@ -4,6 +4,9 @@ A Redis at its `maxmemory` refuses each command that may take memory, and begins
 But it stops no script that has already written. Delivering a message empties a full Redis, so the
 commands of a delivery run in a script that begins with a write which is always allowed. Commands
 that add a caller's data do not: a full Redis refuses them.
+
+redis-py sends a command again where the connection ended before its answer came, whether or not it ran.
+Commands for which that matters, as they add to counters, run `once`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,19 +22,17 @@ WRITE_FIRST_KEY = "audience:nothing"
 MULTI_KEY_COMMANDS = frozenset({"DEL", "EXISTS"})
 """Commands whose every word is a key; of the others that this project runs, only the first is."""
 ATOMICALLY = Script(__package__, "atomically")
+ONCE = Script(__package__, "once")
 
 
-def atomically(
-    redis: Redis, commands: Callable[[Pipeline], object], *, even_if_full: bool = True
-) -> list[Any]:
+def atomically(redis: Redis, commands: Callable[[Pipeline], object]) -> list[Any]:
     """Run the commands that are put into a pipeline, as a transaction would. Returns Redis's own answers.
 
-    Raises the first `RedisError` among them; like a transaction, after all have run. A full Redis refuses
-    the commands unless they are to run `even_if_full`.
+    Raises the first `RedisError` among them; like a transaction, after all have run.
     """
     pipe = redis.pipeline()
     commands(pipe)
-    return _run(redis, pipe, "1") if even_if_full else list(pipe.execute())
+    return _run(redis, pipe, "1")
 
 
 def read_atomically(redis: Redis, commands: Callable[[Pipeline], object]) -> list[Any]:
@@ -41,15 +42,51 @@ def read_atomically(redis: Redis, commands: Callable[[Pipeline], object]) -> lis
     return _run(redis, pipe, "0")
 
 
+def once(
+    redis: Redis,
+    commands: Callable[[Pipeline], object],
+    *,
+    marked: str,
+    mark: str,
+    even_if_full: bool = True,
+) -> None:
+    """Run the commands atomically, and once: a command whose answer was lost is sent again by redis-py.
+
+    The first of them sets the key `marked` to `mark`, by which a repetition is told. Raises the first
+    `RedisError` among them. A full Redis refuses them unless they are to run `even_if_full`.
+
+    A script can run no script. Where there is one among the commands, they are a transaction: a repetition by
+    the caller is told, and one by redis-py is not.
+    """
+    pipe = redis.pipeline()
+    commands(pipe)
+    if pipe.scripts:
+        if redis.get(marked) != mark:
+            pipe.execute()
+        return
+    keys, parts = _keys_and_parts(pipe)
+    full = "1" if even_if_full else "0"
+    _raise_first_error(ONCE(redis, keys=[WRITE_FIRST_KEY, marked, *keys], args=[full, mark, *parts]))
+
+
 def _run(redis: Redis, pipe: Pipeline, even_if_full: str) -> list[Any]:
+    keys, parts = _keys_and_parts(pipe)
+    answers: list[Any] = ATOMICALLY(redis, keys=[WRITE_FIRST_KEY, *keys], args=[even_if_full, *parts])
+    _raise_first_error(answers)
+    return answers
+
+
+def _keys_and_parts(pipe: Pipeline) -> tuple[list[Any], list[Any]]:
+    """The keys of a pipeline's commands, and the commands as the scripts read them."""
     commands = [words for words, _ in pipe.command_stack]
-    keys = [WRITE_FIRST_KEY, *(key for words in commands for key in keys_of(words))]
-    parts = [part for words in commands for part in (len(words), *words)]
-    answers: list[Any] = ATOMICALLY(redis, keys=keys, args=[even_if_full, *parts])
+    keys = [key for words in commands for key in keys_of(words)]
+    return keys, [part for words in commands for part in (len(words), *words)]
+
+
+def _raise_first_error(answers: list[Any]) -> None:
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
-    return answers
 
 
 def keys_of(words: Sequence[Any]) -> list[Any]:

@@ -14,15 +14,14 @@ def records(services):
 
 
 def test_completing_an_attempt_completes_no_other(records, redis):
-    records.complete("task", 1, redis)
-    assert records.is_completed("task", 1)
-    assert not records.is_completed("task", 0)
-    assert not records.is_completed("task", 2)
-    assert not records.is_completed("another", 1)
+    records.complete("task", 1)
+    attempts = [("task", 1), ("task", 0), ("task", 2), ("another", 1)]
+    states = [records.acquire(task_id, retries, "owner") for task_id, retries in attempts]
+    assert states == [IdempotencyState.COMPLETED] + 3 * [IdempotencyState.ACQUIRED]
 
 
 def test_a_completed_record_outlives_the_return_of_its_message(records, redis):
-    records.complete("task", 0, redis)
+    records.complete("task", 0)
     (key,) = redis.keys(f"{COMPLETED}*")
     assert redis.ttl(key) == KEPT_VISIBILITY_TIMEOUTS * read_settings({}).visibility_timeout
     assert KEPT_VISIBILITY_TIMEOUTS >= 2
@@ -56,7 +55,7 @@ def test_the_first_worker_acquires_the_attempt(records):
 def test_a_lease_ends_with_completion_release_or_expiry(records, redis):
     for name in ("complete", "release", "lost"):
         records.acquire(name, 0, "one")
-    records.complete("complete", 0, redis)
+    records.complete("complete", 0)
     records.release("release", 0, "one")
     records.record_lost_worker("lost", 0)
     assert records.acquire("complete", 0, "other") is IdempotencyState.COMPLETED
@@ -71,7 +70,7 @@ def test_a_worker_releases_no_lease_of_another(records):
 
 
 def test_a_completed_attempt_cannot_be_acquired(records, redis):
-    records.complete("task", 0, redis)
+    records.complete("task", 0)
     assert records.acquire("task", 0, "one") is IdempotencyState.COMPLETED
     assert not redis.keys(f"{LEASES}*")
 
@@ -80,3 +79,15 @@ def test_a_lease_outlives_a_firehose_call_and_ends_before_its_message_returns(re
     records.acquire("task", 0, "one")
     (key,) = redis.keys(f"{LEASES}*")
     assert CONNECT_TIMEOUT + FIREHOSE_TIMEOUT < redis.ttl(key) <= read_settings({}).visibility_timeout
+
+
+def test_a_lease_that_was_acquired_is_found_again_by_its_owner(records):
+    for _ in range(2):
+        assert records.acquire("task", 0, "one") is IdempotencyState.ACQUIRED
+    assert records.acquire("task", 0, "other") is IdempotencyState.IN_PROGRESS
+
+
+def test_what_is_recorded_with_a_completion_is_recorded_once_for_a_mark(records, redis):
+    for mark in ("first", "first", "second"):
+        records.complete("task", 0, lambda pipe: pipe.incr("counter"), mark=mark)
+    assert redis.get("counter") == "2"
