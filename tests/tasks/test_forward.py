@@ -207,6 +207,21 @@ def test_a_completed_message_that_comes_back_enqueues_nothing(worker, connect, f
     assert services.counters.of(stream).enqueued == 1
 
 
+def test_one_id_for_three_events_takes_the_third_for_a_repeat_of_the_first(
+    worker, connect, forward, services
+):
+    stream = connect()
+    joins, leaves = added(), removed()
+    del joins["timestamp"], leaves["timestamp"]
+    for change in (joins, leaves, joins):
+        forward(change, task_id="chosen")
+    records = [json.loads(line) for call in worker.calls(stream.queue) for line in call["records"]]
+    assert [record["IsMember"] for record in records] == [True, False]
+    assert services.counters.of(None).skipped == {Skip.REPEATED: 1}
+    forward(joins, task_id="another")
+    assert services.counters.of(stream).enqueued == 3
+
+
 def test_a_completed_message_that_comes_back_is_counted_as_repeated(worker, connect, forward, services):
     stream = connect()
     for _ in range(3):
