@@ -70,6 +70,13 @@ class Page:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails'].get('exception', {})}")
         return answer["result"].get("value")
 
+    def holds(self, condition: str) -> bool:
+        """Whether JavaScript is true. False while another page takes the place of this one."""
+        try:
+            return bool(self.evaluate(condition))
+        except RuntimeError:
+            return False
+
     def resize(self, width: int, height: int) -> None:
         """Make the page as wide and high as a screen, in CSS pixels."""
         self.call(

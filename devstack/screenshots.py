@@ -177,7 +177,7 @@ def show(page: Page, url: str) -> None:
 def until(page: Page, condition: str, what: str) -> None:
     """Wait until a condition of the page is true. Raises `TimeoutError`."""
     deadline = time.monotonic() + READY_SECONDS
-    while not page.evaluate(condition):
+    while not page.holds(condition):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: {condition}")
         time.sleep(processes.POLL_EVERY)

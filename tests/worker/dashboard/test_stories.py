@@ -1,7 +1,9 @@
 """An operator's stories in a real browser, over the real stack. Only Firehose is a fake."""
 
+import re
 from contextlib import contextmanager
 from itertools import count
+from urllib.request import urlopen
 
 import pytest
 from stack import Stack
@@ -40,7 +42,7 @@ def page():
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
     directory = tmp_path_factory.mktemp("stories")
-    with processes.redis(directory) as (_, url), FakeFirehose() as firehose:
+    with processes.redis(directory, "--databases", "64") as (_, url), FakeFirehose() as firehose:
         pairs = zip(count(0, 2), count(1, 2), strict=False)
         yield lambda: Stack(directory, url, firehose, next(pairs))
 
@@ -66,14 +68,14 @@ def open_page(page, url):
     """Open a page and wait until its scripts have run."""
     page.resize(1280, 900)
     page.call("Page.navigate", url=url)
-    eventually(lambda: page.evaluate(f"document.readyState == 'complete' && location.href == '{url}'"))
+    eventually(lambda: page.holds(f"document.readyState == 'complete' && location.href == '{url}'"))
 
 
 def follow(page, selector):
     """Click what leads to another page, or to this one anew, and wait for it."""
     page.evaluate("window.isOld = true")
     page.click(selector)
-    eventually(lambda: page.evaluate("!window.isOld && document.readyState == 'complete'"))
+    eventually(lambda: page.holds("!window.isOld && document.readyState == 'complete'"))
 
 
 def kill_a_message(stack, audience, **failure):
@@ -119,9 +121,7 @@ def test_a_flood_of_invalid_messages_hides_neither_a_paused_stream_nor_its_alert
         assert page.text(f"#connection-{audience.connection_id} summary").startswith("1 pending")
         assert f"{FLOOD:,} alerts, {FLOOD:,} records" in page.text("#connection-none summary")
         assert page.evaluate("document.documentElement.outerHTML.length") < MAX_PAGE_BYTES
-        eventually(
-            lambda: page.evaluate("location.reload()") or page.text(PENDING) == "1 fatal alerts are open"
-        )
+        eventually(lambda: page.text(PENDING) == "1 fatal alerts are open", what="the red count")
 
         open_page(page, f"{url}/streams")
         assert page.text("#streams-paused") == "1 of 1"
@@ -166,6 +166,25 @@ def test_a_stream_is_paused_and_resumed_by_its_buttons(page, stack):
 
         assert page.text("#state") == "flowing"
         assert stack.services.circuit_breakers.get(audience.stream) is None
+
+
+def test_a_delivery_is_seen_in_the_metrics_and_on_the_stream_s_page(page, stack):
+    audience = stack.audience()
+    with stack.worker(), dashboard(stack) as url:
+        stack.send(*audience.added("phileas", "passepartout"))
+        eventually(lambda: stack.services.counters.of(audience.stream).delivered == 2)
+
+        with urlopen(f"{url}/metrics") as answer:
+            metrics = answer.read().decode()
+        labels = f'outcome="delivered",stream="{audience.stream.queue}"'
+        assert f"audience_firehose_records_total{{{labels}}} 2.0" in metrics
+        assert "audience_firehose_delivery_seconds_count 2.0" in metrics
+
+        open_page(page, f"{url}/streams/{audience.stream.queue}")
+        assert re.search(r"enqueued to accepted: \d+ m?s / \d+ m?s", page.text("#live"))
+        assert page.evaluate("document.querySelector('.sparkline').getAttribute('aria-label')") == (
+            "2 delivered and 0 refused in the last hour"
+        )
 
 
 def test_an_action_that_holds_records_back_asks_first(page, stack):
@@ -219,7 +238,7 @@ def test_alerts_are_opened_and_acknowledged_by_keyboard(page, stack):
         press_tab_until(page, "name == 'acknowledge'")
         page.press("Enter")
 
-        eventually(lambda: page.text("#alerts-open") == "1")
+        eventually(lambda: page.holds("document.getElementById('alerts-open').innerText == '1'"))
 
 
 def press_tab_until(page, condition):
