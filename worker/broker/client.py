@@ -23,6 +23,8 @@ QUEUES_PER_CALL = 250
 HEAD_BYTES = 256
 HEAD_DIGITS = 16
 QUEUE_HEADS = Script(__package__, "queue_heads")
+OLDEST = 20
+"""Messages of a queue that are looked at."""
 NOT_FOUND = "404"
 """AMQP's reply code for a queue that does not exist."""
 
@@ -52,6 +54,20 @@ def backlogs(app: Celery, queues: Iterable[str]) -> dict[str, Backlog]:
         if isinstance(channel, redis_transport.Channel):
             return _redis_backlogs(channel, list(queues))
         return {queue: Backlog(_length(connection, channel, queue)) for queue in queues}
+
+
+def may_call(app: Celery, queue: str, tasks: Iterable[str]) -> bool:
+    """Whether one of the oldest messages of a queue calls one of these tasks.
+
+    True of a broker that shows no messages. Raises as `queue_lengths` does.
+    """
+    with connect(app) as connection, as_operational(connection), connection.channel() as channel:
+        if not isinstance(channel, redis_transport.Channel):
+            return True
+        with channel.conn_or_acquire() as client:
+            oldest = client.lrange(channel._q_for_pri(queue, channel.priority_steps[0]), -OLDEST, -1)
+    names = [f'"{task}"'.encode() for task in tasks]
+    return any(name in message for message in oldest for name in names)
 
 
 class Sender:

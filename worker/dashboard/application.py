@@ -17,7 +17,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.options import OptionParser
 from tornado.web import StaticFileHandler, url
 
-from worker.broker.client import backlogs
+from worker.broker.client import backlogs, may_call
 from worker.dashboard.access import Access, Refusal, Request
 from worker.dashboard.alert_pages import AlertsPage, HelpPage
 from worker.dashboard.broker_page import BrokerPage, QueueLengths
@@ -34,6 +34,7 @@ from worker.dashboard.redaction import RedactingEvents, RedactingInspector
 from worker.dashboard.stream_pages import StreamPage, StreamsOverview
 from worker.dashboard.watch import Watch
 from worker.failures.alert_types import Severity
+from worker.queues import FORWARD, FORWARD_MPARTICLE
 
 UNAUTHORIZED = 401
 TOO_MANY_REQUESTS = 429
@@ -193,6 +194,7 @@ def make_watch(capp: Any) -> Watch:
         queue_heads=services.queue_heads,
         alerts=services.alerts,
         backlogs=partial(backlogs, capp),
+        is_misrouted=partial(may_call, capp, tasks=(FORWARD, FORWARD_MPARTICLE)),
         clock=services.clock,
     )
 

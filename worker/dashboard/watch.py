@@ -33,13 +33,16 @@ class Watch:
         queue_heads: QueueHeads,
         alerts: Alerts,
         backlogs: Callable[[Iterable[str]], Mapping[str, Backlog]],
+        is_misrouted: Callable[[str], bool],
         clock: Callable[[], float],
     ) -> None:
+        """`is_misrouted` looks whether a queue holds changes, and not only what other applications sent."""
         self._registry = registry
         self._circuit_breakers = circuit_breakers
         self._queue_heads = queue_heads
         self._alerts = alerts
         self._backlogs = backlogs
+        self._is_misrouted = is_misrouted
         self._clock = clock
         self._untaken_since: float | None = None
         """Unix seconds since which messages wait and no worker answers; None where either is not so."""
@@ -62,7 +65,7 @@ class Watch:
         is_untaken = self._is_untaken(untaken, live_workers) and not waiting
         if (is_untaken or is_stalled(waiting, live_workers)) and self._alerts.start_cooldown(NO_WORKERS):
             self._alerts.raise_alert(no_workers(untaken))
-        if misrouted and self._alerts.start_cooldown(WRONG_QUEUE):
+        if misrouted and self._is_misrouted(DEFAULT_QUEUE) and self._alerts.start_cooldown(WRONG_QUEUE):
             self._alerts.raise_alert(wrong_queue(misrouted))
 
     def _is_untaken(self, messages: int, live_workers: int) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 from celery import Celery
 
-from worker.broker.client import queue_lengths
+from worker.broker.client import may_call, queue_lengths
 from worker.broker.redis.transport import register_redis_transport
 from worker.broker.rerouting import reroute
 from worker.queues import CHANGES_QUEUE, DEFAULT_QUEUE, FORWARD
@@ -46,3 +46,10 @@ def test_what_is_no_call_stays(app, real_redis):
 
 def test_an_empty_queue_has_nothing_to_move(app):
     assert reroute(app, {FORWARD}) == (0, 0)
+
+
+def test_calls_of_ours_among_those_of_other_applications_are_found(app):
+    app.send_task("other.task", kwargs={"a": FORWARD}, ignore_result=True)
+    assert not may_call(app, DEFAULT_QUEUE, {FORWARD})
+    app.send_task(FORWARD, kwargs={"changes": [1]}, compression="zlib", ignore_result=True)
+    assert may_call(app, DEFAULT_QUEUE, {FORWARD})

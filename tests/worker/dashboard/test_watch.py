@@ -31,7 +31,13 @@ def parts(redis, secret_key, clock):
 
 
 @pytest.fixture
-def watch(parts, queues, clock):
+def misrouted():
+    """Queues that hold changes of a sender who forgot `queue=`; a test fills it."""
+    return set()
+
+
+@pytest.fixture
+def watch(parts, queues, misrouted, clock):
     def backlogs(names):
         return {name: queues.get(name, Backlog(0)) for name in names}
 
@@ -41,6 +47,7 @@ def watch(parts, queues, clock):
         queue_heads=parts.queue_heads,
         alerts=parts.alerts,
         backlogs=backlogs,
+        is_misrouted=misrouted.__contains__,
         clock=clock,
     )
 
@@ -113,8 +120,16 @@ def test_workers_that_answer_and_reserve_no_changes_raise_no_workers_too(watch, 
     assert raised() == [("No Workers", "fatal")]
 
 
-def test_messages_in_celerys_default_queue_raise_an_alert(watch, queues, raised, parts):
+def test_what_other_applications_have_in_celerys_default_queue_is_no_trouble(watch, queues, raised):
     queues[DEFAULT_QUEUE] = Backlog(7, "first")
+    watch.run(live_workers=1)
+
+    assert raised() == []
+
+
+def test_messages_in_celerys_default_queue_raise_an_alert(watch, queues, misrouted, raised, parts):
+    queues[DEFAULT_QUEUE] = Backlog(7, "first")
+    misrouted.add(DEFAULT_QUEUE)
     watch.run(live_workers=1)
 
     assert raised() == [(AlertType.INVALID_CHANGE, "warning")]
@@ -131,6 +146,7 @@ def test_a_broker_that_is_away_ends_nothing(parts, clock, raised):
         queue_heads=parts.queue_heads,
         alerts=parts.alerts,
         backlogs=away,
+        is_misrouted=away,
         clock=clock,
     ).run(live_workers=0)
 
