@@ -3,12 +3,12 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
-from urllib.parse import urlencode
 
+from worker.dashboard.paging import PageQuery, Part, part_of
 from worker.failures.alert_types import AlertType, Severity
 from worker.failures.alerts import Alert, AlertState
 
@@ -40,7 +40,7 @@ RANGES = {
 
 
 @dataclass(frozen=True)
-class Query:
+class Query(PageQuery):
     """The choice of a URL. Empty values choose everything."""
 
     search: str = ""
@@ -51,12 +51,6 @@ class Query:
     since: str = ""
     """With the custom range: UTC, ISO 8601."""
     until: str = ""
-    page: str = "1"
-
-    def link(self, **changes: str) -> str:
-        """A relative link to this query, changed. Parameters at their defaults are left out."""
-        changed = asdict(replace(self, **changes))
-        return "?" + urlencode({name: value for name, value in changed.items() if value != DEFAULTS[name]})
 
     def span(self, now: datetime) -> tuple[datetime, datetime]:
         """The first moment that it chooses, and the first that is too late."""
@@ -74,9 +68,6 @@ class Query:
             and (not self.state or self.state == state)
             and (not self.search or self.search.lower() in _text(alert))
         )
-
-
-DEFAULTS = asdict(Query())
 
 
 class Row(NamedTuple):
@@ -193,11 +184,7 @@ class AlertPage:
     """A page of the connections that a query chooses, those with the most alerts first."""
 
     query: Query
-    groups: Sequence[ConnectionGroup]
-    first: int
-    """The position of the first group among the matching ones, from 1."""
-    matching: int
-    """Connections."""
+    groups: Part[ConnectionGroup]
     matching_alerts: int
     total: int
     """Alerts that are kept, whatever was asked for."""
@@ -205,23 +192,6 @@ class AlertPage:
     open_fatal: int
     connections: Sequence[str]
     """Connections that any alert is about."""
-
-    @property
-    def last(self) -> int:
-        """The position of the last group."""
-        return self.first + len(self.groups) - 1
-
-    @property
-    def previous_link(self) -> str | None:
-        """A link to the page before this one."""
-        page = self.first // GROUPS_PER_PAGE
-        return self.query.link(page=str(page)) if page else None
-
-    @property
-    def next_link(self) -> str | None:
-        """A link to the page after this one."""
-        page = self.first // GROUPS_PER_PAGE + 2
-        return self.query.link(page=str(page)) if self.last < self.matching else None
 
 
 def section_of(alert_type: str) -> str:
@@ -231,7 +201,7 @@ def section_of(alert_type: str) -> str:
 
 def read_query(arguments: Mapping[str, str]) -> Query:
     """The query of a URL. Raises `ValueError`, naming the parameter and its possible values."""
-    query = Query(**{name: arguments.get(name) or default for name, default in DEFAULTS.items()})
+    query = Query.read(arguments)
     _must_be_among("type", query.type, ["", *AlertType])
     _must_be_among("state", query.state, ["", *AlertState])
     _must_be_among("range", query.range, RANGES)
@@ -240,8 +210,6 @@ def read_query(arguments: Mapping[str, str]) -> Query:
             _moment(moment, datetime.min)
         except ValueError:
             raise ValueError(f"{name}: must be a date or a time such as 2026-11-25T12:00") from None
-    if not re.fullmatch(r"[1-9][0-9]{0,5}", query.page):
-        raise ValueError("page: must be a number from 1")
     return query
 
 
@@ -254,13 +222,10 @@ def alert_page(
     since, until = (bound.isoformat(timespec="milliseconds") for bound in query.span(moment))
     matching = [row for row in rows if since <= row.alert.latest < until and query.asks_for(*row)]
     groups = _groups(matching, query, moment)
-    start = GROUPS_PER_PAGE * min(int(query.page) - 1, max(len(groups) - 1, 0) // GROUPS_PER_PAGE)
     still_open = [row.alert.severity for row in rows if row.state == AlertState.OPEN]
     return AlertPage(
         query=query,
-        groups=groups[start : start + GROUPS_PER_PAGE],
-        first=start + 1,
-        matching=len(groups),
+        groups=part_of(groups, query, GROUPS_PER_PAGE),
         matching_alerts=len(matching),
         total=len(rows),
         open=len(still_open),

@@ -99,10 +99,10 @@ DRAWING = {"rate": rate, "spark_width": SPARK_WIDTH, "spark_height": SPARK_HEIGH
 def read_page(capp: Any, query: StreamQuery) -> StreamsPage:
     """Read a page of streams: the status of all, and the last hour of those on it. Raises `RedisError`."""
     status, ages = _read_status(capp)
-    found, first, matching = page_of(query, status, ages)
-    histories = capp.services.history.of(row.stream for row in found)
-    rows = make_rows(found, histories, capp.services.registry.snapshot().quota, ages)
-    return StreamsPage(query, status, rows, first, matching)
+    part = page_of(query, status, ages)
+    histories = capp.services.history.of(row.stream for row in part.items)
+    rows = make_rows(part.items, histories, capp.services.registry.snapshot().quota, ages)
+    return StreamsPage(query, status, part.of(rows))
 
 
 def read_details(capp: Any, stream: Stream) -> StreamDetails:

@@ -1,11 +1,11 @@
 """The Streams page as data: which streams, in which order, and each stream's figures of the last hour."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from urllib.parse import urlencode
+from dataclasses import dataclass
 
 from schemas.quotas import Quota
 from worker.dashboard.labels import MINUTE
+from worker.dashboard.paging import PageQuery, Part, part_of
 from worker.queues import Stream
 from worker.state.history import StreamHistory
 from worker.status import Status, StreamState, StreamStatus
@@ -26,26 +26,17 @@ STATE_ORDER = {
 
 
 @dataclass(frozen=True)
-class StreamQuery:
+class StreamQuery(PageQuery):
     """The query of a request."""
 
     search: str = ""
     sort: str = "trouble"
     state: str = ""
-    page: str = "1"
-
-    def link(self, **changes: str) -> str:
-        """A relative link to this query, changed. Parameters at their defaults are left out."""
-        changed = asdict(replace(self, **changes))
-        return "?" + urlencode({name: value for name, value in changed.items() if value != DEFAULTS[name]})
 
     def matches(self, row: StreamStatus) -> bool:
         """Whether it asks for this stream."""
         text = " ".join((row.stream.queue, *row.connection_ids)).lower()
         return self.search.lower() in text and (not self.state or self.state == row.state)
-
-
-DEFAULTS = asdict(StreamQuery())
 
 
 @dataclass(frozen=True)
@@ -98,27 +89,7 @@ class StreamsPage:
 
     query: StreamQuery
     status: Status
-    rows: Sequence[StreamRow]
-    first: int
-    """The position of the first row among the matching ones, from 1."""
-    matching: int
-
-    @property
-    def last(self) -> int:
-        """The position of the last row."""
-        return self.first + len(self.rows) - 1
-
-    @property
-    def previous_link(self) -> str | None:
-        """A link to the page before this one."""
-        page = self.first // ROWS_PER_PAGE
-        return self.query.link(page=str(page)) if page else None
-
-    @property
-    def next_link(self) -> str | None:
-        """A link to the page after this one."""
-        page = self.first // ROWS_PER_PAGE + 2
-        return self.query.link(page=str(page)) if self.last < self.matching else None
+    rows: Part[StreamRow]
 
 
 Key = Callable[[StreamStatus], tuple[object, ...]]
@@ -141,23 +112,17 @@ SORTS = {name: label for name, (label, _) in sort_keys({}).items()}
 
 def read_query(arguments: Mapping[str, str]) -> StreamQuery:
     """The query of a URL. Raises `ValueError`, naming the parameter and its possible values."""
-    query = StreamQuery(**{name: arguments.get(name) or default for name, default in DEFAULTS.items()})
+    query = StreamQuery.read(arguments)
     for name, value, choices in (("sort", query.sort, [*SORTS]), ("state", query.state, ["", *StreamState])):
         if value not in choices:
             raise ValueError(f"{name}: must be one of {', '.join(filter(None, choices))}")
-    if not (query.page.isascii() and query.page.isdecimal() and int(query.page[:7]) > 0):
-        raise ValueError("page: must be a number from 1")
     return query
 
 
-def page_of(
-    query: StreamQuery, status: Status, ages: Mapping[str, float]
-) -> tuple[Sequence[StreamStatus], int, int]:
-    """The matching streams of the page that is asked for, the position of the first, and how many match."""
+def page_of(query: StreamQuery, status: Status, ages: Mapping[str, float]) -> Part[StreamStatus]:
+    """The page of the matching streams that is asked for, in its order."""
     matching = sorted(filter(query.matches, status.rows), key=sort_keys(ages)[query.sort][1])
-    pages = max(len(matching) - 1, 0) // ROWS_PER_PAGE
-    start = ROWS_PER_PAGE * min(int(query.page[:7]) - 1, pages)
-    return matching[start : start + ROWS_PER_PAGE], start + 1, len(matching)
+    return part_of(matching, query, ROWS_PER_PAGE)
 
 
 def make_rows(

@@ -41,7 +41,7 @@ def an_alert(
 def shown(query, *alerts, states=None):
     """The IDs of the alerts on the page, each once, newest first."""
     page = alert_page(alerts, states or {}, query, NOW.timestamp())
-    found = {row.alert.id: row for group in page.groups for kind in group.types for row in kind.rows}
+    found = {row.alert.id: row for group in page.groups.items for kind in group.types for row in kind.rows}
     return sorted(found, key=lambda identifier: found[identifier].alert.latest, reverse=True)
 
 
@@ -112,7 +112,7 @@ def test_connections_with_the_most_alerts_come_first():
     ]
     page = alert_page(alerts, {}, Query(), NOW.timestamp())
 
-    assert [(group.connection, group.occurrences) for group in page.groups] == [
+    assert [(group.connection, group.occurrences) for group in page.groups.items] == [
         ("2-bb", 500),
         ("1-aa", 2),
         ("", 1),
@@ -125,7 +125,7 @@ def test_a_connection_has_its_types_by_frequency_with_first_and_last_time():
         an_alert("b", AlertType.ACCESS_DENIED),
         replace(an_alert("c", age=timedelta(hours=1)), last_raised_at=NOW.isoformat(), occurrences=3),
     ]
-    (group,) = alert_page(alerts, {"a": AlertState.ACKNOWLEDGED}, Query(), NOW.timestamp()).groups
+    (group,) = alert_page(alerts, {"a": AlertState.ACKNOWLEDGED}, Query(), NOW.timestamp()).groups.items
     frequent, rare = group.types
 
     assert (frequent.type, frequent.occurrences, frequent.open) == (AlertType.RETRY_LIMIT_EXCEEDED, 4, 1)
@@ -137,7 +137,7 @@ def test_a_connection_has_its_types_by_frequency_with_first_and_last_time():
 
 def test_a_plot_has_a_bar_where_something_occurred():
     alerts = [replace(an_alert("a", age=timedelta(hours=6)), occurrences=10), an_alert("b")]
-    ((kind,),) = [group.types for group in alert_page(alerts, {}, Query(), NOW.timestamp()).groups]
+    ((kind,),) = [group.types for group in alert_page(alerts, {}, Query(), NOW.timestamp()).groups.items]
 
     assert [place for place, _ in kind.bars] == [120, 235], "in the middle and at the end of twelve hours"
     assert kind.bars[0][1] > kind.bars[1][1]
@@ -149,9 +149,11 @@ def test_a_page_holds_so_many_connections_and_links_to_its_neighbours():
     ]
     middle = alert_page(alerts, {}, Query(page="2", type=AlertType.RETRY_LIMIT_EXCEEDED), NOW.timestamp())
 
-    assert (middle.first, middle.last, middle.matching) == (51, 100, 101)
-    assert dict(parse_qsl(middle.previous_link.removeprefix("?"))) == {"type": "Retry Limit Exceeded"}
-    assert dict(parse_qsl(middle.next_link.removeprefix("?"))) == {
+    assert (middle.groups.first, middle.groups.last, middle.groups.total) == (51, 100, 101)
+    assert dict(parse_qsl(middle.query.link(page=middle.groups.previous_page).removeprefix("?"))) == {
+        "type": "Retry Limit Exceeded"
+    }
+    assert dict(parse_qsl(middle.query.link(page=middle.groups.next_page).removeprefix("?"))) == {
         "type": "Retry Limit Exceeded",
         "page": "3",
     }
@@ -161,8 +163,8 @@ def test_a_page_holds_so_many_connections_and_links_to_its_neighbours():
 def test_a_page_past_the_end_is_the_last_one(alerts):
     page = alert_page(alerts, {}, Query(page="99"), NOW.timestamp())
 
-    assert len(page.groups) == len(alerts)
-    assert (page.previous_link, page.next_link) == (None, None)
+    assert len(page.groups.items) == len(alerts)
+    assert (page.groups.previous_page, page.groups.next_page) == (None, None)
 
 
 def test_a_type_has_an_anchor():
@@ -186,7 +188,7 @@ def test_stored_alerts_are_grouped(services):
 
     page = alert_page(services.alerts.all(), services.alerts.states(), Query(), services.clock())
 
-    ((kind,),) = [group.types for group in page.groups]
+    ((kind,),) = [group.types for group in page.groups.items]
     assert {row.alert.delivery_stream_name: row.state for row in kind.rows} == {
         "s1": AlertState.OPEN,
         "s0": AlertState.ACKNOWLEDGED,
