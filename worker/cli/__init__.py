@@ -49,6 +49,9 @@ SECTIONS = {
         "replay": Entry("failures", "Send dead letters again."),
         "discard": Entry("failures", "Forget dead letters and their records."),
     },
+    "Servers": {
+        "doctor": Entry("doctor", "Check the broker's and the state's servers."),
+    },
     "Streams": {
         "status": Entry("streams", "Show what has become of the records, per stream."),
         "pause": Entry("streams", "Stop delivering to a connection's stream."),

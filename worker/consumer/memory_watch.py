@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alerts
 from worker.queues import CHANGES_QUEUE
+from worker.store.server_checks import Verdict, check_eviction
 
 WATCH_INTERVAL_SECONDS = 1.0
 """Callers can fill megabytes in a second."""
@@ -26,6 +27,8 @@ FULL_FRACTION = 0.98
 """Changes stay in their queue from this fraction of `maxmemory` on. Not 1: callers fill what is freed."""
 SUBJECT = "memory"
 """The subject under which the alert is suppressed for 15 minutes, once raised."""
+
+EVICTION_SUBJECT = "eviction"
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
         """Alert where a Redis is nearly full; consume changes only where none is full."""
         try:
             memories = [redis.info("memory") for redis in servers(consumer)]
+            for memory in memories:
+                alert_of_eviction(consumer.app.services.alerts, memory)
             fullest = max(memories, key=fullness)
             if fullness(fullest) >= ALERT_FRACTION:
                 alert(consumer.app.services.alerts, fullest)
@@ -100,3 +105,13 @@ def alert(alerts: Alerts, memory: dict[str, Any]) -> None:
     )
     logger.error(problem)
     alerts.raise_alert(Failure(AlertType.INTERNAL_SERVER_ERROR, "OutOfMemory", problem))
+
+
+def alert_of_eviction(alerts: Alerts, memory: dict[str, Any]) -> None:
+    """Raise an alert for a server that removes messages when it is full, once within the cooldown."""
+    finding = check_eviction(memory)
+    if finding.verdict == Verdict.FAILED and alerts.start_cooldown(EVICTION_SUBJECT):
+        logger.error("Redis: %s: %s", finding.check, finding.message)
+        alerts.raise_alert(
+            Failure(AlertType.WORKER_TROUBLE, "EvictionPolicy", f"Redis: {finding.check}: {finding.message}")
+        )

@@ -2,6 +2,7 @@
 what this worker will not be able to do."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from celery import bootsteps
@@ -13,7 +14,10 @@ from redis.exceptions import RedisError
 from worker.broker.client import connect
 from worker.config import checked_broker_url, current_settings, verifies_certificate
 from worker.consumer.start_checks import report_troubles
+from worker.store.server_checks import Check, Finding, Verdict, check_redis
 
+REFUSED = (Check.CLUSTER, Check.EVICTION)
+"""What a server must not fail: there a worker delivers nothing, or messages vanish. The rest may pass."""
 REFUSED_POOLS = ("gevent", "eventlet")
 
 logger = logging.getLogger(__name__)
@@ -69,19 +73,33 @@ def problem_of(worker: WorkController) -> str | None:
 
 
 def _problem_of_server(app: Any) -> str | None:
-    try:
-        with connect(app) as connection, connection.channel() as channel:
-            if not isinstance(channel, redis_transport.Channel):
-                return None
-            with channel.conn_or_acquire() as client:
-                is_cluster = client.info("cluster").get("cluster_enabled")
-    except (OperationalError, RedisError, OSError) as error:
-        # Celery connects again and again; a broker that is away says nothing of itself.
-        logger.warning("%s: cannot check the broker", type(error).__name__)
-        return None
-    if is_cluster:
-        return (
-            "the broker is a Redis Cluster, where a script cannot reach all queues: use a Redis without"
-            " cluster mode, or RabbitMQ"
+    problems = [
+        _problem(findings, name, url_name)
+        for name, url_name, findings in (
+            ("broker", "CELERY_BROKER_URL", _findings_of_broker(app)),
+            ("state", "AUDIENCE_REDIS_URL", check_redis(app.services.redis, "audience:")),
         )
-    return None
+    ]
+    return next(filter(None, problems), None)
+
+
+def _problem(findings: Iterator[Finding], server: str, url_name: str) -> str | None:
+    """Log what is wrong with a server; the problem that keeps a worker from starting, if there is one."""
+    problem = None
+    try:
+        for check, verdict, message in findings:
+            if verdict == Verdict.FAILED and check in REFUSED:
+                problem = f"the {server} ({url_name}): {check}: {message}"
+            elif verdict != Verdict.OK:
+                logger.warning("%s: %s: %s; see `audience-firehose doctor`", server, check, message)
+    except (OperationalError, RedisError, OSError) as error:
+        # Celery connects again and again; a server that is away says nothing of itself.
+        logger.warning("%s: cannot check the %s", type(error).__name__, server)
+    return problem
+
+
+def _findings_of_broker(app: Any) -> Iterator[Finding]:
+    with connect(app) as connection, connection.channel() as channel:
+        if isinstance(channel, redis_transport.Channel):
+            with channel.conn_or_acquire() as client:
+                yield from check_redis(client, "audience.")

@@ -41,6 +41,7 @@ CONTRACT = {
     "policy": {"connection_id", "--account-id"},
     "reroute": set(),
     "notify": {"--test"},
+    "doctor": {"--json"},
     "audit": {"--limit", "--since", "--who", "--action", "--subject", "--json"},
     "send": {"file"},
     "explain": {"change", "--json"},

@@ -34,11 +34,12 @@ class Server:
     """A Redis that reports its memory, or is away."""
 
     used = 0
+    policy = "noeviction"
 
     def info(self, section):
         if self.used is None:
             raise ConnectionError
-        return {"used_memory": self.used, "maxmemory": LIMIT}
+        return {"used_memory": self.used, "maxmemory": LIMIT, "maxmemory_policy": self.policy}
 
 
 @pytest.fixture
@@ -101,3 +102,12 @@ def test_a_worker_that_consumed_no_changes_before_consumes_none_afterwards(check
     check(980)
     check(0)
     assert not consumer.queues
+
+
+def test_operators_are_alerted_once_of_a_server_that_evicts(check, services, server):
+    server.policy = "allkeys-lru"
+    check(1)
+    check(1)
+    (alert,) = services.alerts.all()
+    assert (alert.type, alert.error_code) == ("Worker Trouble", "EvictionPolicy")
+    assert "noeviction" in alert.message

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
+from redis import Redis
 
 from devstack import processes
 from worker.broker.redis.transport import register_redis_transport
@@ -12,10 +13,14 @@ from worker.consumer.requirements import problem_of
 
 CLUSTER_BUS_OFFSET = 10_000
 
+AWAY = f"redis://127.0.0.1:{processes.free_port()}"
 
-def worker(url, pool="prefork", **options):
-    """What the check reads of a worker."""
+
+def worker(url, pool="prefork", state_url=None, **options):
+    """What the check reads of a worker. Its state is on its broker unless it is said where."""
     app = Celery("some-app", broker=url, set_as_current=False)
+    state_url = state_url or (url if url.startswith("redis:") else AWAY)
+    app.services = SimpleNamespace(redis=Redis.from_url(state_url, retry=None))
     app.conf.broker_transport_options = options
     pool_cls = type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"})
     return SimpleNamespace(app=app, pool_cls=pool_cls)
@@ -66,3 +71,27 @@ def test_a_redis_cluster_is_refused(tmp_path):
 
 def test_a_broker_that_is_away_is_left_to_celerys_reconnecting():
     assert problem_of(worker(f"redis://127.0.0.1:{processes.free_port()}")) is None
+
+
+@pytest.fixture
+def evicting(tmp_path):
+    options = ("--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru")
+    with processes.redis(tmp_path, *options) as (_, url):
+        yield url
+
+
+def test_a_broker_that_evicts_is_refused(evicting):
+    problem = problem_of(worker(evicting))
+    assert "CELERY_BROKER_URL" in problem
+    assert "noeviction" in problem
+
+
+def test_a_state_that_evicts_is_refused(evicting, real_redis_url):
+    assert "AUDIENCE_REDIS_URL" in problem_of(worker(real_redis_url, state_url=evicting))
+
+
+def test_what_may_pass_is_a_warning_and_the_worker_starts(tmp_path, caplog):
+    with processes.redis(tmp_path, "--appendonly", "no") as (_, url):
+        assert problem_of(worker(url)) is None
+    assert "broker: persistence: appendonly no" in caplog.text
+    assert "state: persistence: appendonly no" in caplog.text

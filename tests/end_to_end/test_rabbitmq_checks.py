@@ -1,0 +1,44 @@
+"""What `audience-firehose doctor` sees of a RabbitMQ."""
+
+import pytest
+from kombu import Connection
+
+from devstack.processes import rabbitmqctl
+from worker.broker.rabbitmq_checks import check_rabbitmq, check_version
+from worker.store.server_checks import Check, Verdict
+
+QUORUM = "of-quorum-queues"
+
+
+def findings(url):
+    with Connection(url) as connection:
+        connection.connect()
+        return {finding.check: finding for finding in check_rabbitmq(connection)}
+
+
+@pytest.fixture
+def quorum_url(rabbitmq_server, rabbitmq_url):
+    rabbitmqctl(rabbitmq_server, "add_vhost", QUORUM, "--default-queue-type", "quorum")
+    rabbitmqctl(rabbitmq_server, "set_permissions", "-p", QUORUM, "guest", ".*", ".*", ".*")
+    yield f"{rabbitmq_url}/{QUORUM}"
+    rabbitmqctl(rabbitmq_server, "delete_vhost", QUORUM)
+
+
+def test_nothing_is_wrong_with_a_server_as_it_is_installed(rabbitmq_url):
+    found = findings(f"{rabbitmq_url}/idle")
+    assert {finding.verdict for finding in found.values()} == {Verdict.OK}
+    assert found.keys() == {Check.VERSION, Check.QUEUE_TYPE}
+
+
+def test_a_virtual_host_whose_queues_are_quorum_queues_is_a_failure(quorum_url):
+    assert findings(quorum_url)[Check.QUEUE_TYPE].verdict == Verdict.FAILED
+
+
+@pytest.mark.parametrize("version", ["3.9.13", "", "2"])
+def test_a_version_before_3_10_is_a_failure(version):
+    assert check_version(version).verdict == Verdict.FAILED
+
+
+@pytest.mark.parametrize("version", ["3.10.8", "4.0.2"])
+def test_a_version_from_3_10_on_is_well(version):
+    assert check_version(version).verdict == Verdict.OK

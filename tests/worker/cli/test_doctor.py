@@ -1,0 +1,59 @@
+"""`audience-firehose doctor`: what is wrong with the servers, and the exit status."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+from click.testing import CliRunner
+from redis import Redis
+
+from devstack.processes import free_port
+from worker.broker.redis.transport import register_redis_transport
+from worker.cli import doctor as module
+from worker.cli import main
+
+
+@pytest.fixture
+def examine(monkeypatch):
+    """Give the command over a broker and a state."""
+    register_redis_transport()
+
+    def examine(broker_url, state_url, *options):
+        app = Celery("some-app", broker=broker_url, set_as_current=False)
+        app.services = SimpleNamespace(redis=Redis.from_url(state_url))
+        monkeypatch.setattr(module, "application", lambda: app)
+        return CliRunner().invoke(main, ["doctor", *options])
+
+    return examine
+
+
+def test_servers_that_are_well_are_a_line_for_each_check_and_success(examine, real_redis, real_redis_url):
+    result = examine(f"{real_redis_url}/0", f"{real_redis_url}/1")
+    assert result.exit_code == 0, result.output
+    _, *lines = result.output.splitlines()
+    assert {tuple(line.split()[:1]) for line in lines} == {("broker",), ("state",)}
+    assert len(lines) == 12
+
+
+def test_a_failed_check_ends_with_status_1_and_says_what_to_do(examine, real_redis, real_redis_url):
+    real_redis.config_set("maxmemory", "1gb")
+    real_redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        result = examine(real_redis_url, real_redis_url, "--json")
+    finally:
+        real_redis.config_set("maxmemory-policy", "noeviction")
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    failed = [row for row in rows if row["result"] == "failed"]
+    assert result.exit_code == 1
+    assert [row["id"] for row in failed] == ["broker:maxmemory-policy", "state:maxmemory-policy"]
+    assert all("set maxmemory-policy to noeviction" in row["message"] for row in failed)
+
+
+def test_a_server_that_is_away_is_a_failed_check_beside_the_others(examine, real_redis, real_redis_url):
+    away = f"redis://127.0.0.1:{free_port()}"
+    result = examine(away, real_redis_url, "--json")
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    assert result.exit_code == 1
+    assert [row["check"] for row in rows if row["result"] == "failed"] == ["connection"]
+    assert len(rows) == 7

@@ -1,0 +1,127 @@
+"""What makes a Redis unfit to keep messages, and what the operator is told."""
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError
+
+from worker.store.server_checks import (
+    Check,
+    Verdict,
+    check_cluster,
+    check_eviction,
+    check_persistence,
+    check_redis,
+    check_replication,
+    check_version,
+    unreachable,
+)
+
+PREFIX = "audience:"
+
+
+def findings(redis):
+    return {finding.check: finding for finding in check_redis(redis, PREFIX)}
+
+
+@pytest.fixture
+def limited(real_redis):
+    """A client whose user may do what the test says."""
+
+    def client(*rules):
+        real_redis.acl_setuser("limited", enabled=True, nopass=True, reset=True)
+        real_redis.execute_command("ACL", "SETUSER", "limited", *rules)
+        options = real_redis.connection_pool.connection_kwargs
+        return Redis(host=options["host"], port=options["port"], username="limited", password="any")
+
+    yield client
+    real_redis.acl_deluser("limited")
+
+
+def test_nothing_is_wrong_with_a_server_as_the_documentation_sets_it_up(real_redis):
+    assert {finding.verdict for finding in findings(real_redis).values()} == {Verdict.OK}
+
+
+def test_the_checks_leave_no_key_behind(real_redis):
+    findings(real_redis)
+    assert real_redis.keys() == []
+
+
+def test_a_policy_that_evicts_is_a_failure_and_without_a_limit_a_warning(real_redis):
+    real_redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert findings(real_redis)[Check.EVICTION].verdict == Verdict.WARNING
+        real_redis.config_set("maxmemory", "1gb")
+        found = findings(real_redis)[Check.EVICTION]
+    finally:
+        real_redis.config_set("maxmemory-policy", "noeviction")
+    assert found.verdict == Verdict.FAILED
+    assert "set maxmemory-policy to noeviction" in found.message
+
+
+@pytest.mark.parametrize("denied", ["hdel", "eval", "zrem"])
+def test_a_missing_permission_is_named(limited, denied):
+    found = findings(limited("~*", "&*", "+@all", f"-{denied}"))[Check.PERMISSIONS]
+    assert found.verdict == Verdict.FAILED
+    assert f"+{denied}" in found.message
+
+
+def test_a_user_of_other_keys_only_lacks_permissions(limited):
+    found = findings(limited("~other*", "&*", "+@all"))[Check.PERMISSIONS]
+    assert found.verdict == Verdict.FAILED
+
+
+def test_a_user_without_info_is_told_so(limited):
+    (found,) = check_redis(limited("~*", "&*", "+@all", "-info"), PREFIX)
+    assert (found.verdict, "+info" in found.message) == (Verdict.FAILED, True)
+
+
+@pytest.mark.parametrize(("enabled", "verdict"), [(0, Verdict.OK), (1, Verdict.FAILED)])
+def test_a_server_in_cluster_mode_is_a_failure(enabled, verdict):
+    assert check_cluster({"cluster_enabled": enabled}).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("info", "verdict"),
+    [
+        ({"redis_version": "6.2.0"}, Verdict.OK),
+        ({"redis_version": "10.0.1"}, Verdict.OK),
+        ({"redis_version": "7.2.4", "valkey_version": "9.0.0"}, Verdict.OK),
+        ({"redis_version": "6.0.16"}, Verdict.FAILED),
+    ],
+)
+def test_a_version_before_6_2_is_a_failure(info, verdict):
+    assert check_version(info).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("info", "verdict"),
+    [
+        ({"aof_enabled": 1, "aof_last_write_status": "ok"}, Verdict.OK),
+        ({"aof_enabled": 0}, Verdict.WARNING),
+        ({"aof_enabled": 1, "aof_last_write_status": "err"}, Verdict.FAILED),
+        ({"aof_enabled": 0, "rdb_last_bgsave_status": "err"}, Verdict.FAILED),
+    ],
+)
+def test_a_server_that_writes_no_file_is_a_warning_and_one_that_cannot_a_failure(info, verdict):
+    assert check_persistence(info).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("info", "verdict"),
+    [
+        ({"role": "master", "connected_slaves": 0}, Verdict.OK),
+        ({"role": "master", "connected_slaves": 2}, Verdict.OK),
+        ({"role": "slave"}, Verdict.FAILED),
+    ],
+)
+def test_a_replica_is_a_failure(info, verdict):
+    assert check_replication(info).verdict == verdict
+
+
+def test_a_policy_that_the_server_does_not_tell_is_taken_for_kept():
+    assert check_eviction({}).verdict == Verdict.OK
+
+
+def test_a_server_that_cannot_be_asked_is_a_failure_without_its_url():
+    found = unreachable(ConnectionError("redis://:secret@host"))
+    assert (found.verdict, "secret" in found.message) == (Verdict.FAILED, False)

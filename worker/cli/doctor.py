@@ -1,0 +1,72 @@
+"""doctor."""
+
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import Any
+
+import click
+from kombu.exceptions import OperationalError
+from kombu.transport import redis as redis_transport
+from redis.exceptions import RedisError
+
+from worker.broker.client import connect
+from worker.broker.rabbitmq_checks import check_rabbitmq
+from worker.cli.application import application
+from worker.cli.output import Columns, Listing, json_option, present
+from worker.store.server_checks import Finding, Verdict, check_redis, unreachable
+
+COLUMNS: Columns = {
+    "SERVER": itemgetter("server"),
+    "CHECK": itemgetter("check"),
+    "RESULT": itemgetter("result"),
+    "MESSAGE": itemgetter("message"),
+}
+BROKER, STATE = "broker", "state"
+FAILURE = 1
+
+
+@click.command()
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check the servers of CELERY_BROKER_URL and AUDIENCE_REDIS_URL, and say what to change.
+
+    The exit status is 1 where a check failed, and 0 where there are only warnings.
+    """
+    app = application()
+    findings = [
+        *((BROKER, finding) for finding in _broker(app)),
+        *((STATE, finding) for finding in _state(app.services.redis)),
+    ]
+    rows = [
+        {
+            "id": f"{server}:{finding.check}",
+            "server": server,
+            "check": finding.check,
+            "result": finding.verdict,
+            "message": finding.message,
+        }
+        for server, finding in findings
+    ]
+    present(Listing(rows, COLUMNS, "nothing to check"), as_json=as_json)
+    if any(finding.verdict == Verdict.FAILED for _, finding in findings):
+        ctx.exit(FAILURE)
+
+
+def _broker(app: Any) -> Iterator[Finding]:
+    try:
+        with connect(app) as connection, connection.channel() as channel:
+            if isinstance(channel, redis_transport.Channel):
+                with channel.conn_or_acquire() as client:
+                    yield from check_redis(client, "audience.")
+            else:
+                yield from check_rabbitmq(connection)
+    except (OperationalError, RedisError, OSError) as error:
+        yield unreachable(error)
+
+
+def _state(redis: Any) -> Iterator[Finding]:
+    try:
+        yield from check_redis(redis, "audience:")
+    except (RedisError, OSError) as error:
+        yield unreachable(error)

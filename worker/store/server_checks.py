@@ -1,0 +1,162 @@
+"""Checks that a Redis keeps what it is given: for `audience-firehose doctor` and for a worker's start."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+OLDEST_VERSION = (6, 2)
+"""The oldest Redis that is tested."""
+KEPT_POLICY = "noeviction"
+PROBE_SECONDS = 5
+"""After which Redis itself removes what a check has written and could not remove."""
+
+
+class Check(StrEnum):
+    """What is checked of a server."""
+
+    CONNECTION = "connection"
+    VERSION = "version"
+    CLUSTER = "cluster mode"
+    EVICTION = "maxmemory-policy"
+    PERSISTENCE = "persistence"
+    REPLICATION = "replication"
+    PERMISSIONS = "permissions"
+    QUEUE_TYPE = "default queue type"
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+class Finding(NamedTuple):
+    """The result of one check. Its message is one line, and says what to do where something is wrong."""
+
+    check: Check
+    verdict: Verdict
+    message: str
+
+
+def check_redis(redis: Redis, key_prefix: str) -> Iterator[Finding]:
+    """Check a server. Keys of the check begin with the prefix, and are removed. Raises `RedisError`."""
+    try:
+        info = redis.info("all")
+    except NoPermissionError:
+        yield Finding(
+            Check.PERMISSIONS, Verdict.FAILED, "INFO is denied: nothing else can be checked; add +info"
+        )
+        return
+    yield check_version(info)
+    yield check_cluster(info)
+    yield check_eviction(info)
+    yield check_persistence(info)
+    yield check_replication(info)
+    yield check_permissions(redis, key_prefix)
+
+
+def check_version(info: Mapping[str, Any]) -> Finding:
+    """Whether this version is one that is tested."""
+    version = str(info.get("valkey_version") or info.get("redis_version"))
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    if tuple(map(int, str(info["redis_version"]).split(".")[:2])) < OLDEST_VERSION:
+        return Finding(Check.VERSION, Verdict.FAILED, f"{name} {version}: upgrade to 6.2 or later")
+    return Finding(Check.VERSION, Verdict.OK, f"{name} {version}")
+
+
+def check_cluster(info: Mapping[str, Any]) -> Finding:
+    """Whether a script reaches all keys."""
+    if info.get("cluster_enabled"):
+        message = "a Redis Cluster, where a script cannot reach all keys: use a Redis without cluster mode"
+        return Finding(Check.CLUSTER, Verdict.FAILED, message)
+    return Finding(Check.CLUSTER, Verdict.OK, "off")
+
+
+def check_eviction(info: Mapping[str, Any]) -> Finding:
+    """Whether a full server refuses writes, and removes no message."""
+    policy, limit = info.get("maxmemory_policy", KEPT_POLICY), info.get("maxmemory")
+    if policy == KEPT_POLICY:
+        return Finding(Check.EVICTION, Verdict.OK, policy)
+    advice = f"{policy}: set maxmemory-policy to {KEPT_POLICY}, or Redis removes messages"
+    if limit:
+        return Finding(Check.EVICTION, Verdict.FAILED, advice)
+    return Finding(Check.EVICTION, Verdict.WARNING, f"{advice} once maxmemory is set")
+
+
+def check_persistence(info: Mapping[str, Any]) -> Finding:
+    """Whether a restart loses at most a second."""
+    statuses = (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status"))
+    if "err" in statuses:
+        message = "the last write of its file failed: see its log and the space on its disk"
+        return Finding(Check.PERSISTENCE, Verdict.FAILED, message)
+    if info.get("aof_enabled"):
+        return Finding(Check.PERSISTENCE, Verdict.OK, "appendonly yes")
+    message = "appendonly no: a restart loses all since the last snapshot; set appendonly yes"
+    return Finding(Check.PERSISTENCE, Verdict.WARNING, message)
+
+
+def check_replication(info: Mapping[str, Any]) -> Finding:
+    """Whether it is a master."""
+    if info.get("role") != "master":
+        message = "a replica, which accepts no write: the URL must lead to the master"
+        return Finding(Check.REPLICATION, Verdict.FAILED, message)
+    replicas = info.get("connected_slaves", 0)
+    message = f"a master with {replicas} replicas" if replicas else "a master without a replica"
+    return Finding(Check.REPLICATION, Verdict.OK, message)
+
+
+def check_permissions(redis: Redis, key_prefix: str) -> Finding:
+    """Whether the user may run the commands that workers need, on keys of this prefix."""
+    missing = sorted({command[0] for command in _probes(key_prefix) if is_denied(redis, command)})
+    if missing:
+        needed = " ".join(f"+{command.lower()}" for command in missing)
+        message = f"the user may not run {', '.join(missing)} on {key_prefix}*: add {needed}"
+        return Finding(Check.PERMISSIONS, Verdict.FAILED, message)
+    return Finding(Check.PERMISSIONS, Verdict.OK, "the commands that were tried are allowed")
+
+
+def is_denied(redis: Redis, command: Sequence[Any]) -> bool:
+    """Whether a user may not run a command; it is run. Raises `RedisError` where the server is away."""
+    try:
+        redis.execute_command(*command)
+    except NoPermissionError:
+        return True
+    except ResponseError as error:
+        # A script before Redis 7 reports it as any error of a script.
+        return "NOPERM" in str(error)
+    return False
+
+
+def _probes(prefix: str) -> Iterator[tuple[Any, ...]]:
+    """Commands that workers run, of each kind, on keys that exist for seconds."""
+    text, items, fields, members, scores = (
+        f"{prefix}doctor:{kind}" for kind in ("text", "list", "hash", "set", "zset")
+    )
+    yield ("SET", text, 1, "EX", PROBE_SECONDS)
+    yield ("GET", text)
+    yield ("EXISTS", text)
+    yield ("INCR", text)
+    yield ("EXPIRE", text, PROBE_SECONDS)
+    yield ("EVAL", "return KEYS[1]", 1, text)
+    yield ("LLEN", items)
+    yield ("LRANGE", items, 0, 0)
+    yield ("RPOP", items)
+    yield ("HGETALL", fields)
+    yield ("HDEL", fields, "none")
+    yield ("SMEMBERS", members)
+    yield ("SREM", members, "none")
+    yield ("ZRANGE", scores, 0, 0)
+    yield ("ZREM", scores, "none")
+    yield ("TIME",)
+    yield ("DEL", text)
+
+
+def unreachable(error: RedisError | OSError) -> Finding:
+    """The finding of a server that cannot be asked."""
+    message = f"out of reach ({type(error).__name__}): start it, or correct its URL"
+    return Finding(Check.CONNECTION, Verdict.FAILED, message)
