@@ -101,6 +101,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
             queue for queue in connected if queue not in breakers or not breakers[queue].is_blocking(now)
         }
         self._forget_unwanted()
+        self._forget_cancelled()
         for queue in sorted(self._wanted - self._consumed - self._paused - self._refused_until.keys()):
             logger.debug("consuming %s", queue)
             add(queue)
@@ -126,6 +127,11 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
             for queue, until in self._refused_until.items()
             if queue in self._wanted and now < until
         }
+
+    def _forget_cancelled(self) -> None:
+        """Have a queue consumed again that `cancel_consumer` took away: `pause` is what stops a stream."""
+        is_consumed = self._consumer.task_consumer.consuming_from
+        self._consumed = {queue for queue in self._consumed if is_consumed(queue)}
 
     def _add(self, name: str, at_once: bool = True) -> None:
         """Consume a queue: at once, or when the worker's loop begins.

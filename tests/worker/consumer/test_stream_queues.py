@@ -45,6 +45,9 @@ class Broker:
         self.before_answer()
         self.consumed = set(self._added)
 
+    def consuming_from(self, name):
+        return name in self._added
+
     def cancel_by_queue(self, name):
         self._added.pop(name, None)
         self.consumed.discard(name)
@@ -139,6 +142,21 @@ def test_a_queue_that_is_paused_and_resumed_is_declared_once(worker, connect):
         worker.step.resume(queue)
         assert queue in worker.broker.consumed
     assert worker.broker.declarations.count(queue) == 1
+
+
+def test_a_queue_that_a_remote_control_command_has_cancelled_is_consumed_again(worker, connect):
+    queue = connect("travel").queue
+    worker.app.amqp.queues.deselect(queue)
+    worker.broker.cancel_by_queue(queue)
+    worker.go_round()
+    assert queue in worker.broker.consumed
+
+
+def test_a_queue_that_is_paused_stays_so_when_the_worker_reconciles(worker, connect):
+    queue = connect("travel").queue
+    worker.step.pause(queue)
+    worker.go_round()
+    assert queue not in worker.broker.consumed
 
 
 def test_a_queue_that_is_paused_before_the_broker_answers_is_not_consumed_until_resumed(worker, connect):
