@@ -12,7 +12,8 @@ from worker.dashboard.paging import PageQuery, Part, part_of
 from worker.failures.alert_types import AlertType, Severity
 from worker.failures.alerts import Alert, AlertState
 
-GROUPS_PER_PAGE = 50
+GROUPS_PER_PAGE = 20
+"""Connections. Each costs a millisecond to render."""
 ALERTS_SHOWN = 20
 """Alerts of a connection and type; the command lists them all."""
 BARS = 48
@@ -221,11 +222,13 @@ def alert_page(
     moment = datetime.fromtimestamp(now, UTC)
     since, until = (bound.isoformat(timespec="milliseconds") for bound in query.span(moment))
     matching = [row for row in rows if since <= row.alert.latest < until and query.asks_for(*row)]
-    groups = _groups(matching, query, moment)
+    by_connection = _by_connection(matching, query)
+    names = sorted(by_connection, key=lambda name: (-_volume(by_connection[name]), name))
+    part, span = part_of(names, query, GROUPS_PER_PAGE), _plotted(matching, query, moment)
     still_open = [row.alert.severity for row in rows if row.state == AlertState.OPEN]
     return AlertPage(
         query=query,
-        groups=part_of(groups, query, GROUPS_PER_PAGE),
+        groups=part.of([ConnectionGroup(name, _types(by_connection[name], span)) for name in part.items]),
         matching_alerts=len(matching),
         total=len(rows),
         open=len(still_open),
@@ -234,25 +237,28 @@ def alert_page(
     )
 
 
-def _groups(rows: Sequence[Row], query: Query, now: datetime) -> list[ConnectionGroup]:
-    by_connection: defaultdict[str, defaultdict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+def _by_connection(rows: Sequence[Row], query: Query) -> Mapping[str, Mapping[str, list[Row]]]:
+    """By connection and type, the rows of the connections that the query asks for."""
+    found: defaultdict[str, defaultdict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for connection in row.alert.connection_ids or [""]:
             if query.connection in ("", connection):
-                by_connection[connection][row.alert.type].append(row)
-    span = _plotted(rows, query, now)
-    groups = [
-        ConnectionGroup(connection, sorted(_types(types, span), key=lambda group: -group.occurrences))
-        for connection, types in by_connection.items()
-    ]
-    return sorted(groups, key=lambda group: (-group.occurrences, group.connection))
+                found[connection][row.alert.type].append(row)
+    return found
+
+
+def _volume(types: Mapping[str, list[Row]]) -> int:
+    """How often anything occurred."""
+    return sum(row.alert.occurrences for rows in types.values() for row in rows)
 
 
 def _types(types: Mapping[str, list[Row]], span: tuple[datetime, datetime]) -> list[TypeGroup]:
-    return [
+    """The types of a connection, the most frequent first."""
+    groups = [
         TypeGroup(name, sorted(rows, key=lambda row: row.alert.latest, reverse=True), span)
         for name, rows in types.items()
     ]
+    return sorted(groups, key=lambda group: -group.occurrences)
 
 
 def _plotted(rows: Sequence[Row], query: Query, now: datetime) -> tuple[datetime, datetime]:

@@ -35,8 +35,10 @@ class StreamQuery(PageQuery):
 
     def matches(self, row: StreamStatus) -> bool:
         """Whether it asks for this stream."""
-        text = " ".join((row.stream.queue, *row.connection_ids)).lower()
-        return self.search.lower() in text and (not self.state or self.state == row.state)
+        return (not self.state or self.state == row.state) and (
+            not self.search
+            or self.search.lower() in " ".join((row.stream.queue, *row.connection_ids)).lower()
+        )
 
 
 @dataclass(frozen=True)
