@@ -62,9 +62,10 @@ else
 end
 redis.call('SET', KEYS[3], entry, 'EX', ARGV[4])
 
--- Trims the oldest entries. One that is open and fatal stays.
-local surplus = redis.call('LLEN', KEYS[1]) - tonumber(ARGV[5])
-if surplus > tonumber(ARGV[6]) then
+-- Trims the oldest entries, once in so many new ones. One that is open and fatal stays: of those there may be more
+-- than the bound, and to look through them takes a tenth of a second.
+local surplus, slack = redis.call('LLEN', KEYS[1]) - tonumber(ARGV[5]), tonumber(ARGV[6])
+if not index and surplus > slack and (surplus - 1) % math.max(slack, 1) == 0 then
     local at = redis.call('LLEN', KEYS[1]) - 1
     while surplus > 0 and at > 0 do
         local readable, old = pcall(cjson.decode, redis.call('LINDEX', KEYS[1], at))

@@ -12,6 +12,7 @@ from worker.failures.alerts import (
     COOLDOWN_SECONDS,
     COOLDOWNS,
     CURRENT,
+    Alerts,
     AlertState,
     TaskCall,
 )
@@ -267,3 +268,17 @@ def test_a_fatal_alert_is_counted_beside_the_warnings_of_its_type(alerts, stream
     assert alerts.count_open() == {Severity.WARNING: 2}
     alerts.raise_alert(denied, stream=stream)
     assert alerts.count_open() == {Severity.WARNING: 2, Severity.FATAL: 1}
+
+
+def test_open_fatal_alerts_above_the_bound_are_looked_through_once_in_many_new_alerts(
+    real_redis, clock, monkeypatch
+):
+    monkeypatch.setattr(alerts_module, "MAX_ALERTS", 200)
+    alerts = Alerts(real_redis, clock)
+    for stream in streams(240):
+        alerts.raise_alert(FAILURE, stream=stream)
+    real_redis.config_resetstat()
+    for stream in streams(260)[240:]:
+        alerts.raise_alert(FAILURE, stream=stream)
+    assert len(alerts.all()) == 260
+    assert real_redis.info("commandstats")["cmdstat_lindex"]["calls"] <= 10 * 260
