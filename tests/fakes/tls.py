@@ -99,8 +99,9 @@ class TlsServer(ThreadingHTTPServer):
                 super().finish_request(tls, client_address)
             return
         request.recv(CLIENT_HELLO_BYTES)
-        self.broken_by(request)
+        # Counted first: the client may see the end before this thread goes on.
         self.broken += 1
+        self.broken_by(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print nothing: a client that does not trust the certificate leaves."""
