@@ -28,7 +28,10 @@ class Replicated:
         self._running = ExitStack()
         self._directory = directory
         self.ports = [free_port(), free_port()]
-        self.servers = [self._server(0), self._server(1, "--replicaof", f"127.0.0.1 {self.ports[0]}")]
+        self.servers = [
+            self._server(0),
+            self._server(1, "--replicaof", processes.LOOPBACK, str(self.ports[0])),
+        ]
         eventually(lambda: self.client(1).info("replication").get("master_link_status") == "up")
         self.url = f"sentinel://127.0.0.1:{self._sentinel()}"
 
