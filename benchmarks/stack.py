@@ -15,7 +15,7 @@ from devstack.interruption import Interruptions
 from devstack.ports import free_port
 from worker.firehose.regions import regions
 
-TIMEOUT = 300.0
+TIMEOUT_SECONDS = 300.0
 """Seconds for anything that is waited for."""
 POLL_INTERVAL_SECONDS = 0.02
 SHOWN_OF_A_LOG = 2000
@@ -104,7 +104,7 @@ class Stack:
                         process.terminate()
                     parts.close()
 
-    def wait_for(self, is_done: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
+    def wait_for(self, is_done: Callable[[], bool], what: str, timeout: float = TIMEOUT_SECONDS) -> None:
         """Wait until something is so. Raises `Late`, naming it as `what`."""
         deadline = time.monotonic() + timeout
         while not is_done():

@@ -21,10 +21,10 @@ from devstack.ports import free_port
 
 RABBITMQ_NODE = "private@localhost"
 
-START_TIMEOUT = 60.0
-"""Seconds. A worker needs about 3 on an idle machine."""
-STOP_TIMEOUT = 30.0
-POLL_EVERY = 0.05
+START_TIMEOUT_SECONDS = 60.0
+"""A worker needs about 3 on an idle machine."""
+STOP_TIMEOUT_SECONDS = 30.0
+POLL_INTERVAL_SECONDS = 0.05
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 LOOPBACK = "127.0.0.1"
@@ -80,7 +80,7 @@ class Process:
         """The text that it has written so far."""
         return self.log.read_text("utf-8", errors="replace")
 
-    def wait_until(self, is_ready: Callable[[], bool], timeout: float = START_TIMEOUT) -> Self:
+    def wait_until(self, is_ready: Callable[[], bool], timeout: float = START_TIMEOUT_SECONDS) -> Self:
         """Wait for it to come up. Raises `StartError` where it ends or the time runs out first."""
         deadline = time.monotonic() + timeout
         while True:
@@ -92,14 +92,14 @@ class Process:
                 return self
             if time.monotonic() > deadline:
                 raise StartError(self._tell("did not come up"))
-            time.sleep(POLL_EVERY)
+            time.sleep(POLL_INTERVAL_SECONDS)
 
     def terminate(self) -> None:
         """Send SIGTERM, and do not wait."""
         if self.is_running:
             self._process.terminate()
 
-    def stop(self, timeout: float = STOP_TIMEOUT) -> int:
+    def stop(self, timeout: float = STOP_TIMEOUT_SECONDS) -> int:
         """Send SIGTERM, and SIGKILL after `timeout` seconds. Returns its exit code."""
         self.terminate()
         with suppress(subprocess.TimeoutExpired):

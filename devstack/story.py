@@ -8,9 +8,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-TIMEOUT = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds, for what should take a few."""
-POLL_EVERY = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 
 _numbers = count(1)
 
@@ -42,8 +42,8 @@ def expect(what: str, holds: bool) -> None:
 
 def eventually(what: str, question: Callable[[], T]) -> T:
     """Ask until the answer is true. Raises `Mismatch` where none is within the timeout."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (answer := question()):
-        expect(f"waited {TIMEOUT:.0f} seconds in vain for {what}", time.monotonic() < deadline)
-        time.sleep(POLL_EVERY)
+        expect(f"waited {TIMEOUT_SECONDS:.0f} seconds in vain for {what}", time.monotonic() < deadline)
+        time.sleep(POLL_INTERVAL_SECONDS)
     return answer

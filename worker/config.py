@@ -21,11 +21,11 @@ from worker.store.sentinel import SCHEME, is_sentinel, parse_sentinel_url
 
 T = TypeVar("T")
 
-FIREHOSE_TIMEOUT = 30
-"""Seconds, and the most there may be: the length of a lease depends on it."""
+FIREHOSE_TIMEOUT_SECONDS = 30
+"""The default, and the most there may be: the length of a lease depends on it."""
 
-VISIBILITY_MARGIN = 300
-"""Seconds above the longest backoff: the time that a batch takes once its wait is over."""
+VISIBILITY_MARGIN_SECONDS = 300
+"""Above the longest backoff: the time that a batch takes once its wait is over."""
 
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL")
 """botocore's own variables."""
@@ -106,7 +106,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
 
     backoff_max = setting("AUDIENCE_RETRY_BACKOFF_MAX", RETRY_BACKOFF_MAX_SECONDS, _whole(minimum=0))
     visibility_timeout = setting(
-        "AUDIENCE_VISIBILITY_TIMEOUT", backoff_max + VISIBILITY_MARGIN, _whole(minimum=1)
+        "AUDIENCE_VISIBILITY_TIMEOUT", backoff_max + VISIBILITY_MARGIN_SECONDS, _whole(minimum=1)
     )
     if visibility_timeout <= backoff_max:
         raise SettingError(
@@ -125,7 +125,9 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         retry_backoff_max=backoff_max,
         visibility_timeout=visibility_timeout,
         firehose_timeout=setting(
-            "AUDIENCE_FIREHOSE_TIMEOUT", FIREHOSE_TIMEOUT, _whole(minimum=1, maximum=FIREHOSE_TIMEOUT)
+            "AUDIENCE_FIREHOSE_TIMEOUT",
+            FIREHOSE_TIMEOUT_SECONDS,
+            _whole(minimum=1, maximum=FIREHOSE_TIMEOUT_SECONDS),
         ),
         flower_basic_auth=setting("FLOWER_BASIC_AUTH", (), _listed),
         viewer_auth=setting("AUDIENCE_VIEWER_AUTH", (), _listed),

@@ -21,9 +21,9 @@ CONFIGURATION = "benchmark"
 REGION = "us-east-1"
 WARM_STREAMS = ("warm-1", "warm-2")
 """Two, as one may not fill a worker's pool."""
-WARM_DELAY = 0.2
+WARM_DELAY_SECONDS = 0.2
 """Seconds that Firehose takes meanwhile, so that each process of a pool gets its share."""
-RAMP = 1.0
+RAMP_SECONDS = 1.0
 """Seconds after a backlog is released that are not counted."""
 
 
@@ -129,7 +129,7 @@ class Bench:
         messages = each * count * concurrency
         self.delay(warm, messages)
         target = messages * len(warm)
-        self.stack.firehose.behave({name: {"delay": WARM_DELAY} for name in WARM_STREAMS})
+        self.stack.firehose.behave({name: {"delay": WARM_DELAY_SECONDS} for name in WARM_STREAMS})
         with self.stack.workers(count, concurrency, env=env) as workers:
             self.release(*warm)
             seen: list[Call] = []
@@ -153,16 +153,16 @@ class Bench:
         )
 
     def rate(self, streams: Sequence[Stream], released: float, seconds: float) -> float:
-        """Records a second that these streams took for so long from `RAMP` after a release on.
+        """Records a second that these streams took for so long from `RAMP_SECONDS` after a release on.
 
         Raises `NotMeasured` where there was not enough to send.
         """
-        end = released + RAMP + seconds
+        end = released + RAMP_SECONDS + seconds
         time.sleep(max(end - time.monotonic(), 0))
         self.check_backlog(streams)
         names = {stream.name for stream in streams}
         calls = [call for call in self.stack.firehose.calls() if call.stream in names]
-        return records_between(calls, released + RAMP, end) / seconds
+        return records_between(calls, released + RAMP_SECONDS, end) / seconds
 
 
 def records_between(calls: Sequence[Call], start: float, end: float) -> int:
@@ -173,4 +173,4 @@ def records_between(calls: Sequence[Call], start: float, end: float) -> int:
 def as_many_as_go(seconds: float, records: int) -> int:
     """Batches of so many records that no worker here delivers within so many seconds."""
     fastest = 600 if records < BATCH else 200
-    return round((seconds + RAMP + 1) * fastest)
+    return round((seconds + RAMP_SECONDS + 1) * fastest)

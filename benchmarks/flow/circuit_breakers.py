@@ -14,11 +14,11 @@ CONCURRENCY = 2
 WORKERS = 2
 ROUNDS = 5
 RECORDS = 10
-DELAY = 0.05
+DELAY_SECONDS = 0.05
 """Seconds that Firehose takes: the backlog lasts, and a delivery is soon over."""
 WITHIN = at_most(2)
 """Seconds."""
-LONGEST = 15.0
+LONGEST_WAIT_SECONDS = 15.0
 """Seconds that are waited for a delivery after a breaker was opened."""
 
 
@@ -28,11 +28,13 @@ def breakers(bench: Bench) -> Iterator[Figure]:
     stream = bench.connect("a")
     bench.connect_warm()
     templates = bench.batches(RECORDS)
-    bench.delay({stream: templates[stream]}, round(ROUNDS * 3 * watched * WORKERS * concurrency / DELAY))
+    bench.delay(
+        {stream: templates[stream]}, round(ROUNDS * 3 * watched * WORKERS * concurrency / DELAY_SECONDS)
+    )
     pauses: list[float] = []
     resumes: list[float] = []
     with bench.warm_workers(templates, WORKERS, concurrency=concurrency):
-        bench.stack.firehose.behave({"a": {"delay": DELAY}})
+        bench.stack.firehose.behave({"a": {"delay": DELAY_SECONDS}})
         bench.release(stream)
         _first_call(bench)
         for number in range(ROUNDS):
@@ -60,7 +62,7 @@ def _first_call(bench: Bench) -> Call:
         found.extend(bench.stack.firehose.calls())
         return bool(found)
 
-    bench.stack.wait_for(is_there, "a delivery", timeout=LONGEST)
+    bench.stack.wait_for(is_there, "a delivery", timeout=LONGEST_WAIT_SECONDS)
     return found[0]
 
 

@@ -19,7 +19,7 @@ LOAD = 1 / 3
 """A share of the worker's capacity."""
 FOR_CAPACITY = 20
 """Messages of one change for each stream."""
-SKIP = 2.0
+SKIPPED_SECONDS = 2.0
 """Seconds of the steady load that are not counted."""
 WITHIN = at_most(2)
 
@@ -49,11 +49,11 @@ class Fairness:
         with bench.warm_workers(self._warm, concurrency=self._concurrency):
             bench.stack.firehose.behave({stream.name: {"keep": True} for stream in self._quiet})
             quiet = [bench.streams[stream] for stream in self._quiet]
-            seconds = SKIP + bench.seconds(20)
+            seconds = SKIPPED_SECONDS + bench.seconds(20)
             schedule = evenly(quiet, self._each, seconds)
             if noisy:
                 schedule += evenly([bench.streams[self._noisy]], self._each * NOISE, seconds)
-            return latencies(bench.stack, schedule, set(quiet), skip=SKIP)
+            return latencies(bench.stack, schedule, set(quiet), skip=SKIPPED_SECONDS)
 
     def _capacity(self) -> float:
         """Messages of one change that the worker forwards in a second, over all streams."""

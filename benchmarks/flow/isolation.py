@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.firehose import Conduct
 from benchmarks.flow.backlog import Template
-from benchmarks.flow.bench import RAMP, REGION, Bench, as_many_as_go, records_between
+from benchmarks.flow.bench import RAMP_SECONDS, REGION, Bench, as_many_as_go, records_between
 from benchmarks.flow.figures import Figure, at_least, at_most, compared, in_pairs, latency_figures, of_pairs
 from benchmarks.flow.scenario import Scenario
 from benchmarks.flow.steady import evenly, latencies
@@ -23,7 +23,7 @@ WAITING_FOR_A = 1_000
 """Batches."""
 RECORDS = 100
 """A batch."""
-SETTLE = 2.0
+SETTLE_SECONDS = 2.0
 """Seconds in which A's trouble begins before B is measured."""
 THROUGHPUT_KEPT = at_least(0.95)
 LATENCY_KEPT = at_most(2)
@@ -124,7 +124,7 @@ class Isolation:
         bench = self._bench
         seconds = bench.seconds(10)
         with self._worker(disturbed, as_many_as_go(seconds, RECORDS), self._trouble.conduct_of_b):
-            start = bench.release(self._b) + RAMP
+            start = bench.release(self._b) + RAMP_SECONDS
             end = start + seconds
             time.sleep(max(end - time.monotonic(), 0))
             bench.check_backlog([self._b])
@@ -137,8 +137,8 @@ class Isolation:
         """Seconds from sending to acceptance, of each of B's changes."""
         with self._worker(disturbed, conduct_of_b={"keep": True}):
             audience = self._bench.streams[self._b]
-            schedule = evenly([audience], STEADY, SETTLE + self._bench.seconds(20))
-            return latencies(self._bench.stack, schedule, {audience}, skip=SETTLE)
+            schedule = evenly([audience], STEADY, SETTLE_SECONDS + self._bench.seconds(20))
+            return latencies(self._bench.stack, schedule, {audience}, skip=SETTLE_SECONDS)
 
     @contextmanager
     def _worker(
@@ -157,7 +157,7 @@ class Isolation:
             bench.stack.firehose.behave(conducts | {self._b.name: conduct_of_b or {}})
             if disturbed and trouble.waiting:
                 bench.release(*self._a)
-            time.sleep(SETTLE)
+            time.sleep(SETTLE_SECONDS)
             yield workers[0]
 
     def _register(self) -> None:

@@ -19,7 +19,7 @@ CLOSED_BATCHES = 2_000
 OUTAGE_BATCHES = 500
 WARMING = 20
 """Full batches for each pool process, before its memory is looked at for the first time."""
-SETTLE = 3.0
+SETTLE_SECONDS = 3.0
 """Seconds without work before that."""
 GROWTH = at_most(1.1)
 MIB = 2**20
@@ -63,7 +63,7 @@ def waiting(batches: int, conduct: Conduct, is_closed: bool, bench: Bench) -> It
     bench.stack.firehose.behave({"a": conduct})
     with bench.warm_workers(templates, concurrency=bench.concurrency(CONCURRENCY), each=WARMING) as workers:
         bench.stack.firehose.behave({"a": conduct})
-        time.sleep(SETTLE)
+        time.sleep(SETTLE_SECONDS)
         idle = most(workers[0], 1)
         bench.release(stream)
         held = most(workers[0], bench.seconds(20))

@@ -11,9 +11,9 @@ from benchmarks.flow.figures import Figure, at_least, at_most, compared, worst_w
 from benchmarks.flow.scenario import Scenario
 
 CONCURRENCY = 2
-FLEETS = (1, 2, 4)
+WORKER_COUNTS = (1, 2, 4)
 """Workers."""
-WINDOW = 5.0
+WINDOW_SECONDS = 5.0
 """Seconds."""
 KEPT = at_most(1.05)
 USED = at_least(0.9)
@@ -49,10 +49,10 @@ def quota(bound: Bound, bench: Bench) -> Iterator[Figure]:
     stream, seconds = bench.connect("a", stream_quota=bound.text), bench.seconds(20)
     bench.connect_warm()
     templates = bench.batches(bound.records)
-    for workers in FLEETS:
+    for workers in WORKER_COUNTS:
         bench.say(f"{bound.text}, {workers} worker{'s' * (workers > 1)}")
         bench.stack.broker.delete(stream.queue)
-        bench.delay({stream: templates[stream]}, round((seconds + WINDOW) * bound.batches * SURPLUS))
+        bench.delay({stream: templates[stream]}, round((seconds + WINDOW_SECONDS) * bound.batches * SURPLUS))
         with bench.warm_workers(templates, workers, concurrency=bench.concurrency(CONCURRENCY)):
             start = bench.release(stream)
             time.sleep(seconds)
@@ -64,7 +64,7 @@ def quota(bound: Bound, bench: Bench) -> Iterator[Figure]:
 def _figures(bound: Bound, workers: int, calls: list[Call], start: float, seconds: float) -> Iterator[Figure]:
     amounts = [(call.moment - start, bound.amount(call)) for call in calls]
     size = f"{workers} worker{'s' * (workers > 1)}"
-    window = min(WINDOW, seconds)
+    window = min(WINDOW_SECONDS, seconds)
     worst = worst_window(amounts, window) / window
     mean = sum(amount for _, amount in amounts) / seconds
     unit = f"{bound.kind}/s"

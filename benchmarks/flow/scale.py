@@ -23,12 +23,12 @@ MESSAGES_A_SECOND = 20
 GAIN = at_least(1.8)
 FEWEST_CORES = 2
 
-DELAY = 0.05
+DELAY_SECONDS = 0.05
 """Seconds that the slow Firehose takes."""
 SLOW_STREAMS = 4
 SLOW_QUOTA = 30
 """Requests a second, of each of them."""
-FLEETS = (1, 2, 4)
+WORKER_COUNTS = (1, 2, 4)
 """Workers."""
 RECORDS = 10
 QUOTA_USED, QUOTA_KEPT = at_least(0.9), at_most(1.05)
@@ -119,11 +119,11 @@ def latency(bench: Bench) -> Iterator[Figure]:
     ]
     bench.connect_warm()
     templates = bench.batches(RECORDS)
-    one, two, four = (_slow_rate(bench, streams, templates, workers) for workers in FLEETS)
+    one, two, four = (_slow_rate(bench, streams, templates, workers) for workers in WORKER_COUNTS)
     quota = float(SLOW_QUOTA * SLOW_STREAMS * RECORDS)
-    note = f"Firehose takes {DELAY * 1000:.0f} ms; {SLOW_STREAMS} streams of {SLOW_QUOTA} requests/s"
+    note = f"Firehose takes {DELAY_SECONDS * 1000:.0f} ms; {SLOW_STREAMS} streams of {SLOW_QUOTA} requests/s"
     yield compared("throughput, 2 workers beside 1", "records/s", one, two, GAIN).with_note(note)
-    allowed = min(quota, one * FLEETS[-1])
+    allowed = min(quota, one * WORKER_COUNTS[-1])
     yield compared("4 workers beside the quotas", "records/s", allowed, four, QUOTA_USED).with_note(note)
     yield compared("4 workers within the quotas", "records/s", quota, four, QUOTA_KEPT).with_note(note)
 
@@ -135,10 +135,10 @@ def _slow_rate(
     seconds = bench.seconds(10)
     bench.stack.broker.delete(*(stream.queue for stream in streams))
     # No stream exceeds its quota by as much, even where nothing keeps it.
-    messages = round((seconds + 2) * FLEETS[-1] * bench.concurrency(CONCURRENCY) / DELAY)
+    messages = round((seconds + 2) * WORKER_COUNTS[-1] * bench.concurrency(CONCURRENCY) / DELAY_SECONDS)
     bench.delay({stream: templates[stream] for stream in streams}, messages)
     with bench.warm_workers(templates, workers, concurrency=bench.concurrency(CONCURRENCY)):
-        bench.stack.firehose.behave({stream.name: {"delay": DELAY} for stream in streams})
+        bench.stack.firehose.behave({stream.name: {"delay": DELAY_SECONDS} for stream in streams})
         return bench.rate(streams, bench.release(*streams), seconds)
 
 

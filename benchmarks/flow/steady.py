@@ -10,7 +10,7 @@ from benchmarks.flow.backlog import caller
 from benchmarks.stack import Stack
 from worker.queues import CHANGES_QUEUE, FORWARD
 
-GRACE = 30.0
+GRACE_SECONDS = 30.0
 """Seconds after the last was sent. A change that has not arrived by then counts with this latency."""
 
 
@@ -60,7 +60,7 @@ def _send(stack: Stack, schedule: list[Due], audiences: set[int]) -> dict[int, f
 def _arrivals(stack: Stack, expected: set[int]) -> dict[int, float]:
     """When each was first accepted; those are missing that were not in time."""
     arrived: dict[int, float] = {}
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + GRACE_SECONDS
     while not expected <= arrived.keys() and time.monotonic() < deadline:
         for call in stack.firehose.calls():
             for number in _numbers(call):

@@ -39,7 +39,7 @@ from worker.cli.tables import text
 from worker.cli.watching import show, watch_option
 from worker.errors import NotRegistered
 from worker.failures.alerts import Alerts
-from worker.failures.dead_letters import REMOVED_AT_ONCE, DeadLetter
+from worker.failures.dead_letters import REMOVED_LETTERS, DeadLetter
 from worker.failures.replay import NotReplayable, Replayer
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.queues import stream_of
@@ -197,8 +197,8 @@ def _discard(letters: Sequence[DeadLetter], services: Services, *, as_json: bool
     discarded: list[DeadLetter] = []
     try:
         with Interruption() as interruption, progress(len(letters), "Discarding") as advance:
-            for start in range(0, len(letters), REMOVED_AT_ONCE):
-                step = letters[start : start + REMOVED_AT_ONCE]
+            for start in range(0, len(letters), REMOVED_LETTERS):
+                step = letters[start : start + REMOVED_LETTERS]
                 with interruption.step():
                     gone = services.dead_lettering.discard_many(step)
                     discarded += [letter for letter in step if letter.id in gone]

@@ -291,6 +291,6 @@ def _moment(text: str, otherwise: datetime) -> datetime:
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _must_be_among(name: str, value: str, choices: Iterable[str]) -> None:
+def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name}: must be one of {', '.join(filter(None, choices))}")

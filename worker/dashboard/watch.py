@@ -50,11 +50,11 @@ class Watch:
     def run(self, live_workers: int) -> None:
         """Raise an alert for each trouble found. Without Redis or the broker there is nothing to find."""
         try:
-            self._look(live_workers)
+            self._check_queues(live_workers)
         except (RedisError, OperationalError) as error:
             logger.warning("%s: the queues are not watched", type(error).__name__)
 
-    def _look(self, live_workers: int) -> None:
+    def _check_queues(self, live_workers: int) -> None:
         blocking = self._circuit_breakers.blocking()
         flowing = {stream.queue for stream in self._registry.snapshot().streams} - blocking.keys()
         found = dict(self._backlogs([CHANGES_QUEUE, DEFAULT_QUEUE, *sorted(flowing)]))
@@ -62,20 +62,23 @@ class Watch:
         misrouted = found.pop(DEFAULT_QUEUE).messages
         waiting.pop(DEFAULT_QUEUE, None)
         untaken = sum(backlog.messages for backlog in found.values())
-        is_untaken = self._is_untaken(untaken, live_workers) and not waiting
+        self._record_untaken(untaken, live_workers)
+        is_untaken = self._is_untaken() and not waiting
         if (is_untaken or is_stalled(waiting, live_workers)) and self._alerts.start_cooldown(NO_WORKERS):
             self._alerts.raise_alert(no_workers(untaken))
         if misrouted and self._is_misrouted(DEFAULT_QUEUE) and self._alerts.start_cooldown(WRONG_QUEUE):
             self._alerts.raise_alert(wrong_queue(misrouted))
 
-    def _is_untaken(self, messages: int, live_workers: int) -> bool:
-        """Whether messages wait and no worker answers, for a minute now. RabbitMQ tells no more."""
-        now = self._clock()
+    def _record_untaken(self, messages: int, live_workers: int) -> None:
+        """Record since when messages wait and no worker answers."""
         if live_workers or not messages:
             self._untaken_since = None
         elif self._untaken_since is None:
-            self._untaken_since = now
-        return self._untaken_since is not None and now - self._untaken_since >= STALLED_SECONDS
+            self._untaken_since = self._clock()
+
+    def _is_untaken(self) -> bool:
+        """Whether messages wait and no worker answers, for a minute now. RabbitMQ tells no more."""
+        return self._untaken_since is not None and self._clock() - self._untaken_since >= STALLED_SECONDS
 
 
 def is_stalled(waiting: Mapping[str, Waiting], live_workers: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from worker.errors import NotRegistered
 from worker.failures.alert_types import Failure
 from worker.failures.alerts import Alerts, TaskCall
-from worker.failures.dead_letters import REMOVED_AT_ONCE, DeadLetter, DeadLetters, Message, make_letter
+from worker.failures.dead_letters import REMOVED_LETTERS, DeadLetter, DeadLetters, Message, make_letter
 from worker.queues import Stream
 
 
@@ -75,8 +75,8 @@ class DeadLettering:
         still there. Whoever interrupts it between two steps leaves the other letters as they were.
         """
         discarded: set[str] = set()
-        for start in range(0, len(letters), REMOVED_AT_ONCE):
-            step = letters[start : start + REMOVED_AT_ONCE]
+        for start in range(0, len(letters), REMOVED_LETTERS):
+            step = letters[start : start + REMOVED_LETTERS]
             discarded |= self._dead_letters.remove_many(step, discarded=True)
             on_progress(len(step))
         self._alerts.resolve(discarded)

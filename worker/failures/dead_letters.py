@@ -33,7 +33,7 @@ BYTES = "audience:dead-letters:bytes"
 """Followed by a dead letter's ID: the bytes of a large malformed message, as they came."""
 LETTERS_FIELD = "#letters"
 """The field of it that holds the number of letters: other versions of this program do not count."""
-REMOVED_AT_ONCE = 500
+REMOVED_LETTERS = 500
 """Letters that one script removes, in a few milliseconds."""
 REMOVE_DEAD_LETTERS = Script(__package__, "remove_dead_letters")
 T = TypeVar("T")
@@ -164,8 +164,8 @@ class DeadLetters:
             by_stream[letter.stream].append(letter)
         removed: set[str] = set()
         for stream, found in by_stream.items():
-            for start in range(0, len(found), REMOVED_AT_ONCE):
-                removed |= self._remove(stream, found[start : start + REMOVED_AT_ONCE], discarded)
+            for start in range(0, len(found), REMOVED_LETTERS):
+                removed |= self._remove(stream, found[start : start + REMOVED_LETTERS], discarded)
         return removed
 
     def _remove(self, stream: Stream | None, letters: Sequence[DeadLetter], discarded: bool) -> set[str]:

@@ -17,8 +17,7 @@ from worker.firehose.lean_calls import make_calls_lean
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
 
-CONNECT_TIMEOUT = 5
-"""Seconds."""
+CONNECT_TIMEOUT_SECONDS = 5
 MOST_CLIENTS = 256
 """Clients that a process keeps, at a quarter of a megabyte each. A further one replaces the least recently
 used."""
@@ -26,7 +25,7 @@ used."""
 CONFIG = Config(
     # Celery owns the retries: with botocore's own the two would multiply.
     retries={"total_max_attempts": 1, "mode": "standard"},
-    connect_timeout=CONNECT_TIMEOUT,
+    connect_timeout=CONNECT_TIMEOUT_SECONDS,
     tcp_keepalive=True,
     # Our schemas check names and our batches keep the limits; botocore checks only minimums.
     parameter_validation=False,

@@ -20,7 +20,7 @@ from worker.queues import is_stream_queue, stream_of
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 """The pause doubles with each trouble in a row, up to this."""
-LASTS_AFTER = 3
+LASTS_AFTER_TROUBLES = 3
 """Troubles in a row from which on a trouble lasts, and operators are notified: a hiccup of the network is no
 news."""
 REASON = "worker trouble"
@@ -90,7 +90,7 @@ class WorkerTroubles:
         trouble.pause_ends = self._monotonic() + pause
         for paused in {queue, *self._queues_of(_subject(queue))}:
             self._pauses.pause_for(paused, REASON, pause)
-        if trouble.in_a_row >= LASTS_AFTER:
+        if trouble.in_a_row >= LASTS_AFTER_TROUBLES:
             self._report(failure)
 
     def _open_if_nobody_delivers(self, trouble: _Trouble, queue: str, failure: Failure) -> None:
@@ -98,7 +98,7 @@ class WorkerTroubles:
             delivered = self._delivered(queue)
             met, before = trouble.delivered.get(queue, (trouble.in_a_row, delivered))
             trouble.delivered[queue] = trouble.in_a_row, delivered
-            if LASTS_AFTER <= trouble.in_a_row > met and before == delivered:
+            if LASTS_AFTER_TROUBLES <= trouble.in_a_row > met and before == delivered:
                 self._open_breaker(queue, failure)
         except RedisError as error:
             logger.warning("%s: a stream in trouble is left as it is", type(error).__name__)

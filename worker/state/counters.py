@@ -25,7 +25,7 @@ NO_STREAM = "none"
 COUNTED_STREAMS = "audience:counted-streams"
 """A set of the queues of all streams that have counters, and of the mark that it is complete."""
 COMPLETE = "complete"
-SCANNED_AT_ONCE = 1_000
+SCANNED_KEYS = 1_000
 STREAMS_PER_CALL = 500
 """Redis does nothing else for the 2 ms that they take."""
 READ_COUNTERS = Script(__package__, "read_counters")
@@ -137,7 +137,7 @@ class Counters:
 
     def _complete(self) -> set[str]:
         """Note the streams that an earlier version, which kept no set of them, has counted."""
-        keys = self._redis.scan_iter(match=f"{COUNTERS}:{STREAM_QUEUE_PREFIX}.*", count=SCANNED_AT_ONCE)
+        keys = self._redis.scan_iter(match=f"{COUNTERS}:{STREAM_QUEUE_PREFIX}.*", count=SCANNED_KEYS)
         queues = {key.removeprefix(f"{COUNTERS}:") for key in keys}
         self._redis.sadd(COUNTED_STREAMS, COMPLETE, *queues)
         return queues.union(self._redis.smembers(COUNTED_STREAMS))

@@ -35,8 +35,8 @@ CONNECTIONS = "audience:connections"
 VERSION = "audience:registry:version"
 INSTALLATION = "audience:installation"
 """The identity of the installation; `worker.state.installation` says what for."""
-REFRESH_AFTER = 1.0
-"""Seconds for which a snapshot is not compared with Redis."""
+REFRESH_AFTER_SECONDS = 1.0
+"""After this time a snapshot is compared with Redis."""
 
 SECRETS = ("secret_access_key", "session_token")
 """The settings of a configuration that are stored encrypted."""
@@ -130,7 +130,7 @@ class Registry:
 
     def snapshot(self) -> Snapshot:
         """The registry, at most a second old."""
-        if self._snapshot is not None and self._monotonic() - self._looked_at < REFRESH_AFTER:
+        if self._snapshot is not None and self._monotonic() - self._looked_at < REFRESH_AFTER_SECONDS:
             return self._snapshot
         return self.latest()
 

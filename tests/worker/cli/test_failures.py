@@ -405,7 +405,7 @@ def test_an_interrupted_discard_says_what_is_gone_and_goes_on_where_it_stopped(
         os.kill(os.getpid(), signal.SIGINT)
         return remove_many(letters, **options)
 
-    monkeypatch.setattr("worker.cli.failures.REMOVED_AT_ONCE", 1)
+    monkeypatch.setattr("worker.cli.failures.REMOVED_LETTERS", 1)
     monkeypatch.setattr(services.dead_letters, "remove_many", remove_and_interrupt)
     stopped = operator.tries("discard", "--all", "--yes")
     assert stopped.exit_code == 130

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.config import FIREHOSE_TIMEOUT, read_settings
-from worker.firehose.clients import CONNECT_TIMEOUT
+from worker.config import FIREHOSE_TIMEOUT_SECONDS, read_settings
+from worker.firehose.clients import CONNECT_TIMEOUT_SECONDS
 from worker.services import KEPT_VISIBILITY_TIMEOUTS
 from worker.state.idempotency import COMPLETED, LEASES, SEQUENCE, IdempotencyState
 
@@ -78,7 +78,7 @@ def test_a_completed_attempt_cannot_be_acquired(records, redis):
 def test_a_lease_outlives_a_firehose_call_and_ends_before_its_message_returns(records, redis):
     records.acquire("task", 0, "one")
     (key,) = redis.keys(f"{LEASES}*")
-    assert CONNECT_TIMEOUT + FIREHOSE_TIMEOUT < redis.ttl(key) <= read_settings({}).visibility_timeout
+    assert CONNECT_TIMEOUT_SECONDS + FIREHOSE_TIMEOUT_SECONDS < redis.ttl(key) <= read_settings({}).visibility_timeout
 
 
 def test_a_lease_that_was_acquired_is_found_again_by_its_owner(records):

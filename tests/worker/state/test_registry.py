@@ -12,7 +12,7 @@ from worker.errors import InvalidSettings, NotRegistered, SecretKeyError
 from worker.queues import Stream
 from worker.services import Services
 from worker.state import registry as registry_module
-from worker.state.registry import CONFIGURATIONS, CONNECTIONS, REFRESH_AFTER
+from worker.state.registry import CONFIGURATIONS, CONNECTIONS, REFRESH_AFTER_SECONDS
 
 KEY = {"access_key_id": "A" * 16, "secret_access_key": "secretive"}
 
@@ -162,7 +162,7 @@ def test_a_connection_of_no_configuration_is_refused_with_the_command_that_makes
 def test_a_snapshot_is_a_second_old_at_most(registry, reader, clock):
     assert not reader.snapshot().routes
     connect(registry)
-    clock.advance(REFRESH_AFTER - 0.01)
+    clock.advance(REFRESH_AFTER_SECONDS - 0.01)
     assert not reader.snapshot().routes
     clock.advance(0.01)
     assert reader.snapshot().routes
@@ -170,7 +170,7 @@ def test_a_snapshot_is_a_second_old_at_most(registry, reader, clock):
 
 def test_a_snapshot_is_read_again_only_where_something_has_changed(registry, reader, clock):
     first = reader.snapshot()
-    clock.advance(REFRESH_AFTER)
+    clock.advance(REFRESH_AFTER_SECONDS)
     assert reader.snapshot() is first
 
 
@@ -178,7 +178,7 @@ def test_only_what_has_changed_is_read_again(registry, reader, clock, monkeypatc
     connect(registry)
     reader.snapshot()
     connect(registry, audience_id=2)
-    clock.advance(REFRESH_AFTER)
+    clock.advance(REFRESH_AFTER_SECONDS)
     loaded, load = [], ConnectionSchema.load
 
     def noted(self, entry, **options):
