@@ -11,7 +11,7 @@ from waiting import eventually
 
 from devstack.firehose import Answer, error, fail
 from devstack.ports import free_port
-from worker.flow.worker_troubles import LASTS_AFTER
+from worker.flow.worker_troubles import LASTS_AFTER_TROUBLES
 
 FAILED_CALLS = 60 if FULL else 5
 """How long an outage lasts. One batch tries a failing stream, then the next one does."""
@@ -55,7 +55,7 @@ def test_nothing_is_lost_or_repeated_while_firehose_refuses_connections(stack, s
     with relay.open():
         load.arrive()
         status = load.settle()
-    tell(load, f"{LASTS_AFTER} x connection refused")
+    tell(load, f"{LASTS_AFTER_TROUBLES} x connection refused")
     (alert,) = stack.services.alerts.all()
     assert (alert.type, alert.error_code) == ("Worker Trouble", "EndpointConnectionError")
     assert relay.url in alert.message

@@ -5,7 +5,7 @@ import pytest
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.worker_trouble import report_worker_trouble
 from worker.flow.queue_pauses import QueuePauses
-from worker.flow.worker_troubles import LASTS_AFTER, LONGEST_PAUSE_SECONDS, WorkerTroubles
+from worker.flow.worker_troubles import LASTS_AFTER_TROUBLES, LONGEST_PAUSE_SECONDS, WorkerTroubles
 from worker.queues import Stream, stream_of
 
 FAILURE = Failure(AlertType.WORKER_TROUBLE, "EndpointConnectionError", "Firehose cannot be reached")
@@ -123,7 +123,7 @@ def test_a_delivery_of_another_configuration_does_not(troubles, queues):
 
 
 def test_the_third_trouble_in_a_row_raises_an_alert(troubles, queues, reports):
-    for number in range(1, LASTS_AFTER + 1):
+    for number in range(1, LASTS_AFTER_TROUBLES + 1):
         assert not reports, number
         troubles.begin(TRAVEL, FAILURE)
         queues.advance(LONGEST_PAUSE_SECONDS)
@@ -140,7 +140,7 @@ def meet(troubles, queues, times, queue=TRAVEL):
 def test_a_trouble_that_lasts_opens_the_breaker_of_a_stream_that_no_worker_delivers_to(
     troubles, queues, services
 ):
-    meet(troubles, queues, LASTS_AFTER - 1)
+    meet(troubles, queues, LASTS_AFTER_TROUBLES - 1)
     assert not services.circuit_breakers.all()
     meet(troubles, queues, 1)
     assert {queue: b.reason for queue, b in services.circuit_breakers.all().items()} == {
@@ -149,7 +149,7 @@ def test_a_trouble_that_lasts_opens_the_breaker_of_a_stream_that_no_worker_deliv
 
 
 def test_it_opens_no_breaker_of_a_stream_that_another_worker_delivers_to(troubles, queues, services):
-    for _ in range(2 * LASTS_AFTER):
+    for _ in range(2 * LASTS_AFTER_TROUBLES):
         meet(troubles, queues, 1)
         services.counters.delivered(stream_of(TRAVEL), accepted=1)
     assert not services.circuit_breakers.all()
@@ -158,7 +158,7 @@ def test_it_opens_no_breaker_of_a_stream_that_another_worker_delivers_to(trouble
 def test_a_stream_whose_message_meets_a_lasting_trouble_first_is_left_to_other_workers(
     troubles, queues, services
 ):
-    meet(troubles, queues, LASTS_AFTER - 1)
+    meet(troubles, queues, LASTS_AFTER_TROUBLES - 1)
     troubles.begin(TRAVEL, FAILURE)
     troubles.begin(HOTELS, FAILURE)
     assert HOTELS not in services.circuit_breakers.all()
@@ -166,7 +166,7 @@ def test_a_stream_whose_message_meets_a_lasting_trouble_first_is_left_to_other_w
 
 def test_a_redis_that_is_away_opens_no_breaker_and_pauses_all_the_same(troubles, queues, redis_server):
     redis_server.connected = False
-    meet(troubles, queues, LASTS_AFTER)
+    meet(troubles, queues, LASTS_AFTER_TROUBLES)
     troubles.begin(TRAVEL, FAILURE)
     assert queues.paused == {TRAVEL, HOTELS}
 
