@@ -180,7 +180,7 @@ def until(page: Page, condition: str, what: str) -> None:
     while not page.holds(condition):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: {condition}")
-        time.sleep(processes.POLL_EVERY)
+        time.sleep(processes.POLL_INTERVAL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,11 @@ def test_a_completed_attempt_cannot_be_acquired(records, redis):
 def test_a_lease_outlives_a_firehose_call_and_ends_before_its_message_returns(records, redis):
     records.acquire("task", 0, "one")
     (key,) = redis.keys(f"{LEASES}*")
-    assert CONNECT_TIMEOUT_SECONDS + FIREHOSE_TIMEOUT_SECONDS < redis.ttl(key) <= read_settings({}).visibility_timeout
+    assert (
+        CONNECT_TIMEOUT_SECONDS + FIREHOSE_TIMEOUT_SECONDS
+        < redis.ttl(key)
+        <= read_settings({}).visibility_timeout
+    )
 
 
 def test_a_lease_that_was_acquired_is_found_again_by_its_owner(records):
