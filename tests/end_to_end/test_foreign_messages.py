@@ -12,7 +12,7 @@ from worker.broker.compression import MAX_DECOMPRESSED_BYTES
 from worker.broker.redis.set_aside import SET_ASIDE
 from worker.queues import CHANGES_QUEUE
 
-FOREIGN = {
+MALFORMED = {
     "a broken body": (b'[[], {"changes": [{"user": "secretive', {"task": "audience.forward"}),
     "a body that is no text": (b"\xff\xfe\xfd secretive", {"task": "audience.forward"}),
     "a body that cannot be unpacked": (
@@ -49,7 +49,7 @@ def content(message):
     return json.dumps([message.args, message.kwargs, {}])
 
 
-@pytest.mark.parametrize(("body", "headers"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize(("body", "headers"), MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_message_becomes_a_dead_letter_and_raises_an_alert(stack, audience, body, headers):
     before = letters(stack)
     # The alert of this message is an entry of its own, and does not repeat another test's.

@@ -380,7 +380,7 @@ def test_while_redis_is_away_a_message_stays_in_the_broker(worker, connect, redi
 
 
 @pytest.fixture
-def spoil(services, redis):
+def corrupt(services, redis):
     """Corrupt a connection of an audience, past the registry; returns the function that fixes it."""
 
     def overwrite(identifier, text):
@@ -388,25 +388,25 @@ def spoil(services, redis):
         redis.incr(VERSION)
         services.registry._snapshot = None
 
-    def spoil(audience_id):
+    def corrupt(audience_id):
         stored = redis.hgetall(CONNECTIONS)
         (identifier,) = (key for key in stored if key.startswith(f"{audience_id}-"))
-        overwrite(identifier, "spoilt")
+        overwrite(identifier, "corrupt")
         return lambda: overwrite(identifier, stored[identifier])
 
-    return spoil
+    return corrupt
 
 
-def test_changes_of_a_corrupt_connection_wait_as_a_dead_letter(worker, connect, forward, services, spoil):
+def test_changes_of_a_corrupt_connection_wait_as_a_dead_letter(worker, connect, forward, services, corrupt):
     good, bad = connect(1), connect(2, name="other")
-    mend = spoil(2)
+    fix = corrupt(2)
     forward(added(1, CustomerId="a"), added(2, CustomerId="b"))
     assert [customers(call) for call in worker.calls(good.queue)] == [["a"]]
     (letter,) = services.dead_letters.all()
     assert (letter.type, letter.error_code) == ("Invalid Request", "UnreadableConnection")
     assert letter.audience_ids == [2]
 
-    mend()
+    fix()
     forward(*services.dead_letters.message(letter).kwargs["changes"])
     assert [customers(call) for call in worker.calls(bad.queue)] == [["b"]]
 

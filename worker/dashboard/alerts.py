@@ -203,9 +203,9 @@ def section_of(alert_type: str) -> str:
 def read_query(arguments: Mapping[str, str]) -> Query:
     """The query of a URL. Raises `ValueError`, naming the parameter and its possible values."""
     query = Query.read(arguments)
-    _must_be_among("type", query.type, ["", *AlertType])
-    _must_be_among("state", query.state, ["", *AlertState])
-    _must_be_among("range", query.range, RANGES)
+    _check_choice("type", query.type, ["", *AlertType])
+    _check_choice("state", query.state, ["", *AlertState])
+    _check_choice("range", query.range, RANGES)
     for name, moment in (("since", query.since), ("until", query.until)):
         try:
             _moment(moment, datetime.min)

@@ -128,7 +128,7 @@ def with_lines(text, encoding, *, mark=b""):
 
 
 LINES = written(change(1), change(2))
-FOREIGN = {
+OTHER_FORMATS = {
     "UTF-16 of Windows": (with_lines(LINES, "utf-16-le", mark=b"\xff\xfe"), "UTF-16", "iconv -f UTF-16 "),
     "UTF-16, big-endian": (with_lines(LINES, "utf-16-be", mark=b"\xfe\xff"), "UTF-16", "iconv -f UTF-16 "),
     "UTF-16 without a mark": (with_lines(LINES, "utf-16-le"), "UTF-16", "iconv -f UTF-16LE "),
@@ -143,7 +143,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize(("content", "name", "advice"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize(("content", "name", "advice"), OTHER_FORMATS.values(), ids=OTHER_FORMATS)
 def test_another_format_is_one_error_that_says_what_to_do(operator, queues, content, name, advice):
     message = operator.fails("send", "-", stdin=content)
     assert len(message.splitlines()) == 1

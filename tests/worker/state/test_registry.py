@@ -212,18 +212,18 @@ def test_a_writer_sees_its_own_write_at_once(registry):
     assert registry.snapshot().routes
 
 
-SPOILT = [
+CORRUPT_ENTRIES = [
     *("no JSON", "[]", "7", '{"audience_id": 1}', '{"secretive": 1}'),
     '{"audience_id": 7, "configuration": "main", "delivery_stream_name": "x", "stream_quota": "secretive"}',
 ]
 
 
-@pytest.mark.parametrize("spoilt", SPOILT)
+@pytest.mark.parametrize("corrupt", CORRUPT_ENTRIES)
 def test_a_corrupt_connection_is_reported_and_does_not_hold_up_the_others(
-    registry, redis, reader, caplog, spoilt
+    registry, redis, reader, caplog, corrupt
 ):
     connect(registry)
-    redis.hset(CONNECTIONS, "7-abcdef01", spoilt)
+    redis.hset(CONNECTIONS, "7-abcdef01", corrupt)
     with caplog.at_level(logging.ERROR):
         snapshot = reader.snapshot()
     assert snapshot.routes.keys() == {1}
