@@ -5,7 +5,7 @@ from kombu import Connection
 
 from devstack.processes import rabbitmqctl
 from worker.broker.rabbitmq_checks import check_rabbitmq, check_version
-from worker.store.server_checks import Check, Verdict
+from worker.store.server_checks import Check, Outcome
 
 QUORUM = "of-quorum-queues"
 
@@ -26,19 +26,19 @@ def quorum_url(rabbitmq_server, rabbitmq_url):
 
 def test_nothing_is_wrong_with_a_server_as_it_is_installed(rabbitmq_url):
     found = findings(f"{rabbitmq_url}/idle")
-    assert {finding.verdict for finding in found.values()} == {Verdict.OK}
+    assert {finding.outcome for finding in found.values()} == {Outcome.OK}
     assert found.keys() == {Check.VERSION, Check.QUEUE_TYPE}
 
 
 def test_a_virtual_host_whose_queues_are_quorum_queues_is_a_failure(quorum_url):
-    assert findings(quorum_url)[Check.QUEUE_TYPE].verdict == Verdict.FAILED
+    assert findings(quorum_url)[Check.QUEUE_TYPE].outcome == Outcome.FAILED
 
 
 @pytest.mark.parametrize("version", ["3.9.13", "", "2"])
 def test_a_version_before_3_10_is_a_failure(version):
-    assert check_version(version).verdict == Verdict.FAILED
+    assert check_version(version).outcome == Outcome.FAILED
 
 
 @pytest.mark.parametrize("version", ["3.10.8", "4.0.2"])
 def test_a_version_from_3_10_on_is_well(version):
-    assert check_version(version).verdict == Verdict.OK
+    assert check_version(version).outcome == Outcome.OK

@@ -6,7 +6,7 @@ from uuid import uuid4
 from amqp.exceptions import PreconditionFailed
 from kombu import Connection
 
-from worker.store.server_checks import Check, Finding, Verdict
+from worker.store.server_checks import Check, Finding, Outcome
 
 OLDEST_VERSION = (3, 10)
 """The oldest RabbitMQ that is tested: the delay queues need it."""
@@ -23,8 +23,8 @@ def check_version(version: str) -> Finding:
     numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
     if tuple(numbers) < OLDEST_VERSION:
         message = f"RabbitMQ {version or 'of an unknown version'}: upgrade to 3.10 or later"
-        return Finding(Check.VERSION, Verdict.FAILED, message)
-    return Finding(Check.VERSION, Verdict.OK, f"RabbitMQ {version}")
+        return Finding(Check.VERSION, Outcome.FAILED, message)
+    return Finding(Check.VERSION, Outcome.OK, f"RabbitMQ {version}")
 
 
 def check_default_queue_type(connection: Connection) -> Finding:
@@ -44,8 +44,8 @@ def check_default_queue_type(connection: Connection) -> Finding:
             "not classic: workers need it to be classic for the virtual host of CELERY_BROKER_URL"
             " (`rabbitmqctl` or the management page sets it when the virtual host is made)"
         )
-        return Finding(Check.QUEUE_TYPE, Verdict.FAILED, message)
+        return Finding(Check.QUEUE_TYPE, Outcome.FAILED, message)
     finally:
         with connection.channel() as channel:
             channel.queue_delete(name)
-    return Finding(Check.QUEUE_TYPE, Verdict.OK, "classic")
+    return Finding(Check.QUEUE_TYPE, Outcome.OK, "classic")

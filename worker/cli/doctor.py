@@ -13,7 +13,7 @@ from worker.broker.client import connect
 from worker.broker.rabbitmq_checks import check_rabbitmq
 from worker.cli.application import application
 from worker.cli.output import Columns, Listing, json_option, present
-from worker.store.server_checks import Finding, Verdict, check_redis, unreachable
+from worker.store.server_checks import Finding, Outcome, check_redis, unreachable
 
 COLUMNS: Columns = {
     "SERVER": itemgetter("server"),
@@ -43,13 +43,13 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
             "id": f"{server}:{finding.check}",
             "server": server,
             "check": finding.check,
-            "result": finding.verdict,
+            "result": finding.outcome,
             "message": finding.message,
         }
         for server, finding in findings
     ]
     present(Listing(rows, COLUMNS, "nothing to check"), as_json=as_json)
-    if any(finding.verdict == Verdict.FAILED for _, finding in findings):
+    if any(finding.outcome == Outcome.FAILED for _, finding in findings):
         ctx.exit(FAILURE)
 
 

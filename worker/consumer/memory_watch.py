@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alerts
 from worker.queues import CHANGES_QUEUE
-from worker.store.server_checks import Verdict, check_eviction
+from worker.store.server_checks import Outcome, check_eviction
 
 WATCH_INTERVAL_SECONDS = 1.0
 """Callers can fill megabytes in a second."""
@@ -110,7 +110,7 @@ def alert(alerts: Alerts, memory: dict[str, Any]) -> None:
 def alert_of_eviction(alerts: Alerts, memory: dict[str, Any]) -> None:
     """Raise an alert for a server that removes messages when it is full, once within the cooldown."""
     finding = check_eviction(memory)
-    if finding.verdict == Verdict.FAILED and alerts.start_cooldown(EVICTION_SUBJECT):
+    if finding.outcome == Outcome.FAILED and alerts.start_cooldown(EVICTION_SUBJECT):
         logger.error("Redis: %s: %s", finding.check, finding.message)
         alerts.raise_alert(
             Failure(AlertType.WORKER_TROUBLE, "EvictionPolicy", f"Redis: {finding.check}: {finding.message}")

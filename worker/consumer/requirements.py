@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from worker.broker.client import connect
 from worker.config import checked_broker_url, current_settings, verifies_certificate
 from worker.consumer.start_checks import report_troubles
-from worker.store.server_checks import Check, Finding, Verdict, check_redis
+from worker.store.server_checks import Check, Finding, Outcome, check_redis
 
 REFUSED = (Check.CLUSTER, Check.EVICTION)
 """What a server must not fail: there a worker delivers nothing, or messages vanish. The rest may pass."""
@@ -87,10 +87,10 @@ def _problem(findings: Iterator[Finding], server: str, url_name: str) -> str | N
     """Log what is wrong with a server; the problem that keeps a worker from starting, if there is one."""
     problem = None
     try:
-        for check, verdict, message in findings:
-            if verdict == Verdict.FAILED and check in REFUSED:
+        for check, outcome, message in findings:
+            if outcome == Outcome.FAILED and check in REFUSED:
                 problem = f"the {server} ({url_name}): {check}: {message}"
-            elif verdict != Verdict.OK:
+            elif outcome != Outcome.OK:
                 logger.warning("%s: %s: %s; see `audience-firehose doctor`", server, check, message)
     except (OperationalError, RedisError, OSError) as error:
         # Celery connects again and again; a server that is away says nothing of itself.

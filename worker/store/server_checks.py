@@ -27,7 +27,7 @@ class Check(StrEnum):
     QUEUE_TYPE = "default queue type"
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """How a check ended."""
 
     OK = "ok"
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
     """The result of one check. Its message is one line, and says what to do where something is wrong."""
 
     check: Check
-    verdict: Verdict
+    outcome: Outcome
     message: str
 
 
@@ -49,7 +49,7 @@ def check_redis(redis: Redis, key_prefix: str) -> Iterator[Finding]:
         info = redis.info("all")
     except NoPermissionError:
         yield Finding(
-            Check.PERMISSIONS, Verdict.FAILED, "INFO is denied: nothing else can be checked; add +info"
+            Check.PERMISSIONS, Outcome.FAILED, "INFO is denied: nothing else can be checked; add +info"
         )
         return
     yield check_version(info)
@@ -65,27 +65,27 @@ def check_version(info: Mapping[str, Any]) -> Finding:
     version = str(info.get("valkey_version") or info.get("redis_version"))
     name = "Valkey" if "valkey_version" in info else "Redis"
     if tuple(map(int, str(info["redis_version"]).split(".")[:2])) < OLDEST_VERSION:
-        return Finding(Check.VERSION, Verdict.FAILED, f"{name} {version}: upgrade to 6.2 or later")
-    return Finding(Check.VERSION, Verdict.OK, f"{name} {version}")
+        return Finding(Check.VERSION, Outcome.FAILED, f"{name} {version}: upgrade to 6.2 or later")
+    return Finding(Check.VERSION, Outcome.OK, f"{name} {version}")
 
 
 def check_cluster(info: Mapping[str, Any]) -> Finding:
     """Whether a script reaches all keys."""
     if info.get("cluster_enabled"):
         message = "a Redis Cluster, where a script cannot reach all keys: use a Redis without cluster mode"
-        return Finding(Check.CLUSTER, Verdict.FAILED, message)
-    return Finding(Check.CLUSTER, Verdict.OK, "off")
+        return Finding(Check.CLUSTER, Outcome.FAILED, message)
+    return Finding(Check.CLUSTER, Outcome.OK, "off")
 
 
 def check_eviction(info: Mapping[str, Any]) -> Finding:
     """Whether a full server refuses writes, and removes no message."""
     policy, limit = info.get("maxmemory_policy", KEPT_POLICY), info.get("maxmemory")
     if policy == KEPT_POLICY:
-        return Finding(Check.EVICTION, Verdict.OK, policy)
+        return Finding(Check.EVICTION, Outcome.OK, policy)
     advice = f"{policy}: set maxmemory-policy to {KEPT_POLICY}, or Redis removes messages"
     if limit:
-        return Finding(Check.EVICTION, Verdict.FAILED, advice)
-    return Finding(Check.EVICTION, Verdict.WARNING, f"{advice} once maxmemory is set")
+        return Finding(Check.EVICTION, Outcome.FAILED, advice)
+    return Finding(Check.EVICTION, Outcome.WARNING, f"{advice} once maxmemory is set")
 
 
 def check_persistence(info: Mapping[str, Any]) -> Finding:
@@ -93,21 +93,21 @@ def check_persistence(info: Mapping[str, Any]) -> Finding:
     statuses = (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status"))
     if "err" in statuses:
         message = "the last write of its file failed: see its log and the space on its disk"
-        return Finding(Check.PERSISTENCE, Verdict.FAILED, message)
+        return Finding(Check.PERSISTENCE, Outcome.FAILED, message)
     if info.get("aof_enabled"):
-        return Finding(Check.PERSISTENCE, Verdict.OK, "appendonly yes")
+        return Finding(Check.PERSISTENCE, Outcome.OK, "appendonly yes")
     message = "appendonly no: a restart loses all since the last snapshot; set appendonly yes"
-    return Finding(Check.PERSISTENCE, Verdict.WARNING, message)
+    return Finding(Check.PERSISTENCE, Outcome.WARNING, message)
 
 
 def check_replication(info: Mapping[str, Any]) -> Finding:
     """Whether it is a master."""
     if info.get("role") != "master":
         message = "a replica, which accepts no write: the URL must lead to the master"
-        return Finding(Check.REPLICATION, Verdict.FAILED, message)
+        return Finding(Check.REPLICATION, Outcome.FAILED, message)
     replicas = info.get("connected_slaves", 0)
     message = f"a master with {replicas} replicas" if replicas else "a master without a replica"
-    return Finding(Check.REPLICATION, Verdict.OK, message)
+    return Finding(Check.REPLICATION, Outcome.OK, message)
 
 
 def check_permissions(redis: Redis, key_prefix: str) -> Finding:
@@ -116,8 +116,8 @@ def check_permissions(redis: Redis, key_prefix: str) -> Finding:
     if missing:
         needed = " ".join(f"+{command.lower()}" for command in missing)
         message = f"the user may not run {', '.join(missing)} on {key_prefix}*: add {needed}"
-        return Finding(Check.PERMISSIONS, Verdict.FAILED, message)
-    return Finding(Check.PERMISSIONS, Verdict.OK, "the commands that were tried are allowed")
+        return Finding(Check.PERMISSIONS, Outcome.FAILED, message)
+    return Finding(Check.PERMISSIONS, Outcome.OK, "the commands that were tried are allowed")
 
 
 def is_denied(redis: Redis, command: Sequence[Any]) -> bool:
@@ -159,4 +159,4 @@ def _probes(prefix: str) -> Iterator[tuple[Any, ...]]:
 def unreachable(error: RedisError | OSError) -> Finding:
     """The finding of a server that cannot be asked."""
     message = f"out of reach ({type(error).__name__}): start it, or correct its URL"
-    return Finding(Check.CONNECTION, Verdict.FAILED, message)
+    return Finding(Check.CONNECTION, Outcome.FAILED, message)

@@ -6,7 +6,7 @@ from redis.exceptions import ConnectionError
 
 from worker.store.server_checks import (
     Check,
-    Verdict,
+    Outcome,
     check_cluster,
     check_eviction,
     check_persistence,
@@ -38,7 +38,7 @@ def limited(real_redis):
 
 
 def test_nothing_is_wrong_with_a_server_as_the_documentation_sets_it_up(real_redis):
-    assert {finding.verdict for finding in findings(real_redis).values()} == {Verdict.OK}
+    assert {finding.outcome for finding in findings(real_redis).values()} == {Outcome.OK}
 
 
 def test_the_checks_leave_no_key_behind(real_redis):
@@ -49,79 +49,79 @@ def test_the_checks_leave_no_key_behind(real_redis):
 def test_a_policy_that_evicts_is_a_failure_and_without_a_limit_a_warning(real_redis):
     real_redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
-        assert findings(real_redis)[Check.EVICTION].verdict == Verdict.WARNING
+        assert findings(real_redis)[Check.EVICTION].outcome == Outcome.WARNING
         real_redis.config_set("maxmemory", "1gb")
         found = findings(real_redis)[Check.EVICTION]
     finally:
         real_redis.config_set("maxmemory-policy", "noeviction")
-    assert found.verdict == Verdict.FAILED
+    assert found.outcome == Outcome.FAILED
     assert "set maxmemory-policy to noeviction" in found.message
 
 
 @pytest.mark.parametrize("denied", ["hdel", "eval", "zrem"])
 def test_a_missing_permission_is_named(limited, denied):
     found = findings(limited("~*", "&*", "+@all", f"-{denied}"))[Check.PERMISSIONS]
-    assert found.verdict == Verdict.FAILED
+    assert found.outcome == Outcome.FAILED
     assert f"+{denied}" in found.message
 
 
 def test_a_user_of_other_keys_only_lacks_permissions(limited):
     found = findings(limited("~other*", "&*", "+@all"))[Check.PERMISSIONS]
-    assert found.verdict == Verdict.FAILED
+    assert found.outcome == Outcome.FAILED
 
 
 def test_a_user_without_info_is_told_so(limited):
     (found,) = check_redis(limited("~*", "&*", "+@all", "-info"), PREFIX)
-    assert (found.verdict, "+info" in found.message) == (Verdict.FAILED, True)
+    assert (found.outcome, "+info" in found.message) == (Outcome.FAILED, True)
 
 
-@pytest.mark.parametrize(("enabled", "verdict"), [(0, Verdict.OK), (1, Verdict.FAILED)])
-def test_a_server_in_cluster_mode_is_a_failure(enabled, verdict):
-    assert check_cluster({"cluster_enabled": enabled}).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("info", "verdict"),
-    [
-        ({"redis_version": "6.2.0"}, Verdict.OK),
-        ({"redis_version": "10.0.1"}, Verdict.OK),
-        ({"redis_version": "7.2.4", "valkey_version": "9.0.0"}, Verdict.OK),
-        ({"redis_version": "6.0.16"}, Verdict.FAILED),
-    ],
-)
-def test_a_version_before_6_2_is_a_failure(info, verdict):
-    assert check_version(info).verdict == verdict
+@pytest.mark.parametrize(("enabled", "outcome"), [(0, Outcome.OK), (1, Outcome.FAILED)])
+def test_a_server_in_cluster_mode_is_a_failure(enabled, outcome):
+    assert check_cluster({"cluster_enabled": enabled}).outcome == outcome
 
 
 @pytest.mark.parametrize(
-    ("info", "verdict"),
+    ("info", "outcome"),
     [
-        ({"aof_enabled": 1, "aof_last_write_status": "ok"}, Verdict.OK),
-        ({"aof_enabled": 0}, Verdict.WARNING),
-        ({"aof_enabled": 1, "aof_last_write_status": "err"}, Verdict.FAILED),
-        ({"aof_enabled": 0, "rdb_last_bgsave_status": "err"}, Verdict.FAILED),
+        ({"redis_version": "6.2.0"}, Outcome.OK),
+        ({"redis_version": "10.0.1"}, Outcome.OK),
+        ({"redis_version": "7.2.4", "valkey_version": "9.0.0"}, Outcome.OK),
+        ({"redis_version": "6.0.16"}, Outcome.FAILED),
     ],
 )
-def test_a_server_that_writes_no_file_is_a_warning_and_one_that_cannot_a_failure(info, verdict):
-    assert check_persistence(info).verdict == verdict
+def test_a_version_before_6_2_is_a_failure(info, outcome):
+    assert check_version(info).outcome == outcome
 
 
 @pytest.mark.parametrize(
-    ("info", "verdict"),
+    ("info", "outcome"),
     [
-        ({"role": "master", "connected_slaves": 0}, Verdict.OK),
-        ({"role": "master", "connected_slaves": 2}, Verdict.OK),
-        ({"role": "slave"}, Verdict.FAILED),
+        ({"aof_enabled": 1, "aof_last_write_status": "ok"}, Outcome.OK),
+        ({"aof_enabled": 0}, Outcome.WARNING),
+        ({"aof_enabled": 1, "aof_last_write_status": "err"}, Outcome.FAILED),
+        ({"aof_enabled": 0, "rdb_last_bgsave_status": "err"}, Outcome.FAILED),
     ],
 )
-def test_a_replica_is_a_failure(info, verdict):
-    assert check_replication(info).verdict == verdict
+def test_a_server_that_writes_no_file_is_a_warning_and_one_that_cannot_a_failure(info, outcome):
+    assert check_persistence(info).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("info", "outcome"),
+    [
+        ({"role": "master", "connected_slaves": 0}, Outcome.OK),
+        ({"role": "master", "connected_slaves": 2}, Outcome.OK),
+        ({"role": "slave"}, Outcome.FAILED),
+    ],
+)
+def test_a_replica_is_a_failure(info, outcome):
+    assert check_replication(info).outcome == outcome
 
 
 def test_a_policy_that_the_server_does_not_tell_is_taken_for_kept():
-    assert check_eviction({}).verdict == Verdict.OK
+    assert check_eviction({}).outcome == Outcome.OK
 
 
 def test_a_server_that_cannot_be_asked_is_a_failure_without_its_url():
     found = unreachable(ConnectionError("redis://:secret@host"))
-    assert (found.verdict, "secret" in found.message) == (Verdict.FAILED, False)
+    assert (found.outcome, "secret" in found.message) == (Outcome.FAILED, False)
