@@ -17,7 +17,7 @@ from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
 from worker.logs.fields import log_fields
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
-from worker.state.idempotency import IdempotencyState
+from worker.state.idempotency import HANDED_OVER_PREFIX, IdempotencyState
 
 if TYPE_CHECKING:
     from worker.celery import AudienceFirehose
@@ -115,7 +115,30 @@ class ForwarderTask(Task):  # type: ignore[misc]
         if state is IdempotencyState.IN_PROGRESS:
             self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             raise Reject("another copy of the message is being run", requeue=True)
-        return state is IdempotencyState.ACQUIRED
+        return state is IdempotencyState.ACQUIRED or (
+            state is IdempotencyState.HANDED_OVER and self._was_handover_lost()
+        )
+
+    def hand_over(self) -> None:
+        """Have the broker note that the attempt's messages were sent; called after the last of them."""
+        with self.tolerating_redis_errors():
+            try:
+                self.request.has_handed_over = self.app.handovers.mark(self._handover)
+            except OperationalError as error:
+                logger.warning("%s: the broker has no note of the messages sent", type(error).__name__)
+
+    @property
+    def _handover(self) -> str:
+        return f"{self.attempt}:{self.request.retries}"
+
+    def _was_handover_lost(self) -> bool:
+        if not self.app.handovers.is_lost(self._handover):
+            return False
+        logger.warning(
+            "message %s is run again: the broker has lost what it was handed over to", self.request.id
+        )
+        self.request.repeats_handover = True
+        return True
 
     def record_counters(self, record: Callable[[Redis], None]) -> None:
         """Record the attempt's counters with its idempotency record, atomically and once.
@@ -124,10 +147,14 @@ class ForwarderTask(Task):  # type: ignore[misc]
         repeated until Redis is back, and the message is unacknowledged until then.
         """
         mark = uuid4().hex
+        if getattr(self.request, "has_handed_over", False):
+            mark = f"{HANDED_OVER_PREFIX}{mark}"
+        # What was counted stays counted: the broker has lost messages, and the counters have not.
+        counted = None if getattr(self.request, "repeats_handover", False) else record
         for _ in range(RECORDING_ATTEMPTS):
             try:
                 self.app.services.idempotency.complete(
-                    self.attempt, self.request.retries, record, mark=mark, even_if_full=self.empties_redis
+                    self.attempt, self.request.retries, counted, mark=mark, even_if_full=self.empties_redis
                 )
             except RedisError as error:
                 logger.warning("%s: the counters are recorded later", type(error).__name__)

@@ -134,6 +134,7 @@ class DeliveryTask(ForwarderTask):
         except Reject as rejection:
             # Celery would drop the message where it cannot send the retry.
             raise OperationalError(type(rejection.reason).__name__) from None
+        self.hand_over()
         if isinstance(exc, TransientError):
             self._record_retry(exc, kwargs)
         if throw:
@@ -215,6 +216,7 @@ class DeliveryTask(ForwarderTask):
                 # A full Redis takes nothing but retries. This one replaces a message that held more.
                 retries=1,
             )
+            self.hand_over()
 
     def _put_as_allowed(self, configuration: Configuration, stream: Stream, groups: list[Group]) -> Outcome:
         """Put the groups by PutRecordBatch, or by PutRecord where the policy allows only that."""

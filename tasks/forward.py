@@ -103,6 +103,8 @@ class ProducerTask(ForwarderTask):
                 self._dead_letter_oversize(stream, batches.oversize)
             for number, chain in enumerate(batches):
                 self._enqueue(stream, number, chain)
+        if streams:
+            self.hand_over()
         skipped.update({Skipped(None, None, skip): count for skip, count in skips.items()})
         self._record_message({stream: batches.records for stream, batches in streams.items()}, skipped)
 

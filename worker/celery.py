@@ -5,6 +5,7 @@ from functools import cached_property
 from celery import Celery
 
 from worker.broker.compression import register_bounded_compression
+from worker.broker.handovers import Handovers, share_a_server
 from worker.broker.installation import BrokerIdentity
 from worker.broker.rabbitmq import register_rabbitmq_transport
 from worker.broker.redis.transport import register_redis_transport
@@ -25,7 +26,7 @@ from worker.firehose.permissions import PutRecordOnly
 from worker.logs.per_task_lines import drop_per_task_lines
 from worker.logs.repetitions import drop_repetitions
 from worker.logs.setup import set_up_logs
-from worker.services import Services, connect
+from worker.services import KEPT_VISIBILITY_TIMEOUTS, Services, connect
 from worker.state.installation import Installation
 
 
@@ -54,6 +55,16 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
     def installation(self) -> Installation:
         """The identity that ties the broker to the state."""
         return Installation(self.services.redis, BrokerIdentity(self), self.services.monotonic)
+
+    @cached_property
+    def handovers(self) -> Handovers:
+        """The marks in the broker of what attempts have sent."""
+        settings = self.services.settings
+        return Handovers(
+            self,
+            keep_seconds=KEPT_VISIBILITY_TIMEOUTS * settings.visibility_timeout,
+            are_needed=not share_a_server(settings.broker_url, settings.redis_url),
+        )
 
     @cached_property
     def notifier(self) -> Notifier | None:

@@ -20,6 +20,8 @@ RECEIVED = "audience:received"
 LEASES = "audience:claims"
 SEQUENCE = "audience:sequence"
 LOST = "audience:lost"
+HANDED_OVER_PREFIX = "handed-over:"
+"""Of the value of a record whose attempt has sent other messages."""
 
 
 STAMP = Script(__package__, "sequence")
@@ -31,6 +33,7 @@ class IdempotencyState(Enum):
     ACQUIRED = "this worker has the lease"
     IN_PROGRESS = "another worker has the lease, or had it and was lost within the lease"
     COMPLETED = "the attempt is completed"
+    HANDED_OVER = "the attempt is completed, and its records were handed over to other messages"
 
 
 class IdempotencyRecords:
@@ -49,16 +52,15 @@ class IdempotencyRecords:
         lease, record = self._key(task_id, retries, LEASES), self._key(task_id, retries)
         _, owner, completed = atomically(
             self._redis,
-            lambda pipe: (
-                pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).get(lease).exists(record)
-            ),
+            lambda pipe: pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).get(lease).get(record),
         )
         # Not by the answer to `set`: a script whose answer was lost is sent again, and finds its own lease.
         acquired = owner == owner_token
-        if completed:
+        if completed is not None:
             if acquired:
                 self._redis.delete(lease)
-            return IdempotencyState.COMPLETED
+            has_handed_over = str(completed).startswith(HANDED_OVER_PREFIX)
+            return IdempotencyState.HANDED_OVER if has_handed_over else IdempotencyState.COMPLETED
         return IdempotencyState.ACQUIRED if acquired else IdempotencyState.IN_PROGRESS
 
     def release(self, task_id: str, retries: int, owner_token: str) -> None:

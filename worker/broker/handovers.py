@@ -1,0 +1,65 @@
+"""Marks in the broker that an attempt's messages were sent, for a broker that fails over.
+
+An idempotency record lives in the state. Where the broker is another server and fails over to a replica
+that is behind, it may hold a message again whose batches, retry or following batch it has lost: the record
+alone would have the message skipped. So the broker is told, after the last message of an attempt, that they
+were sent. A replica applies writes in their order: one that has the mark has the messages.
+
+Where broker and state are one server no mark is needed: it loses the record with the messages. RabbitMQ's
+quorum queues lose nothing that they have confirmed.
+"""
+
+from urllib.parse import urlsplit
+
+from celery import Celery
+from kombu.transport import redis as redis_transport
+
+from worker.store.atomic import atomically
+
+REDIS_PORT = 6379
+HANDED_OVER = "audience.handed-over"
+"""By attempt: its messages were sent."""
+
+
+class Handovers:
+    """The marks, over the connections that the process sends its messages with."""
+
+    def __init__(self, app: Celery, *, keep_seconds: int, are_needed: bool) -> None:
+        self._app = app
+        self._keep_seconds = keep_seconds
+        self._are_needed = are_needed
+
+    def mark(self, attempt: str) -> bool:
+        """Mark an attempt whose messages the broker has. False: it needs no mark.
+
+        Raises `RedisError` and `OperationalError`.
+        """
+        return self._run(attempt, is_new=True)
+
+    def is_lost(self, attempt: str) -> bool:
+        """Whether the broker has lost the messages of an attempt that was marked. Raises as `mark` does."""
+        return self._are_needed and not self._run(attempt, is_new=False)
+
+    def _run(self, attempt: str, *, is_new: bool) -> bool:
+        if not self._are_needed:
+            return False
+        key = f"{HANDED_OVER}:{attempt}"
+        with self._app.producer_or_acquire() as producer:
+            channel = producer.channel
+            if not isinstance(channel, redis_transport.Channel):
+                return not is_new
+            with channel.conn_or_acquire() as client:
+                if is_new:
+                    atomically(client, lambda pipe: pipe.set(key, 1, ex=self._keep_seconds))
+                    return True
+                return bool(client.exists(key))
+
+
+def share_a_server(broker_url: str, redis_url: str) -> bool:
+    """Whether two URLs lead to one Redis server, as far as they tell."""
+    broker, state = urlsplit(broker_url), urlsplit(redis_url)
+    if ";" in broker_url or "sentinel" in broker.scheme or not broker.scheme.startswith(("redis", "unix")):
+        return False
+    if broker.hostname is None or state.hostname is None:
+        return broker.path == state.path and broker.hostname == state.hostname
+    return (broker.hostname, broker.port or REDIS_PORT) == (state.hostname, state.port or REDIS_PORT)
