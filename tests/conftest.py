@@ -33,7 +33,7 @@ settings.register_profile("without a clock", deadline=None)
 settings.load_profile("without a clock")
 
 TESTS = Path(__file__).parent
-PROCESSES_PER_CORE = 2
+PROCESSES_PER_CORE = 3
 """Most of a test's time is spent waiting for the servers that it has started."""
 MAX_PROCESSES = 8
 SHARED_SERVERS = {"running": "the running stack", "rabbitmq": "RabbitMQ", "place": "the dashboard"}
