@@ -60,11 +60,11 @@ def group_of(item):
     broker = broker_of(item)
     for fixture, group in SHARED_SERVERS.items():
         if fixture in item.fixturenames:
-            return f"{group} over {broker}" if broker else group
+            stories = ", the stories" if item.path.name == "test_stories.py" else ""
+            return f"{group} over {broker}" if broker else f"{group}{stories}"
     if broker == "rabbitmq":
         return SHARED_SERVERS["rabbitmq"]
-    directory = item.path.relative_to(TESTS).parts[0]
-    return item.nodeid if directory in SERVERS_OF_THEIR_OWN else str(item.path)
+    return item.nodeid if has_servers_of_its_own(item) else str(item.path)
 
 
 def broker_of(item):
@@ -73,10 +73,20 @@ def broker_of(item):
 
 
 def place_in_order(item):
-    """Groups on a shared stack first; in each the search for leaks last, when there is most to search."""
-    if "running" not in item.fixturenames:
-        return (1, "", False)
-    return (0, broker_of(item), item.path.name == "test_secrecy.py")
+    """Groups on shared servers first, as they are the longest; then what starts servers of its own.
+
+    On a shared stack the search for leaks is last, when there is most to search.
+    """
+    if "running" in item.fixturenames:
+        return (0, broker_of(item), item.path.name == "test_secrecy.py")
+    if SHARED_SERVERS.keys() & set(item.fixturenames) or broker_of(item) == "rabbitmq":
+        return (1, group_of(item), False)
+    return (2 if has_servers_of_its_own(item) else 3, "", False)
+
+
+def has_servers_of_its_own(item):
+    """Whether it is among the tests that start what they need."""
+    return item.path.relative_to(TESTS).parts[0] in SERVERS_OF_THEIR_OWN
 
 
 @pytest.fixture(scope="session")
