@@ -130,11 +130,7 @@ def render(
 
     `position` is the change's position in its message, whose stamp it is.
     """
-    first, second = (
-        (stamp.metadata(2 * position), stamp.metadata(2 * position + 1))
-        if projection.include_metadata
-        else (b"", b"")
-    )
+    first = stamp.metadata(2 * position) if projection.include_metadata else b""
     if change.type == ChangeType.AUDIENCE_DELETED:
         return Rendered((_line(change, False, {}, projection, first),), ())
     user = _forwarded(change.user_identities, projection)
@@ -147,6 +143,7 @@ def render(
     previous_user = _forwarded(change.previous_user_identities, projection)
     if user and user == previous_user:
         return Rendered((), (Skip.UNCHANGED,))
+    second = stamp.metadata(2 * position + 1) if projection.include_metadata else b""
     addition = _membership(change, True, user, projection, second)
     if not projection.send_remove_on_identity_change:
         return _rendered(addition)
