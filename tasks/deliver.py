@@ -378,6 +378,10 @@ class DeliveryTask(ForwarderTask):
             waiting=waiting,
             remaining=kwargs["records"],
         )
+        with self.tolerating_redis_errors():
+            # The retry may have ended before this attempt was recorded: nothing waits any more.
+            if self.app.services.idempotency.is_completed(self.attempt, self.request.retries + 1):
+                self.app.services.counters.retrying(stream, self.request.id, 0)
         failures_in_a_row = getattr(self.request, "failures_in_a_row", 0)
         if max(self.request.retries + 1, failures_in_a_row) >= WARN_AFTER_ATTEMPTS:
             with self.tolerating_redis_errors():

@@ -5,7 +5,7 @@ from functools import cached_property
 from celery import Celery
 
 from worker.broker.compression import register_bounded_compression
-from worker.broker.handovers import Handovers, share_a_server
+from worker.broker.handovers import Handovers, needs_marks
 from worker.broker.installation import BrokerIdentity
 from worker.broker.rabbitmq import register_rabbitmq_transport
 from worker.broker.redis.transport import register_redis_transport
@@ -63,7 +63,7 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
         return Handovers(
             self,
             keep_seconds=KEPT_VISIBILITY_TIMEOUTS * settings.visibility_timeout,
-            are_needed=not share_a_server(settings.broker_url, settings.redis_url),
+            are_needed=needs_marks(settings.broker_url, settings.redis_url),
         )
 
     @cached_property

@@ -9,6 +9,7 @@ import tasks.base
 import tasks.deliver
 from devstack.firehose import Answer, error, fail, refuse_once
 from tasks.deliver import DELIVERY_TASKS, MALFORMED_ATTEMPTS, WARN_AFTER_ATTEMPTS
+from worker.celery import app as real_app
 from worker.config import read_settings
 from worker.consumer.request import MAX_LOST_PROCESSES
 from worker.errors import CredentialsError
@@ -97,6 +98,33 @@ def test_records_that_wait_for_a_retry_are_counted(worker, deliver, firehose, se
     deliver("a", "b", run=False)
     worker.run_one(stream.queue)
     assert services.counters.of(stream).retrying == 1
+    worker.run_one(stream.queue)
+    assert services.counters.of(stream).retrying == 0
+
+
+class RetryEndsFirst:
+    """In the place of the broker's marks: when the retry has been sent, another worker has run it already."""
+
+    def __init__(self, services):
+        self._services = services
+
+    def mark(self, attempt):
+        task_id, _, retries = attempt.rpartition(":")
+        self._services.idempotency.complete(task_id, int(retries) + 1)
+        return False
+
+
+@pytest.fixture
+def retry_ends_first(services, monkeypatch):
+    monkeypatch.setitem(real_app.__dict__, "handovers", RetryEndsFirst(services))
+
+
+@pytest.mark.usefixtures("retry_ends_first")
+def test_a_retry_that_ends_before_its_attempt_is_recorded_waits_no_more(
+    worker, deliver, firehose, services, stream
+):
+    firehose.faults.append(refuse_once(b"b"))
+    deliver("a", "b", run=False)
     worker.run_one(stream.queue)
     assert services.counters.of(stream).retrying == 0
 

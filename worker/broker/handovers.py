@@ -55,11 +55,13 @@ class Handovers:
                 return bool(client.exists(key))
 
 
-def share_a_server(broker_url: str, redis_url: str) -> bool:
-    """Whether two URLs lead to one Redis server, as far as they tell."""
+def needs_marks(broker_url: str, redis_url: str) -> bool:
+    """Whether the broker is a Redis that may lose what the state keeps: another server, as the URLs tell."""
     broker, state = urlsplit(broker_url), urlsplit(redis_url)
-    if ";" in broker_url or "sentinel" in broker.scheme or not broker.scheme.startswith(("redis", "unix")):
+    if broker.scheme.startswith("sentinel"):
+        return True
+    if not broker.scheme.startswith(("redis", "unix")):
         return False
     if broker.hostname is None or state.hostname is None:
-        return broker.path == state.path and broker.hostname == state.hostname
-    return (broker.hostname, broker.port or REDIS_PORT) == (state.hostname, state.port or REDIS_PORT)
+        return (broker.hostname, broker.path) != (state.hostname, state.path)
+    return (broker.hostname, broker.port or REDIS_PORT) != (state.hostname, state.port or REDIS_PORT)

@@ -91,6 +91,10 @@ class IdempotencyRecords:
 
         once(self._redis, commands, marked=key, mark=mark, even_if_full=even_if_full)
 
+    def is_completed(self, task_id: str, retries: int) -> bool:
+        """Whether the attempt is completed."""
+        return bool(self._redis.exists(self._key(task_id, retries)))
+
     def received_at(self, task_id: str, now: int) -> int:
         """Record when a message was first received (Unix seconds); returns the first `now` of its calls."""
         key = f"{RECEIVED}:{task_id}"

@@ -3,7 +3,7 @@
 import pytest
 from celery import Celery
 
-from worker.broker.handovers import Handovers, share_a_server
+from worker.broker.handovers import Handovers, needs_marks
 from worker.broker.redis.transport import register_redis_transport
 
 
@@ -33,16 +33,16 @@ def test_where_broker_and_state_are_one_server_nothing_is_marked(app, real_redis
 @pytest.mark.parametrize(
     ("broker", "state", "expected"),
     [
-        ("redis://localhost:6379/0", "redis://localhost:6379/1", True),
-        ("redis://:secret@localhost/0", "redis://localhost:6379/1", True),
-        ("redis://broker:6379/0", "redis://state:6379/0", False),
-        ("redis://localhost:6379/0", "redis://localhost:6380/0", False),
-        ("rediss://one:6379/0", "rediss://one:6379/1", True),
-        ("redis+socket:///run/a.sock", "unix:///run/a.sock", True),
-        ("redis+socket:///run/a.sock", "unix:///run/b.sock", False),
+        ("redis://localhost:6379/0", "redis://localhost:6379/1", False),
+        ("redis://:secret@localhost/0", "redis://localhost:6379/1", False),
+        ("redis://broker:6379/0", "redis://state:6379/0", True),
+        ("redis://localhost:6379/0", "redis://localhost:6380/0", True),
+        ("rediss://one:6379/0", "rediss://one:6379/1", False),
+        ("redis+socket:///run/a.sock", "unix:///run/a.sock", False),
+        ("redis+socket:///run/a.sock", "unix:///run/b.sock", True),
         ("amqp://localhost//", "redis://localhost:6379/0", False),
-        ("sentinel://one:26379/0", "sentinel://one:26379/1", False),
+        ("sentinel://one:26379/0", "sentinel://one:26379/1", True),
     ],
 )
-def test_servers_are_told_apart_by_their_urls(broker, state, expected):
-    assert share_a_server(broker, state) is expected
+def test_marks_are_needed_where_the_broker_is_another_redis_than_the_state(broker, state, expected):
+    assert needs_marks(broker, state) is expected
