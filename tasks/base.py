@@ -11,7 +11,7 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
@@ -157,6 +157,9 @@ class ForwarderTask(Task):  # type: ignore[misc]
                     self.attempt, self.request.retries, counted, mark=mark, even_if_full=self.empties_redis
                 )
             except RedisError as error:
+                if not self.empties_redis and (isinstance(error, OutOfMemoryError) or "OOM" in str(error)):
+                    # Nothing is recorded, and what was sent bears its IDs: the message may run again.
+                    raise
                 logger.warning("%s: the counters are recorded later", type(error).__name__)
                 self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             else:
