@@ -23,7 +23,7 @@ RABBITMQ_NODE = "private@localhost"
 
 START_TIMEOUT_SECONDS = 60.0
 """A worker needs about 3 on an idle machine."""
-STOP_TIMEOUT_SECONDS = 90.0
+STOP_TIMEOUT_SECONDS = 30.0
 POLL_INTERVAL_SECONDS = 0.05
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

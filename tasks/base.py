@@ -11,13 +11,14 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 from redis import Redis
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import RedisError
 
 from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
 from worker.logs.fields import log_fields
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
 from worker.state.idempotency import HANDED_OVER_PREFIX, IdempotencyState
+from worker.store.atomic import is_out_of_memory
 
 if TYPE_CHECKING:
     from worker.celery import AudienceFirehose
@@ -157,7 +158,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
                     self.attempt, self.request.retries, counted, mark=mark, even_if_full=self.empties_redis
                 )
             except RedisError as error:
-                if not self.empties_redis and (isinstance(error, OutOfMemoryError) or "OOM" in str(error)):
+                if not self.empties_redis and is_out_of_memory(error):
                     # Nothing is recorded, and what was sent bears its IDs: the message may run again.
                     raise
                 logger.warning("%s: the counters are recorded later", type(error).__name__)

@@ -14,6 +14,7 @@ from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from worker.store.scripts import Script
 
@@ -92,3 +93,8 @@ def _raise_first_error(answers: list[Any]) -> None:
 def keys_of(words: Sequence[Any]) -> list[Any]:
     """The keys of a command, given as its words."""
     return list(words[1:]) if words[0] in MULTI_KEY_COMMANDS else [words[1]]
+
+
+def is_out_of_memory(error: RedisError) -> bool:
+    """Whether a full Redis has refused a command; before Redis 7 it reports a script's as any error."""
+    return isinstance(error, OutOfMemoryError) or "OOM" in str(error)

@@ -20,6 +20,7 @@ from worker.broker.redis.message import Message, decode, parse, wrap_malformed
 from worker.broker.redis.poll import Poll
 from worker.broker.redis.qos import QoS
 from worker.queues import is_stream_queue
+from worker.store.atomic import is_out_of_memory
 from worker.store.scripts import Script
 
 PUSH = Script(__package__, "push")
@@ -34,8 +35,7 @@ def ignore_out_of_memory() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        # Before Redis 7, OOM inside kombu's script is reported as any error of a script.
-        if not (isinstance(error, OutOfMemoryError) or "OOM" in str(error)):
+        if not is_out_of_memory(error):
             raise
 
 
