@@ -67,6 +67,7 @@ $(INSTALLED): requirements/dev.txt pyproject.toml
 	@touch $@
 
 # Without ensurepip, which some distributions leave out, the machine's own pip fills the environment.
+# The pins are complete, and without what pyproject.toml's override-dependencies leaves out: hence --no-deps.
 environment:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
@@ -76,4 +77,4 @@ environment:
 	else echo "pip is missing: install it (apt-get install python3-pip, dnf install python3-pip)" >&2; exit 1; fi; \
 	echo "Installing the pinned dependencies into $(VENV); this can take a minute"; \
 	install="$$pip --disable-pip-version-check --no-input install -qq"; \
-	$$install --require-hashes -r requirements/dev.txt && $$install --no-deps --no-build-isolation -e .
+	$$install --no-deps --require-hashes -r requirements/dev.txt && $$install --no-deps --no-build-isolation -e .
