@@ -15,6 +15,13 @@ Groups = dict[User, list[bytes]]
 """The lines of each user, in the order in which users first come up."""
 
 
+class Part(NamedTuple):
+    """The changes of one message, and the stamp of their records."""
+
+    changes: Sequence[Change]
+    stamp: Stamp
+
+
 class Skipped(NamedTuple):
     """The counter of a record that is not sent."""
 
@@ -24,9 +31,9 @@ class Skipped(NamedTuple):
 
 
 class StreamGroups:
-    """A message's atomic groups for one stream: the records of each user of each audience.
+    """The atomic groups of one or more messages for a stream: the records of each user of each audience.
 
-    An audience that the message also ends has stages: what comes before its deletion, the deletion,
+    An audience that a change also ends has stages: what comes before its deletion, the deletion,
     and what comes after it. Neither overtakes the other.
     """
 
@@ -73,35 +80,38 @@ class StreamGroups:
 
 
 def fan_out(
-    changes: Sequence[Change], snapshot: Snapshot, names: Sequence[str], stamp: Stamp
+    parts: Sequence[Part], snapshot: Snapshot, names: Sequence[str]
 ) -> tuple[dict[Stream, Batches], Counter[Skipped]]:
     """The batches of each stream, and why records are missing from them.
 
-    `names` are the configured names of all identities, the most telling first. Changes whose audience has a
-    corrupt connection are left out.
+    The changes of several messages are one sequence, in the order of `parts`: a user's records in all of
+    them are one atomic group. `names` are the configured names of all identities, the most telling first.
+    Changes whose audience has a corrupt connection are left out.
     """
+    changes = parts[0].changes if len(parts) == 1 else [change for part in parts for change in part.changes]
     users, ended = Users(changes, names), _ended_audiences(changes)
     streams: dict[Stream, StreamGroups] = defaultdict(lambda: StreamGroups(ended))
     skipped: Counter[Skipped] = Counter()
-    for position, change in enumerate(changes):
-        if change.audience_id in snapshot.corrupt:
-            continue
-        routes = snapshot.routes.get(change.audience_id)
-        if not routes:
-            skipped[Skipped(None, change.audience_id, Skip.NO_CONNECTION)] += 1
-            continue
-        user = users.user_of(change)
-        # Connections that forward a change alike share its bytes.
-        seen: dict[Projection, Rendered] = {}
-        for route in routes:
-            rendered = seen.get(route.projection)
-            if rendered is None:
-                rendered = seen[route.projection] = render(change, route.projection, stamp, position)
-            if rendered.lines:
-                source = Source(route.connection_id, change.audience_id, route.aggregate_records)
-                streams[route.stream].add(change, user, rendered.lines, source)
-            for skip in rendered.skipped:
-                skipped[Skipped(route.stream, change.audience_id, skip)] += 1
+    for part in parts:
+        for position, change in enumerate(part.changes):
+            if change.audience_id in snapshot.corrupt:
+                continue
+            routes = snapshot.routes.get(change.audience_id)
+            if not routes:
+                skipped[Skipped(None, change.audience_id, Skip.NO_CONNECTION)] += 1
+                continue
+            user = users.user_of(change)
+            # Connections that forward a change alike share its bytes.
+            seen: dict[Projection, Rendered] = {}
+            for route in routes:
+                rendered = seen.get(route.projection)
+                if rendered is None:
+                    rendered = seen[route.projection] = render(change, route.projection, part.stamp, position)
+                if rendered.lines:
+                    source = Source(route.connection_id, change.audience_id, route.aggregate_records)
+                    streams[route.stream].add(change, user, rendered.lines, source)
+                for skip in rendered.skipped:
+                    skipped[Skipped(route.stream, change.audience_id, skip)] += 1
     batches = {
         stream: groups.batches(batch_limit(snapshot.quota(stream))) for stream, groups in streams.items()
     }

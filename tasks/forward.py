@@ -19,7 +19,7 @@ from schemas.identities import Catalogue
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import ForwarderTask
-from tasks.fan_out import Skipped, fan_out
+from tasks.fan_out import Part, Skipped, fan_out
 from worker.broker.serialization import dumps
 from worker.celery import app
 from worker.errors import WorkerTroubleError
@@ -96,8 +96,8 @@ class ProducerTask(ForwarderTask):
                 self._leave_to_other_workers()
         if snapshot.corrupt:
             self._dead_letter_for_corrupt_connections(changes, snapshot)
-        stamp = self._stamp(changes, snapshot)
-        streams, skipped = fan_out(changes, snapshot, self.catalogue.names_by_precedence, stamp)
+        part = Part(changes, self._stamp(changes, snapshot))
+        streams, skipped = fan_out([part], snapshot, self.catalogue.names_by_precedence)
         for stream, batches in streams.items():
             if batches.oversize.records:
                 self._dead_letter_oversize(stream, batches.oversize)

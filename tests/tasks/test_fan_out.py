@@ -12,7 +12,7 @@ from schemas.identities import Catalogue
 from schemas.quotas import Quota
 from schemas.records import EXAMPLE_STAMP
 from schemas.settings import Configuration, Connection
-from tasks.fan_out import fan_out
+from tasks.fan_out import Part, fan_out
 from worker.firehose.deliveries import following_delivery, is_delivery, make_delivery, records_of
 from worker.firehose.groups import size_of
 from worker.firehose.put import put
@@ -58,7 +58,7 @@ def removed(user, audience_id=1):
 
 
 def deliveries(changes, registry):
-    streams, _ = fan_out(changes, registry, Catalogue().names_by_precedence, EXAMPLE_STAMP)
+    streams, _ = fan_out([Part(changes, EXAMPLE_STAMP)], registry, Catalogue().names_by_precedence)
     return [make_delivery(stream, chain) for stream, batches in streams.items() for chain in batches]
 
 
