@@ -18,6 +18,7 @@ os.environ |= {
 import fakeredis  # noqa: E402
 import pytest  # noqa: E402
 from clock import Clock  # noqa: E402
+from cluster import RedisCluster  # noqa: E402
 from cryptography.fernet import Fernet  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from redis import Redis  # noqa: E402
@@ -27,6 +28,8 @@ from schemas.identities import Catalogue  # noqa: E402
 from worker.config import read_settings  # noqa: E402
 from worker.queues import Stream  # noqa: E402
 from worker.services import Services  # noqa: E402
+from worker.store.cluster import KEY_PREFIX  # noqa: E402
+from worker.store.connections import connect_redis  # noqa: E402
 
 # How long an example takes tells of the machine, not of the code.
 settings.register_profile("without a clock", deadline=None)
@@ -36,8 +39,22 @@ TESTS = Path(__file__).parent
 PROCESSES_PER_CORE = 3
 """Most of a test's time is spent waiting for the servers that it has started."""
 MAX_PROCESSES = 8
-SHARED_SERVERS = {"running": "the running stack", "rabbitmq": "RabbitMQ", "place": "the dashboard"}
+SHARED_SERVERS = {
+    "running": "the running stack",
+    "rabbitmq": "RabbitMQ",
+    "place": "the dashboard",
+    "redis_cluster": "Redis Cluster",
+}
 """Session fixtures whose servers are slow to start, and the groups of the tests that use them."""
+CLUSTER = "cluster"
+STATE_TESTS = (
+    "worker/state",
+    "worker/failures",
+    "worker/flow",
+    "worker/store/test_atomic.py",
+    "tasks/test_deliver.py",
+)
+"""Tests of the state, which run on a Redis Cluster, too."""
 SERVERS_OF_THEIR_OWN = {"chaos", "devstack", "end_to_end"}
 """Directories of `tests/` in which each test starts what it needs."""
 
@@ -45,6 +62,14 @@ SERVERS_OF_THEIR_OWN = {"chaos", "devstack", "end_to_end"}
 def pytest_xdist_auto_num_workers():
     """How many processes `make test` runs the tests in."""
     return min(PROCESSES_PER_CORE * (os.cpu_count() or 1), MAX_PROCESSES)
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test of the state on a Redis in memory and on a cluster, unless it needs a server of its own."""
+    path, fixtures = metafunc.definition.path.relative_to(TESTS), set(metafunc.fixturenames)
+    is_of_state = any(path.is_relative_to(part) for part in STATE_TESTS)
+    if is_of_state and "redis" in fixtures and not fixtures & {"redis_server", "real_redis"}:
+        metafunc.parametrize("redis", ["memory", CLUSTER], indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,6 +89,8 @@ def group_of(item):
             return f"{group} over {broker}" if broker else f"{group}{stories}"
     if broker == "rabbitmq":
         return SHARED_SERVERS["rabbitmq"]
+    if hasattr(item, "callspec") and item.callspec.params.get("redis") == CLUSTER:
+        return SHARED_SERVERS["redis_cluster"]
     return item.nodeid if has_servers_of_its_own(item) else str(item.path)
 
 
@@ -107,8 +134,34 @@ def redis_server():
 
 
 @pytest.fixture
-def redis(redis_server):
-    return fakeredis.FakeRedis(server=redis_server, decode_responses=True)
+def redis(request):
+    """A Redis in memory; for tests of `STATE_TESTS`, a Redis Cluster, too."""
+    if getattr(request, "param", None) == CLUSTER:
+        return request.getfixturevalue("cluster_redis")
+    server = request.getfixturevalue("redis_server")
+    return fakeredis.FakeRedis(server=server, decode_responses=True)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory):
+    """Three masters. One test at a time."""
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def cluster_redis(redis_cluster):
+    """A client of the state on an empty cluster. The names of keys are returned as on any server."""
+    redis_cluster.flush()
+    with connect_redis(redis_cluster.url, decode_responses=True) as client:
+        client.set_response_callback("KEYS", without_prefix)
+        yield client
+
+
+def without_prefix(keys, **_options):
+    """The names of keys as they are elsewhere than on a cluster."""
+    return [key.removeprefix(KEY_PREFIX) for key in keys]
 
 
 @pytest.fixture(scope="session")

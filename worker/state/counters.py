@@ -138,7 +138,8 @@ class Counters:
     def _complete(self) -> set[str]:
         """Note the streams that an earlier version, which kept no set of them, has counted."""
         keys = self._redis.scan_iter(match=f"{COUNTERS}:{STREAM_QUEUE_PREFIX}.*", count=SCANNED_KEYS)
-        queues = {key.removeprefix(f"{COUNTERS}:") for key in keys}
+        # A cluster returns keys with the prefix that `worker.store.cluster` has put before them.
+        queues = {key.partition(f"{COUNTERS}:")[2] for key in keys}
         self._redis.sadd(COUNTED_STREAMS, COMPLETE, *queues)
         return queues.union(self._redis.smembers(COUNTED_STREAMS))
 

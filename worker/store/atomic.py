@@ -9,19 +9,18 @@ redis-py sends a command again where the connection ended before its answer came
 Commands for which that matters, as they add to counters, run `once`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from worker.store.keys import keys_of
 from worker.store.scripts import Script
 
 WRITE_FIRST_KEY = "audience:nothing"
 """A key that never exists: deleting it is a write that a full Redis allows, and that changes nothing."""
-MULTI_KEY_COMMANDS = frozenset({"DEL", "EXISTS"})
-"""Commands whose every word is a key; of the others that this project runs, only the first is."""
 ATOMICALLY = Script(__package__, "atomically")
 ONCE = Script(__package__, "once")
 
@@ -78,21 +77,20 @@ def _run(redis: Redis, pipe: Pipeline, even_if_full: str) -> list[Any]:
 
 
 def _keys_and_parts(pipe: Pipeline) -> tuple[list[Any], list[Any]]:
-    """The keys of a pipeline's commands, and the commands as the scripts read them."""
-    commands = [words for words, _ in pipe.command_stack]
-    keys = [key for words in commands for key in keys_of(words)]
-    return keys, [part for words in commands for part in (len(words), *words)]
+    """The keys of a pipeline's commands, and the commands without them, as the scripts read them."""
+    keys: list[Any] = []
+    parts: list[Any] = []
+    for (name, *words), _ in pipe.command_stack:
+        count = len(keys_of([name, *words]))
+        keys += words[:count]
+        parts += [count, len(words) - count, name, *words[count:]]
+    return keys, parts
 
 
 def _raise_first_error(answers: list[Any]) -> None:
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
-
-
-def keys_of(words: Sequence[Any]) -> list[Any]:
-    """The keys of a command, given as its words."""
-    return list(words[1:]) if words[0] in MULTI_KEY_COMMANDS else [words[1]]
 
 
 def is_out_of_memory(error: RedisError) -> bool:

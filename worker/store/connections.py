@@ -14,6 +14,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError
 from redis.retry import Retry
 
+from worker.store.cluster import shard_options
 from worker.store.sentinel import is_sentinel, parse_sentinel_url
 
 SOCKET_TIMEOUT_SECONDS = 5
@@ -48,8 +49,13 @@ def connection_options(url: str) -> dict[str, Any]:
 
 
 def connect_redis(url: str, **options: Any) -> Redis:
-    """A client of the Redis at a URL, or of the master of sentinels. It connects when first used."""
+    """A client of the Redis at a URL, of the cluster it belongs to, or of the master of sentinels.
+
+    It connects when first used.
+    """
     options |= connection_options(url)
     if is_sentinel(url):
         return parse_sentinel_url(url).connect(**options)
-    return Redis.from_url(url, **options)
+    if not url.startswith("unix:"):
+        options |= shard_options(url.split(";"))
+    return Redis.from_url(url.partition(";")[0], **options)

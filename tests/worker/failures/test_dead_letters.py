@@ -147,7 +147,7 @@ def test_an_alert_is_resolved_with_the_last_of_its_dead_letters(services, letter
 def test_discarded_records_are_counted_once_and_only_where_the_letter_was_there(services, letters, stream):
     for identifier in "123":
         services.dead_lettering.dead_letter(undeliverable(stream, identifier))
-    found = letters.all()
+    found = sorted(letters.all(), key=lambda letter: letter.id)
     letters.remove(found[0])
     steps = []
     assert services.dead_lettering.discard_many(found, steps.append) == {"2", "3"}

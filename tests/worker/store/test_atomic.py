@@ -3,7 +3,7 @@
 import pytest
 from redis.exceptions import ResponseError
 
-from worker.store.atomic import WRITE_FIRST_KEY, atomically, keys_of, read_atomically
+from worker.store.atomic import WRITE_FIRST_KEY, atomically, read_atomically
 from worker.store.scripts import Script
 
 
@@ -30,18 +30,13 @@ def test_the_key_that_is_deleted_first_never_exists(redis):
     assert not redis.exists(WRITE_FIRST_KEY)
 
 
-COMMANDS = [
-    (("SET", "key", "value", "NX"), ["key"]),
-    (("HSET", "key", "field", "value"), ["key"]),
-    (("DEL", "one", "two"), ["one", "two"]),
-    (("EXISTS", "one", "two"), ["one", "two"]),
-    (("EXPIRE", "key", 5), ["key"]),
-]
-
-
-@pytest.mark.parametrize(("words", "keys"), COMMANDS)
-def test_the_keys_of_a_command_are_declared(words, keys):
-    assert keys_of(words) == keys
+def test_each_command_has_its_keys_and_its_other_words(redis):
+    redis.set("one", 1)
+    redis.set("two", 2)
+    answers = atomically(
+        redis, lambda pipe: pipe.exists("one", "two", "three").delete("one", "two").set("two", 3, ex=5)
+    )
+    assert (answers, redis.keys(), redis.ttl("two")) == ([2, 2, "OK"], ["two"], 5)
 
 
 def test_a_script_says_its_name_and_not_its_text():

@@ -20,7 +20,7 @@ def calls(real_redis):
 
 
 def run(redis):
-    return ATOMICALLY(redis, keys=[WRITE_FIRST_KEY, "a"], args=["1", 2, "INCR", "a"])
+    return ATOMICALLY(redis, keys=[WRITE_FIRST_KEY, "a"], args=["1", 1, 0, "INCR"])
 
 
 def test_the_text_is_sent_once_and_the_digest_from_then_on(real_redis, calls):
