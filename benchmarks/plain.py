@@ -9,11 +9,15 @@ import boto3
 from celery import Celery
 
 from benchmarks.changes import BATCH, change
+from benchmarks.messages import PUT_RECORD
 
 QUEUE = "plain"
+PUT_RECORD_BATCH = "plain.put_record_batch"
 STREAM = "benchmark"
+WARM_RECORDS = 20 * BATCH
+"""Records that a bare loop sends before it is measured."""
 
-app = Celery("plain", broker=os.environ["CELERY_BROKER_URL"])
+app = Celery("plain", broker=os.environ.get("CELERY_BROKER_URL"))
 app.conf.update(task_default_queue=QUEUE, task_ignore_result=True)
 
 
@@ -35,12 +39,12 @@ def record(change: dict[str, Any]) -> dict[str, bytes]:
     return {"Data": json.dumps(content, separators=(",", ":")).encode() + b"\n"}
 
 
-@app.task(name="plain.put_record")
+@app.task(name=PUT_RECORD)
 def put_record(change: dict[str, Any]) -> None:
     client().put_record(DeliveryStreamName=STREAM, Record=record(change))
 
 
-@app.task(name="plain.put_record_batch")
+@app.task(name=PUT_RECORD_BATCH)
 def put_record_batch(changes: list[dict[str, Any]]) -> None:
     client().put_record_batch(DeliveryStreamName=STREAM, Records=[record(change) for change in changes])
 

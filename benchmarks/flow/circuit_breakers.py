@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 from statistics import median
 
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure, at_most
 from benchmarks.firehose import Call
-from benchmarks.flow.bench import Bench
-from benchmarks.flow.figures import Figure, at_most
-from benchmarks.flow.scenario import Scenario
+from benchmarks.scenario import Scenario
 from worker.flow.circuit_breakers import OPERATOR
 
 CONCURRENCY = 2

@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks.flow.backlog import change_templates, enqueue_batches, release
-from benchmarks.flow.bench import Bench
-from benchmarks.flow.figures import Figure, at_most, in_pairs, latency_figures
-from benchmarks.flow.scenario import Scenario
-from benchmarks.flow.steady import evenly, latencies
+from benchmarks.backlog import change_templates, enqueue_batches, release
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure, at_most, in_pairs, latency_figures
+from benchmarks.scenario import Scenario
+from benchmarks.steady import evenly, latencies
 from worker.queues import CHANGES_QUEUE, Stream
 
 CONCURRENCY = 8

@@ -8,13 +8,13 @@ from functools import partial
 from statistics import median
 from typing import NamedTuple
 
+from benchmarks.backlog import Template
+from benchmarks.bench import RAMP_SECONDS, REGION, Bench, as_many_as_go, records_between
+from benchmarks.figures import Figure, at_least, at_most, compared, in_pairs, latency_figures, of_pairs
 from benchmarks.firehose import Conduct
-from benchmarks.flow.backlog import Template
-from benchmarks.flow.bench import RAMP_SECONDS, REGION, Bench, as_many_as_go, records_between
-from benchmarks.flow.figures import Figure, at_least, at_most, compared, in_pairs, latency_figures, of_pairs
-from benchmarks.flow.scenario import Scenario
-from benchmarks.flow.steady import evenly, latencies
+from benchmarks.scenario import Scenario
 from benchmarks.stack import Worker
+from benchmarks.steady import evenly, latencies
 from worker.flow.circuit_breakers import OPERATOR
 from worker.queues import Stream
 

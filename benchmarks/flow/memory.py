@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
+from benchmarks.bench import Bench
 from benchmarks.changes import BATCH
+from benchmarks.figures import Figure, at_most, compared
 from benchmarks.firehose import Conduct
-from benchmarks.flow.bench import Bench
-from benchmarks.flow.figures import Figure, at_most, compared
-from benchmarks.flow.scenario import Scenario
+from benchmarks.scenario import Scenario
 from benchmarks.stack import Worker
 from worker.flow.circuit_breakers import OPERATOR
 

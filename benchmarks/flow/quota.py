@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure, at_least, at_most, compared, worst_window
 from benchmarks.firehose import Call
-from benchmarks.flow.bench import Bench
-from benchmarks.flow.figures import Figure, at_least, at_most, compared, worst_window
-from benchmarks.flow.scenario import Scenario
+from benchmarks.scenario import Scenario
 
 CONCURRENCY = 2
 WORKER_COUNTS = (1, 2, 4)

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import psutil
 
+from benchmarks.backlog import Template, change_templates, enqueue_batches, release
+from benchmarks.bench import Bench
 from benchmarks.changes import BATCH
-from benchmarks.flow.backlog import Template, change_templates, enqueue_batches, release
-from benchmarks.flow.bench import Bench
-from benchmarks.flow.figures import Figure, NotMeasured, at_least, at_most, compared, in_pairs, of_pairs
-from benchmarks.flow.scenario import Scenario
+from benchmarks.figures import Figure, NotMeasured, at_least, at_most, compared, in_pairs, of_pairs
+from benchmarks.scenario import Scenario
 from benchmarks.stack import cpu_seconds, members_of
 from worker.queues import CHANGES_QUEUE, Stream
 

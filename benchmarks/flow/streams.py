@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from statistics import median
 
-from benchmarks.flow.backlog import Template
-from benchmarks.flow.bench import Bench, as_many_as_go
-from benchmarks.flow.figures import Figure, at_least, compared
-from benchmarks.flow.scenario import Scenario
+from benchmarks.backlog import Template
+from benchmarks.bench import Bench, as_many_as_go
+from benchmarks.figures import Figure, at_least, compared
+from benchmarks.scenario import Scenario
 from worker.queues import Stream
 
 CONCURRENCY = 8

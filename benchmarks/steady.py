@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from benchmarks.backlog import caller
 from benchmarks.changes import change
 from benchmarks.firehose import Call
-from benchmarks.flow.backlog import caller
 from benchmarks.stack import Stack
 from worker.queues import CHANGES_QUEUE, FORWARD
 

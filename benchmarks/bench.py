@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from benchmarks.backlog import Template, delivery_templates, enqueue_batches, release
 from benchmarks.changes import BATCH
+from benchmarks.figures import NotMeasured
 from benchmarks.firehose import Call
-from benchmarks.flow.backlog import Template, delivery_templates, enqueue_batches, release
-from benchmarks.flow.figures import NotMeasured
 from benchmarks.stack import Stack, Worker
 from worker.config import read_settings
 from worker.queues import Stream
@@ -34,6 +34,7 @@ class Bench:
     stack: Stack
     given_seconds: float | None
     given_concurrency: int | None
+    given_records: int | None
     pairs: int
     streams: dict[Stream, int] = field(default_factory=dict)
     """The registered ones, each with its audience."""
@@ -48,6 +49,10 @@ class Bench:
     def concurrency(self, default: int) -> int:
         """A worker's pool processes."""
         return default if self.given_concurrency is None else self.given_concurrency
+
+    def records(self, default: int) -> int:
+        """How many records a scenario sends that counts them."""
+        return default if self.given_records is None else self.given_records
 
     def say(self, text: str) -> None:
         """Tell whoever waits."""

@@ -46,14 +46,28 @@ class Figure:
     """The same without the disturbance, or what is allowed."""
     ratio: float | None = None
     target: Target | None = None
+    goal: Target | None = None
+    """A target beyond that, which is aimed at."""
     note: str = ""
+
+    @property
+    def compared_value(self) -> float:
+        """The value that has a target."""
+        return self.measured if self.ratio is None else self.ratio
 
     @property
     def is_met(self) -> bool | None:
         """None where there is no target."""
-        if self.target is None:
-            return None
-        return self.target.is_met(self.measured if self.ratio is None else self.ratio)
+        return None if self.target is None else self.target.is_met(self.compared_value)
+
+    @property
+    def reaches_goal(self) -> bool:
+        """Whether there is a goal, and it is met."""
+        return self.goal is not None and self.goal.is_met(self.compared_value)
+
+    def with_targets(self, floor: Target, goal: Target) -> "Figure":
+        """The same with a target that must be met, and one that is aimed at."""
+        return replace(self, target=floor, goal=goal)
 
     def with_note(self, text: str) -> "Figure":
         """The same with this before what its note says."""
@@ -61,11 +75,12 @@ class Figure:
 
     def as_dict(self, scenario: str) -> dict[str, Any]:
         """For JSON, with the scenario's name."""
-        content = {"scenario": scenario, **asdict(self), "target": self.target and str(self.target)}
+        targets = {"target": self.target and str(self.target), "goal": self.goal and str(self.goal)}
+        content = {"scenario": scenario, **asdict(self), **targets}
         rounded = {
             name: round(value, 4) if isinstance(value, float) else value for name, value in content.items()
         }
-        return {**rounded, "met": self.is_met}
+        return {**rounded, "met": self.is_met, "reaches_goal": self.reaches_goal}
 
 
 def compared(what: str, unit: str, baseline: float, measured: float, target: Target | None = None) -> Figure:

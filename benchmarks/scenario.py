@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.flow.bench import Bench
-from benchmarks.flow.figures import Figure
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure
 
 
 @dataclass(frozen=True)
