@@ -53,8 +53,8 @@ def memory(bench: Bench) -> Iterator[Figure]:
         found = _waiting(bench, load, messages)
         what = f"bytes of a waiting change, {load.changes_per_message} a message"
         note = (
-            f"baseline: as its caller sends it; {found.queue / changes:.0f} of the measured are in the stream's"
-            " queue, the others are what is remembered of the messages"
+            f"baseline: as its caller sends it; {found.queue / changes:.0f} of the measured are in the"
+            " stream's queue, the others are what is remembered of the messages"
         )
         figure = Figure(what, "bytes", found.taken_in / changes, found.sent / changes, note=note)
         yield figure.with_targets(at_most(floor), at_most(goal))
