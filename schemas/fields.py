@@ -38,9 +38,8 @@ class UnixSeconds(StrictInteger):
     default_error_messages = {"before": "not Unix seconds: before 1970"}
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> int:
-        # The comparisons of integers come first: they are all that a valid time costs.
-        if type(value) is int and 0 <= value <= MAX_UNIX_SECONDS:
-            return value
+        if is_unix_seconds(value):
+            return int(value)
         seconds = super()._deserialize(value, attr, data)
         if seconds < 0:
             raise self.make_error("before")
@@ -104,22 +103,41 @@ class Identities(fields.Field[dict[str, str]]):
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any
     ) -> dict[str, str]:
-        if type(value) is not dict:
-            raise self.make_error("invalid")
         names: frozenset[str] = self.parent.names  # type: ignore[union-attr]
-        if not names.issuperset(value):
-            raise self.make_error("name")
-        if None in value.values():
-            value = {name: identity for name, identity in value.items() if identity is not None}
-        try:
-            # A single pass in C over what would be a loop over every value of every change.
-            joined = "".join(value.values())
-        except TypeError:
-            raise self.make_error("value") from None
-        if not is_utf8(joined):
-            raise self.make_error("unicode")
-        user: dict[str, str] = value
+        user = as_user(value, names)
+        if user is None:
+            raise self.make_error(_problem_of_user(value, names))
         return user
+
+
+def is_unix_seconds(value: Any) -> bool:
+    """Whether a value is a time in Unix seconds between 1970 and 9999."""
+    return type(value) is int and 0 <= value <= MAX_UNIX_SECONDS
+
+
+def as_user(value: Any, names: frozenset[str]) -> dict[str, str] | None:
+    """The user that a value is, without null values; None where it is none."""
+    if type(value) is not dict or not names.issuperset(value):
+        return None
+    try:
+        # A single pass in C over what would be a loop over every value of every change.
+        return value if is_utf8("".join(value.values())) else None
+    except TypeError:
+        if None not in value.values():
+            return None
+        return as_user({name: identity for name, identity in value.items() if identity is not None}, names)
+
+
+def _problem_of_user(value: Any, names: frozenset[str]) -> str:
+    if type(value) is not dict:
+        return "invalid"
+    if not names.issuperset(value):
+        return "name"
+    return (
+        "unicode"
+        if all(identity is None or type(identity) is str for identity in value.values())
+        else "value"
+    )
 
 
 def is_utf8(text: str) -> bool:

@@ -5,6 +5,7 @@ of the SDK's classes, JSON schemas and published samples (mparticle-firehose-jav
 """
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
@@ -149,7 +150,7 @@ def _add(
         first, *further = (_change(kind, audience, timestamp_ms, user) for user in users)
         translated.changes.append(first)
         translated.changes.extend(
-            change._replace(first_device_identities=first.user_identities) for change in further
+            replace(change, first_device_identities=first.user_identities) for change in further
         )
 
 
