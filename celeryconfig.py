@@ -28,6 +28,8 @@ broker_transport_options: dict[str, Any] = {
     "unacked_restore_limit": RESTORED_MESSAGES,
     # Redis: seconds until the lock of a worker that died over this is void.
     "unacked_mutex_expire": 10,
+    # Redis: replicas that are waited for after a message was sent.
+    "wait_replicas": current_settings().redis_wait_replicas,
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
     "confirm_publish": True,
 }

@@ -15,6 +15,7 @@ from worker.consumer.broker_trouble import BrokerTrouble
 from worker.consumer.garbage_collection import collect_less
 from worker.consumer.memory_watch import MemoryWatch
 from worker.consumer.notifications import Notifications
+from worker.consumer.replica_watch import ReplicaWatch
 from worker.consumer.requirements import Requirements
 from worker.consumer.stream_queues import StreamQueues
 from worker.consumer.task_events import TaskEvents
@@ -107,6 +108,7 @@ def make_app() -> AudienceFirehose:
     app.steps["consumer"].add(BrokerTrouble)
     app.steps["consumer"].add(StreamQueues)
     app.steps["consumer"].add(MemoryWatch)
+    app.steps["consumer"].add(ReplicaWatch)
     app.steps["consumer"].add(Notifications)
     return app
 

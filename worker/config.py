@@ -68,6 +68,8 @@ class Settings:
     """Seconds."""
     visibility_timeout: int
     """Seconds."""
+    redis_wait_replicas: int
+    """Replicas that must have a write before it counts; 0 where the master's word is enough."""
     firehose_timeout: int
     """Seconds."""
     has_endpoint: bool
@@ -124,6 +126,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         retry_backoff=setting("AUDIENCE_RETRY_BACKOFF", RETRY_BACKOFF_SECONDS, _whole(minimum=1)),
         retry_backoff_max=backoff_max,
         visibility_timeout=visibility_timeout,
+        redis_wait_replicas=setting("AUDIENCE_REDIS_WAIT_REPLICAS", 0, _whole(minimum=0)),
         firehose_timeout=setting(
             "AUDIENCE_FIREHOSE_TIMEOUT",
             FIREHOSE_TIMEOUT_SECONDS,

@@ -49,10 +49,17 @@ class Services:
         self.monotonic = monotonic
         self.sleep = sleep
         self.cipher = Cipher(settings.secret_keys)
-        self.registry = Registry(redis, self.cipher, settings.catalogue, settings.stream_quotas, monotonic)
+        self.registry = Registry(
+            redis,
+            self.cipher,
+            settings.catalogue,
+            settings.stream_quotas,
+            monotonic,
+            wait_replicas=settings.redis_wait_replicas,
+        )
         self.circuit_breakers = CircuitBreakers(redis, clock)
         self.admission = Admission(redis, clock)
-        self.alerts = Alerts(redis, clock)
+        self.alerts = Alerts(redis, clock, settings.redis_wait_replicas)
         self.dead_letters = DeadLetters(redis)
         self.counters = Counters(redis, clock)
         self.skipped_audiences = SkippedAudiences(redis)

@@ -114,8 +114,13 @@ def sender(app: Celery) -> Iterator[Sender]:
 
 def connect(app: Celery) -> Connection:
     """Connect to the broker. Raises `kombu.exceptions.OperationalError` within seconds."""
-    timeouts = {"socket_connect_timeout": TIMEOUT_SECONDS, "socket_timeout": TIMEOUT_SECONDS}
-    connection = app.connection_for_write(transport_options=timeouts)
+    # Nothing else holds what is sent here, so that a message which too few replicas have is an error.
+    options = {
+        "socket_connect_timeout": TIMEOUT_SECONDS,
+        "socket_timeout": TIMEOUT_SECONDS,
+        "must_confirm": True,
+    }
+    connection = app.connection_for_write(transport_options=options)
     return connection.ensure_connection(max_retries=CONNECT_RETRIES, timeout=TIMEOUT_SECONDS)
 
 

@@ -13,6 +13,7 @@ from worker.broker.client import connect
 from worker.broker.rabbitmq_checks import check_rabbitmq
 from worker.cli.application import application
 from worker.cli.output import Columns, Listing, json_option, present
+from worker.services import Services
 from worker.store.server_checks import Finding, Outcome, check_redis, unreachable
 
 COLUMNS: Columns = {
@@ -36,7 +37,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     app = application()
     findings = [
         *((BROKER, finding) for finding in _broker(app)),
-        *((STATE, finding) for finding in _state(app.services.redis)),
+        *((STATE, finding) for finding in _state(app.services)),
     ]
     rows = [
         {
@@ -58,15 +59,15 @@ def _broker(app: Any) -> Iterator[Finding]:
         with connect(app) as connection, connection.channel() as channel:
             if isinstance(channel, redis_transport.Channel):
                 with channel.conn_or_acquire() as client:
-                    yield from check_redis(client, "audience.")
+                    yield from check_redis(client, "audience.", app.services.settings.redis_wait_replicas)
             else:
                 yield from check_rabbitmq(connection)
     except (OperationalError, RedisError, OSError) as error:
         yield unreachable(error)
 
 
-def _state(redis: Any) -> Iterator[Finding]:
+def _state(services: Services) -> Iterator[Finding]:
     try:
-        yield from check_redis(redis, "audience:")
+        yield from check_redis(services.redis, "audience:", services.settings.redis_wait_replicas)
     except (RedisError, OSError) as error:
         yield unreachable(error)

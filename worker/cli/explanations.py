@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, TimeoutError
 
 from worker.config import current_settings
 from worker.errors import AudienceFirehoseError
+from worker.store.replicas import TooFewReplicas
 
 PROJECT = Path(__file__).parents[2]
 
@@ -44,6 +45,10 @@ def _redis_refuses(error: Exception) -> str:
     return f"Redis refuses a command ({type(error).__name__}); see its log, and AUDIENCE_REDIS_URL"
 
 
+def _too_few_replicas(error: Exception) -> str:
+    return f"{error}: the master has it, and it is lost if the master fails now; see `doctor`, then repeat it"
+
+
 def _aws(error: Exception) -> str:
     return f"AWS or its settings ({type(error).__name__}); check the configuration and the AWS_… variables"
 
@@ -57,6 +62,7 @@ EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], str
     ((AudienceFirehoseError,), _ours),
     ((OperationalError,), _broker_away),
     ((RedisConnectionError, TimeoutError), _redis_away),
+    ((TooFewReplicas,), _too_few_replicas),
     ((RedisError,), _redis_refuses),
     ((BotoCoreError, ClientError), _aws),
     ((OSError,), _system),

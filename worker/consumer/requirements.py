@@ -73,11 +73,12 @@ def problem_of(worker: WorkController) -> str | None:
 
 
 def _problem_of_server(app: Any) -> str | None:
+    replicas = app.services.settings.redis_wait_replicas
     problems = [
         _problem(findings, name, url_name)
         for name, url_name, findings in (
             ("broker", "CELERY_BROKER_URL", _findings_of_broker(app)),
-            ("state", "AUDIENCE_REDIS_URL", check_redis(app.services.redis, "audience:")),
+            ("state", "AUDIENCE_REDIS_URL", check_redis(app.services.redis, "audience:", replicas)),
         )
     ]
     return next(filter(None, problems), None)
@@ -102,4 +103,4 @@ def _findings_of_broker(app: Any) -> Iterator[Finding]:
     with connect(app) as connection, connection.channel() as channel:
         if isinstance(channel, redis_transport.Channel):
             with channel.conn_or_acquire() as client:
-                yield from check_redis(client, "audience.")
+                yield from check_redis(client, "audience.", app.services.settings.redis_wait_replicas)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from worker.queues import Stream, stream_of
 from worker.state.counters import counters_key
 from worker.store.atomic import WRITE_FIRST_KEY, atomically
 from worker.store.entries import entries, entries_by_text, entry
+from worker.store.replicas import run_confirmed
 from worker.store.scripts import Script
 
 ALERTS = "audience:alerts"
@@ -153,8 +155,10 @@ def repeat(known: Alert, again: Alert) -> Alert:
 class Alerts:
     """The list, and what operators have said of its entries."""
 
-    def __init__(self, redis: Redis, clock: Callable[[], float]) -> None:
+    def __init__(self, redis: Redis, clock: Callable[[], float], wait_replicas: int = 0) -> None:
+        """`wait_replicas` are those that must have a dead letter before it counts as stored."""
         self._redis = redis
+        self._wait_replicas = wait_replicas
         self._clock = clock
         self._read: dict[str, Alert] = {}
         """The entries that were read last, by their text: few change from one look to the next."""
@@ -180,7 +184,7 @@ class Alerts:
         It repeats an alert of the same type and severity for the same stream, else the same `sender`, which
         is the caller's host unless it is given, else of the same error code, that was last raised within the
         cooldown. A `letter` is stored in the same atomic step, unless it already is; then no alert is
-        raised. Raises `RedisError`.
+        raised. Raises `RedisError`, which for a letter may be `TooFewReplicas`.
         """
         now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
         alert = Alert(
@@ -242,7 +246,8 @@ class Alerts:
                 int(even_if_full),
                 *kept,
             ]
-            answer = RAISE_ALERT(self._redis, keys=keys, args=args)
+            replicas = self._wait_replicas if letter else 0
+            answer = run_confirmed(self._redis, replicas, partial(RAISE_ALERT, keys=keys, args=args))
 
     def start_cooldown(self, subject: str) -> bool:
         """Start the cooldown of a subject: a stream's queue, or a name of what concerns no stream.

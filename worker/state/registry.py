@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2s
 from typing import Any
 
@@ -28,6 +28,7 @@ from worker.queues import Stream
 from worker.state.secrets import Cipher
 from worker.store.atomic import WRITE_FIRST_KEY, atomically, read_atomically
 from worker.store.entries import CORRUPT_ERRORS
+from worker.store.replicas import run_confirmed
 from worker.store.scripts import Script
 
 CONFIGURATIONS = "audience:configurations"
@@ -117,8 +118,12 @@ class Registry:
         catalogue: Catalogue,
         region_quotas: Mapping[str, Quota],
         monotonic: Callable[[], float],
+        *,
+        wait_replicas: int = 0,
     ) -> None:
+        """`wait_replicas` are those that must have an entry before it counts as stored."""
         self._redis = redis
+        self._wait_replicas = wait_replicas
         self._cipher = cipher
         self._catalogue = catalogue
         self._region_quotas = region_quotas
@@ -258,17 +263,18 @@ class Registry:
     def _write(self, key: str, field: str, changed: Callable[[], dict[str, Any] | None]) -> None:
         """Write the entry that `changed` makes of the latest registry; None removes it.
 
-        Where another process has written meanwhile, it is made and written again.
+        Where another process has written meanwhile, it is made and written again. Raises `TooFewReplicas`.
         """
         written = False
         while not written:
             version = self.latest().version or ""
             made = changed()
             text = "" if made is None else json.dumps(made)
-            written = bool(
-                WRITE_ENTRY(self._redis, keys=[VERSION, key, WRITE_FIRST_KEY], args=[version, field, text])
-            )
-        self._snapshot = None
+            write = partial(WRITE_ENTRY, keys=[VERSION, key, WRITE_FIRST_KEY], args=[version, field, text])
+            try:
+                written = bool(run_confirmed(self._redis, self._wait_replicas, write))
+            finally:
+                self._snapshot = None
 
     def _connections_of(self, configuration: str) -> list[str]:
         """The IDs of the connections that use a configuration, be that one corrupt or not."""

@@ -10,6 +10,8 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 OLDEST_VERSION = (6, 2)
 """The oldest Redis that is tested."""
 KEPT_POLICY = "noeviction"
+MAX_LAG_SECONDS = 10
+"""A replica says each second how far it is. Redis's own default of `min-replicas-max-lag`."""
 PROBE_SECONDS = 5
 """After which Redis itself removes what a check has written and could not remove."""
 
@@ -43,8 +45,11 @@ class Finding(NamedTuple):
     message: str
 
 
-def check_redis(redis: Redis, key_prefix: str) -> Iterator[Finding]:
-    """Check a server. Keys of the check begin with the prefix, and are removed. Raises `RedisError`."""
+def check_redis(redis: Redis, key_prefix: str, wait_replicas: int = 0) -> Iterator[Finding]:
+    """Check a server. Keys of the check begin with the prefix, and are removed. Raises `RedisError`.
+
+    `wait_replicas` is how many replicas writes wait for.
+    """
     try:
         info = redis.info("all")
     except NoPermissionError:
@@ -56,8 +61,8 @@ def check_redis(redis: Redis, key_prefix: str) -> Iterator[Finding]:
     yield check_cluster(info)
     yield check_eviction(info)
     yield check_persistence(info)
-    yield check_replication(info)
-    yield check_permissions(redis, key_prefix)
+    yield check_replication(info, wait_replicas)
+    yield check_permissions(redis, key_prefix, wait_replicas)
 
 
 def check_version(info: Mapping[str, Any]) -> Finding:
@@ -100,19 +105,34 @@ def check_persistence(info: Mapping[str, Any]) -> Finding:
     return Finding(Check.PERSISTENCE, Outcome.WARNING, message)
 
 
-def check_replication(info: Mapping[str, Any]) -> Finding:
-    """Whether it is a master."""
+def check_replication(info: Mapping[str, Any], wait_replicas: int = 0) -> Finding:
+    """Whether it is a master, and has the replicas that writes wait for."""
     if info.get("role") != "master":
         message = "a replica, which accepts no write: the URL must lead to the master"
         return Finding(Check.REPLICATION, Outcome.FAILED, message)
     replicas = info.get("connected_slaves", 0)
     message = f"a master with {replicas} replicas" if replicas else "a master without a replica"
+    if (confirming := confirming_replicas(info)) < wait_replicas:
+        message += (
+            f", of which {confirming} keep up: AUDIENCE_REDIS_WAIT_REPLICAS asks for {wait_replicas};"
+            " bring replicas back, or lower it"
+        )
+        return Finding(Check.REPLICATION, Outcome.FAILED, message)
     return Finding(Check.REPLICATION, Outcome.OK, message)
 
 
-def check_permissions(redis: Redis, key_prefix: str) -> Finding:
+def confirming_replicas(info: Mapping[str, Any]) -> int:
+    """How many replicas have said within the last seconds how far they are."""
+    replicas = (info.get(f"slave{number}", {}) for number in range(info.get("connected_slaves", 0)))
+    return sum(
+        replica.get("state") == "online" and replica.get("lag", 0) <= MAX_LAG_SECONDS for replica in replicas
+    )
+
+
+def check_permissions(redis: Redis, key_prefix: str, wait_replicas: int = 0) -> Finding:
     """Whether the user may run the commands that workers need, on keys of this prefix."""
-    missing = sorted({command[0] for command in _probes(key_prefix) if is_denied(redis, command)})
+    probes = [*_probes(key_prefix), *([("WAIT", 0, 1)] if wait_replicas else [])]
+    missing = sorted({command[0] for command in probes if is_denied(redis, command)})
     if missing:
         needed = " ".join(f"+{command.lower()}" for command in missing)
         message = f"the user may not run {', '.join(missing)} on {key_prefix}*: add {needed}"

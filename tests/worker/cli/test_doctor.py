@@ -19,9 +19,10 @@ def examine(monkeypatch):
     """Give the command over a broker and a state."""
     register_redis_transport()
 
-    def examine(broker_url, state_url, *options):
+    def examine(broker_url, state_url, *options, wait_replicas=0):
         app = Celery("some-app", broker=broker_url, set_as_current=False)
-        app.services = SimpleNamespace(redis=Redis.from_url(state_url))
+        settings = SimpleNamespace(redis_wait_replicas=wait_replicas)
+        app.services = SimpleNamespace(redis=Redis.from_url(state_url), settings=settings)
         monkeypatch.setattr(module, "application", lambda: app)
         return CliRunner().invoke(main, ["doctor", *options])
 
@@ -57,3 +58,11 @@ def test_a_server_that_is_away_is_a_failed_check_beside_the_others(examine, real
     assert result.exit_code == 1
     assert [row["check"] for row in rows if row["result"] == "failed"] == ["connection"]
     assert len(rows) == 7
+
+
+def test_a_server_with_fewer_replicas_than_are_waited_for_fails(examine, real_redis, real_redis_url):
+    result = examine(real_redis_url, real_redis_url, "--json", wait_replicas=1)
+    failed = [row for row in map(json.loads, result.output.splitlines()) if row["result"] == "failed"]
+    assert result.exit_code == 1
+    assert [row["id"] for row in failed] == ["broker:replication", "state:replication"]
+    assert all("AUDIENCE_REDIS_WAIT_REPLICAS asks for 1" in row["message"] for row in failed)

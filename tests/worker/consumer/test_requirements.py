@@ -20,7 +20,9 @@ def worker(url, pool="prefork", state_url=None, **options):
     """What the check reads of a worker. Its state is on its broker unless it is said where."""
     app = Celery("some-app", broker=url, set_as_current=False)
     state_url = state_url or (url if url.startswith("redis:") else AWAY)
-    app.services = SimpleNamespace(redis=Redis.from_url(state_url, retry=None))
+    app.services = SimpleNamespace(
+        redis=Redis.from_url(state_url, retry=None), settings=SimpleNamespace(redis_wait_replicas=0)
+    )
     app.conf.broker_transport_options = options
     pool_cls = type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"})
     return SimpleNamespace(app=app, pool_cls=pool_cls)

@@ -5,8 +5,10 @@ between loses the message. `reserve.lua` does both atomically, but a script cann
 message: a worker that found none polls again after the poll interval.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
@@ -19,11 +21,16 @@ from worker.broker.redis.client import Client
 from worker.broker.redis.message import Message, decode, parse, wrap_malformed
 from worker.broker.redis.poll import Poll
 from worker.broker.redis.qos import QoS
-from worker.queues import is_stream_queue
+from worker.queues import CHANGES_QUEUE, is_stream_queue
 from worker.store.atomic import is_out_of_memory
+from worker.store.replicas import TooFewReplicas, run_confirmed
 from worker.store.scripts import Script
 
 PUSH = Script(__package__, "push")
+CHANNEL_OPTIONS = ("wait_replicas", "must_confirm")
+"""Transport options beside kombu's own."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -39,6 +46,11 @@ def ignore_out_of_memory() -> Iterator[None]:
             raise
 
 
+def is_retry(message: dict[str, Any]) -> bool:
+    """Whether a message takes the place of one whose records the broker holds already."""
+    return bool(message.get("headers", {}).get("retries"))
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """Reserves messages of queues that need acknowledgement; leaves the others to kombu's BRPOP."""
 
@@ -51,6 +63,11 @@ class Channel(redis.Channel):  # type: ignore[misc]
     receivers = 0
     """Connections that the last broadcast reached."""
     _command_client: Client | None = None
+    wait_replicas = 0
+    """Replicas that are waited for after a message was sent; a transport option."""
+    must_confirm = False
+    """Whether a message that too few replicas have confirmed is an error; a transport option."""
+    from_transport_options = (*redis.Channel.from_transport_options, *CHANNEL_OPTIONS)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._acknowledged_queues: set[str] = set()
@@ -111,14 +128,38 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Send a message. A full Redis accepts only retries, whose records it already holds."""
+        if self.wait_replicas and (queue == CHANGES_QUEUE or is_stream_queue(queue)):
+            self._put_confirmed(queue, message)
+            return
         try:
             super()._put(queue, message, **kwargs)
         except OutOfMemoryError:
-            if not message.get("headers", {}).get("retries"):
+            if not is_retry(message):
                 raise
-            key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
             with self.conn_or_acquire() as client:
-                PUSH(client, keys=[key], args=[dumps(message)])
+                self._push_of(queue, message)(client)
+
+    def _put_confirmed(self, queue: str, message: dict[str, Any]) -> None:
+        """Send a message, and wait until replicas have it.
+
+        Where too few confirm it, a worker goes on: the message takes the place of one that is not yet
+        acknowledged, and a replica that lacks the one lacks the end of the other, too.
+        """
+        with self.conn_or_acquire() as client:
+            try:
+                run_confirmed(client, self.wait_replicas, self._push_of(queue, message))
+            except TooFewReplicas as error:
+                if self.must_confirm:
+                    raise
+                logger.warning("%s: a message waits in one place only", error)
+
+    def _push_of(self, queue: str, message: dict[str, Any]) -> Callable[[Client], Any]:
+        """The command that pushes a message; for a retry, one that a full Redis runs."""
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        text = dumps(message)
+        if is_retry(message):
+            return partial(PUSH, keys=[key], args=[text])
+        return lambda client: client.lpush(key, text)
 
     def _get_client(self) -> type[Client]:
         return Client

@@ -10,7 +10,7 @@ from typing import Any
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.transport import redis
 
-from worker.broker.redis.channel import Channel
+from worker.broker.redis.channel import CHANNEL_OPTIONS, Channel
 from worker.broker.redis.poller import Poller
 from worker.store.sentinel import SCHEME
 from worker.upstream import register_transport
@@ -37,6 +37,8 @@ class Transport(redis.Transport):  # type: ignore[misc]
 
 class SentinelChannel(Channel, redis.SentinelChannel):  # type: ignore[misc]
     """A channel whose connections lead to the master that the sentinels name."""
+
+    from_transport_options = (*redis.SentinelChannel.from_transport_options, *CHANNEL_OPTIONS)
 
 
 class SentinelTransport(Transport):
