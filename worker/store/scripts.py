@@ -17,12 +17,17 @@ from redis.exceptions import NoScriptError
 class Script:
     """A script of this project. Running it sends its digest, and its text only to a server that lacks it."""
 
-    def __init__(self, package: str, name: str) -> None:
-        """Load `<name>.lua` from a package (its dotted name)."""
+    def __init__(self, package: str, name: str, *, definitions: str = "") -> None:
+        """Load `<name>.lua` from a package (its dotted name).
+
+        Functions that several scripts share are in another file of the package, named by `definitions`.
+        """
         self.name = name
-        self.text = files(package).joinpath(f"{name}.lua").read_text("utf-8")
-        # Redis names scripts by this digest.
-        self._digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        self.text = "".join(
+            files(package).joinpath(f"{file}.lua").read_text("utf-8") for file in (definitions, name) if file
+        )
+        self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        """The name that Redis gives the script."""
 
     def __call__(self, redis: Redis, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
         """Run it atomically and return its answer. Raises `RedisError`.
@@ -32,7 +37,7 @@ class Script:
         if isinstance(redis, Pipeline):
             return redis.register_script(self.text)(keys=keys, args=args, client=redis)
         try:
-            return redis.evalsha(self._digest, len(keys), *keys, *args)
+            return redis.evalsha(self.digest, len(keys), *keys, *args)
         except NoScriptError:
             return redis.eval(self.text, len(keys), *keys, *args)
 

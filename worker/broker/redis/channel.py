@@ -6,7 +6,7 @@ message: a worker that found none polls again after the poll interval.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic, sleep
@@ -15,18 +15,20 @@ from typing import Any
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps, loads
-from redis.exceptions import ConnectionError, OutOfMemoryError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError
 
 from worker.broker.redis.client import Client
-from worker.broker.redis.message import Message, decode, parse, wrap_malformed
-from worker.broker.redis.poll import Poll
+from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
+from worker.broker.redis.message import Message, parse, wrap_malformed
+from worker.broker.redis.poll import POLL_INTERVAL_SECONDS, Answer, Poll, PollCommands
 from worker.broker.redis.qos import QoS
+from worker.broker.redis.rotation import Rotation
 from worker.queues import CHANGES_QUEUE, is_stream_queue
 from worker.store.atomic import is_out_of_memory
 from worker.store.replicas import TooFewReplicas, run_confirmed
 from worker.store.scripts import Script
 
-PUSH = Script(__package__, "push")
+PUSH = Script(__package__, "push", definitions=ADD_TO_INDEX)
 CHANNEL_OPTIONS = ("wait_replicas", "must_confirm")
 """Transport options beside kombu's own."""
 
@@ -51,6 +53,17 @@ def is_retry(message: dict[str, Any]) -> bool:
     return bool(message.get("headers", {}).get("retries"))
 
 
+@contextmanager
+def raise_out_of_memory() -> Iterator[None]:
+    """Raise `OutOfMemoryError` for a script that a full Redis has refused, as for a command."""
+    try:
+        yield
+    except ResponseError as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(str(error)) from error
+        raise
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """Reserves messages of queues that need acknowledgement; leaves the others to kombu's BRPOP."""
 
@@ -70,21 +83,21 @@ class Channel(redis.Channel):  # type: ignore[misc]
     from_transport_options = (*redis.Channel.from_transport_options, *CHANNEL_OPTIONS)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._acknowledged_queues: set[str] = set()
-        """Queues that are consumed with acknowledgement."""
-        self._poll: Poll | None = None
-        self._cursor = 0
+        self._rotation = Rotation()
+        self._unacknowledged_queues: set[str] = set()
+        """Queues that are consumed without acknowledgement."""
+        self._commands = PollCommands(self._lists_of, (self.unacked_index_key, self.unacked_key))
         self._sent_poll: Poll | None = None
         """The poll whose reply is outstanding."""
         super().__init__(*args, **kwargs)
 
     @property
-    def active_queues(self) -> list[str]:
+    def active_queues(self) -> Collection[str]:
         """The queues that are consumed from. kombu computes the list at each poll."""
-        return self._current_poll().queues
+        return self._rotation.queues
 
     def _update_queue_cycle(self) -> None:
-        self._poll = None
+        """Do nothing: the rotation takes the place of kombu's cycle."""
 
     def close(self) -> None:
         """Close. A server that does not answer is waited for once, by one of the connection's channels."""
@@ -100,12 +113,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
         self.auto_delete_queues.clear()
         self.do_restore = False
 
-    def _current_poll(self) -> Poll:
-        if self._poll is None:
-            queues: list[str] = super().active_queues
-            keys = [[self._q_for_pri(queue, step) for step in self._priorities(queue)] for queue in queues]
-            self._poll = Poll(queues, keys, (self.unacked_index_key, self.unacked_key))
-        return self._poll
+    def _lists_of(self, queue: str) -> list[str]:
+        return [self._q_for_pri(queue, step) for step in self._priorities(queue)]
 
     def _priorities(self, queue: str) -> list[int]:
         # Only producer tasks send to a stream's queue, and they set no priority.
@@ -113,10 +122,21 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return steps[:1] if is_stream_queue(queue) else steps
 
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
-        if not no_ack:
-            self._acknowledged_queues.add(queue)
-        self._cancel_poll_timer()
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
+        tag = super().basic_consume(queue, no_ack, *args, **kwargs)
+        if queue not in self.active_fanout_queues:
+            if no_ack:
+                self._unacknowledged_queues.add(queue)
+            self._commands.add(queue)
+            self._rotation.add(queue)
+            self.poll_at_once()
+        return tag
+
+    def _basic_cancel(self, consumer_tag: str) -> None:
+        queue = self._tag_to_queue.get(consumer_tag)
+        super()._basic_cancel(consumer_tag)
+        self._unacknowledged_queues.discard(queue)
+        self._rotation.remove(queue)
+        self._commands.remove(queue)
 
     def delay(self, message: virtual.Message, until: float) -> bool:
         """Delay a message of this channel until a time (Unix seconds). Always True: the broker has it.
@@ -128,38 +148,30 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Send a message. A full Redis accepts only retries, whose records it already holds."""
-        if self.wait_replicas and (queue == CHANGES_QUEUE or is_stream_queue(queue)):
-            self._put_confirmed(queue, message)
-            return
-        try:
+        is_stream = is_stream_queue(queue)
+        if self.wait_replicas and (is_stream or queue == CHANGES_QUEUE):
+            self._push(queue, message, self.wait_replicas)
+        elif kwargs.get("_publish_batch") is None and (is_stream or is_retry(message)):
+            self._push(queue, message)
+        else:
             super()._put(queue, message, **kwargs)
-        except OutOfMemoryError:
-            if not is_retry(message):
-                raise
-            with self.conn_or_acquire() as client:
-                self._push_of(queue, message)(client)
 
-    def _put_confirmed(self, queue: str, message: dict[str, Any]) -> None:
-        """Send a message, and wait until replicas have it.
+    def _push(self, queue: str, message: dict[str, Any], replicas: int = 0) -> None:
+        """Push a message, and wait until so many replicas have it.
 
         Where too few confirm it, a worker goes on: the message takes the place of one that is not yet
         acknowledged, and a replica that lacks the one lacks the end of the other, too.
         """
-        with self.conn_or_acquire() as client:
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        args = [dumps(message), int(is_retry(message)), int(is_stream_queue(queue))]
+        push = partial(PUSH, keys=[key, *INDEX_KEYS], args=args)
+        with raise_out_of_memory(), self.conn_or_acquire() as client:
             try:
-                run_confirmed(client, self.wait_replicas, self._push_of(queue, message))
+                run_confirmed(client, replicas, push)
             except TooFewReplicas as error:
                 if self.must_confirm:
                     raise
                 logger.warning("%s: a message waits in one place only", error)
-
-    def _push_of(self, queue: str, message: dict[str, Any]) -> Callable[[Client], Any]:
-        """The command that pushes a message; for a retry, one that a full Redis runs."""
-        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        text = dumps(message)
-        if is_retry(message):
-            return partial(PUSH, keys=[key], args=[text])
-        return lambda client: client.lpush(key, text)
 
     def _get_client(self) -> type[Client]:
         return Client
@@ -214,43 +226,43 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         # Replies to `inspect` and the like are consumed without acknowledgement and must not be recorded.
-        poll = self._current_poll()
-        if not self._acknowledged_queues.issuperset(poll.queues):
+        if self._unacknowledged_queues:
             self._sent_poll = None
-            self._queue_cycle.update(poll.queues)
+            self._queue_cycle.update(self._rotation.queues)
             super()._brpop_start(timeout)
-        elif poll.queues and self._poll_timer is None:
-            self._sent_poll = poll
+        elif self._rotation.queues and self._poll_timer is None:
+            self._sent_poll = self._rotation.next_poll()
             connection = self._in_poll = self.client.connection
             self._brpop_sent_at = monotonic()
-            connection.send_packed_command(poll.command(self._cursor))
+            connection.send_packed_command([self._commands.encode(self._sent_poll)])
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._sent_poll is None:
             return bool(super()._brpop_read(**options))
         try:
-            reserved = self._read_reply()
+            answer = self._read_answer(self._sent_poll)
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        if not reserved:
-            self._await_poll_interval()
+        self._rotation.learn(answer)
+        if answer.reserved is None:
+            if not self._rotation.has_stream_candidates:
+                self._await_poll_interval()
             raise redis.Empty
-        key, message, tag = reserved
-        queue, self._cursor = self._sent_poll.locate(key)
-        self._deliver_reserved(parse(decode(message), decode(tag), queue), queue)
+        queue, message, tag, _ = answer.reserved
+        self._deliver_reserved(parse(message, tag, queue), queue)
         return True
 
     def _await_poll_interval(self) -> None:
         """Poll again after the interval: by a timer, or by sleeping where no event loop runs."""
         hub = get_event_loop()
         if hub is None:
-            sleep(self._current_poll().interval)
+            sleep(POLL_INTERVAL_SECONDS)
         else:
-            self._poll_timer = hub.call_later(self._current_poll().interval, self._poll_again)
+            self._poll_timer = hub.call_later(POLL_INTERVAL_SECONDS, self._poll_again)
 
-    def _cancel_poll_timer(self) -> None:
-        """Poll at once: kombu does before its loop waits for anything again."""
+    def poll_at_once(self) -> None:
+        """End the poll interval: kombu polls before its loop waits for anything again."""
         if self._poll_timer is not None:
             self._poll_timer.cancel()
             self._poll_timer = None
@@ -261,10 +273,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
         if not (self.closed or self._in_poll) and self.qos.can_consume():
             self._brpop_start()
 
-    def _read_reply(self) -> Any:
+    def _read_answer(self, poll: Poll) -> Answer:
         connection = self.client.connection
         try:
-            return self.client.parse_response(connection, "EVAL")
+            return self._commands.read(poll, self.client.parse_response(connection, "EVAL"))
+        except NoScriptError:
+            self._commands.forget_script()
+            raise redis.Empty from None
         except Exception:
             # The next poll must not read the reply to this one.
             connection.disconnect()

@@ -1,68 +1,137 @@
-"""A poll of all consumed queues: the command that reserves the next message, prepared as bytes.
+"""A poll: the command that reserves the next message, as bytes, and the answer to it.
 
-A worker polls for each message, and with a thousand queues the command names four thousand keys. Only two
-of its arguments change from one poll to the next, so the rest is encoded once, when the set of queues
-changes.
+A worker polls for each message, so the parts of the command that do not change are encoded once.
 """
 
-from bisect import bisect
-from collections.abc import Callable
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
+from worker.broker.redis.index import INDEX_KEYS
+from worker.broker.redis.message import decode
 from worker.broker.redis.set_aside import SET_ASIDE
-from worker.queues import CHANGES_QUEUE
+from worker.queues import CHANGES_QUEUE, STREAM_QUEUE_PREFIX
 from worker.store.scripts import Script
 
-POLL_INTERVAL_SECONDS = 0.02
-"""Between two polls of empty queues: a hundredth of a core, and 10 ms of latency on average."""
-POLL_INTERVAL_SECONDS_PER_KEY = 50e-6
-"""At least, for each list that Redis looks at (measured: 0.4 ms for a thousand). An idle worker so takes a
-hundredth of Redis's time, however many queues there are."""
+POLL_INTERVAL_SECONDS = 0.01
+"""Between two polls of empty queues: a hundredth of a core, and 5 ms of latency on average."""
 
 LAST_SEQUENCE_NUMBER = "audience.sequence"
 """The key in the broker's Redis."""
+NO_ENTRY_SEEN = -1
+"""In place of the last entry of the index, for a worker that has just begun to consume."""
+ARGUMENTS = 5
+"""Of the script, behind its keys."""
 
 RESERVE = Script(__package__, "reserve")
 
 
-class Poll:
-    """`reserve.lua` for these queues, served in turn: the round-robin cursor says whose turn it is."""
+class Poll(NamedTuple):
+    """The queues that a poll looks at."""
+
+    reserving: Sequence[str]
+    """A message is reserved from the first of these that holds one."""
+    sweeping: Sequence[str]
+    """The answer names the streams' queues among these that hold messages."""
+    last_entry: int
+    """The last entry of the index that the worker has seen."""
+
+
+class Reservation(NamedTuple):
+    """A message that was popped and recorded as unacknowledged."""
+
+    queue: str
+    message: str
+    tag: str
+    is_last: bool
+    """Whether its list is empty now."""
+
+
+class Answer(NamedTuple):
+    """What a poll has found."""
+
+    last_entry: int
+    """The last entry of the index that the worker has seen now."""
+    non_empty: Sequence[str]
+    """Queues, by the index or the sweep."""
+    empty: Sequence[str]
+    """Queues that a message was to be reserved from."""
+    reserved: Reservation | None
+
+
+class PollCommands:
+    """Encodes polls, and reads the replies to them."""
 
     def __init__(
         self,
-        queues: list[str],
-        keys: list[list[str]],
+        lists_of: Callable[[str], list[str]],
         unacked: tuple[str, str],
         clock: Callable[[], float] = time,
     ) -> None:
-        """`keys` are the lists of each queue, `unacked` the index and the hash of the unacknowledged."""
-        self.queues = queues
-        self.interval = max(POLL_INTERVAL_SECONDS, sum(map(len, keys)) * POLL_INTERVAL_SECONDS_PER_KEY)
-        """Seconds until the next poll where this one found nothing."""
+        """`lists_of` names a queue's lists, `unacked` the index and the hash of unacknowledged messages."""
+        self._lists_of = lists_of
         self._clock = clock
-        self._starts = list(accumulate(map(len, keys), initial=0))
-        lists = (key for keys_of_queue in keys for key in keys_of_queue)
-        flat = [*unacked, LAST_SEQUENCE_NUMBER, SET_ASIDE, *lists]
-        arguments = ("EVAL", RESERVE.text, len(flat), *flat)
-        self._prefix = b"*%d\r\n" % (len(arguments) + 3) + _encode(*arguments)
+        self._keys = (*unacked, LAST_SEQUENCE_NUMBER, SET_ASIDE, *INDEX_KEYS)
+        self._encoded_keys = _encode(*self._keys)
+        self._encoded_names = _encode(CHANGES_QUEUE, f"{STREAM_QUEUE_PREFIX}.")
+        self._is_loaded = False
+        """Whether the server knows the script by its digest."""
+        self._by_digest = _encode("EVALSHA", RESERVE.digest)
+        self._by_text = _encode("EVAL", RESERVE.text)
+        self._lists: dict[str, tuple[int, bytes]] = {}
+        """By queue, how many lists it has, and their names as the command holds them."""
 
-    def command(self, cursor: int) -> list[bytes]:
-        """The command in Redis's protocol, beginning with the queue at the cursor."""
-        start = self._starts[cursor % len(self.queues)]
-        return [self._prefix + _encode(self._clock(), start, CHANGES_QUEUE)]
+    def add(self, queue: str) -> None:
+        """Encode the names of a queue's lists."""
+        lists = self._lists_of(queue)
+        self._lists[queue] = len(lists), _encode(*lists)
 
-    def locate(self, key: int) -> tuple[str, int]:
-        """The queue of the key that had a message, and the next cursor: that of the queue behind it.
+    def remove(self, queue: str) -> None:
+        """Forget a queue."""
+        self._lists.pop(queue, None)
 
-        Where the queue is cancelled meanwhile, the cursor skips one queue, and none is served for ever.
-        """
-        position = bisect(self._starts, key) - 1
-        return self.queues[position], position + 1
+    def encode(self, poll: Poll) -> bytes:
+        """The command in Redis's protocol, in one piece: each piece would be a packet."""
+        reserving = [self._lists[queue] for queue in poll.reserving]
+        lists = sum([count for count, _ in reserving])
+        keys = len(self._keys) + lists + len(poll.sweeping)
+        return b"".join(
+            [
+                b"*%d\r\n" % (3 + keys + ARGUMENTS),
+                self._by_digest if self._is_loaded else self._by_text,
+                _bulk(b"%d" % keys),
+                self._encoded_keys,
+                *[names for _, names in reserving],
+                *[self._lists[queue][1] for queue in poll.sweeping],
+                _bulk(b"%.6f" % self._clock()),
+                self._encoded_names,
+                _bulk(b"%d" % lists),
+                _bulk(b"%d" % poll.last_entry),
+            ]
+        )
+
+    def forget_script(self) -> None:
+        """Send the script's text again: the server does not know its digest."""
+        self._is_loaded = False
+
+    def read(self, poll: Poll, reply: list[Any]) -> Answer:
+        """The reply to a poll."""
+        self._is_loaded = True
+        last_entry, added, found, *reserved = reply
+        non_empty = [*map(decode, added), *(poll.sweeping[position] for position in found)]
+        if not reserved:
+            return Answer(last_entry, non_empty, poll.reserving, None)
+        queue, is_last, message, tag = reserved
+        reservation = Reservation(decode(queue), decode(message), decode(tag), bool(is_last))
+        return Answer(
+            last_entry, non_empty, poll.reserving[: poll.reserving.index(reservation.queue)], reservation
+        )
 
 
-def _encode(*arguments: Any) -> bytes:
-    """Arguments as bulk strings of Redis's protocol."""
-    encoded = [str(argument).encode() for argument in arguments]
-    return b"".join(b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in encoded)
+def _encode(*words: str) -> bytes:
+    """Words as bulk strings of Redis's protocol."""
+    return b"".join(_bulk(word.encode()) for word in words)
+
+
+def _bulk(word: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(word), word)

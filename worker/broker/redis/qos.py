@@ -7,11 +7,13 @@ from typing import Any
 from kombu.transport import redis, virtual
 from redis.exceptions import OutOfMemoryError
 
+from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode
+from worker.queues import is_stream_queue
 from worker.store.scripts import Script
 
 ACKNOWLEDGE = Script(__package__, "acknowledge")
-REQUEUE = Script(__package__, "requeue")
+REQUEUE = Script(__package__, "requeue", definitions=ADD_TO_INDEX)
 DELAY = Script(__package__, "delay")
 
 
@@ -29,6 +31,8 @@ class QoS(redis.QoS):  # type: ignore[misc]
         with self.channel.conn_or_acquire() as client:
             ACKNOWLEDGE(client, keys=self._record_keys, args=[delivery_tag])
         virtual.QoS.ack(self, delivery_tag)
+        # A task has ended: a process of the pool is free, and its batches may have come into streams' queues.
+        self.channel.poll_at_once()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if requeue:
@@ -50,8 +54,17 @@ class QoS(redis.QoS):  # type: ignore[misc]
             else:
                 # Another worker has requeued it; who reserved it since needs the new record.
                 lists, text, reserved_by = [], "", time() - self.visibility_timeout
-            push = "LPUSH" if leftmost else "RPUSH"
-            REQUEUE(connected, keys=[*self._record_keys, *lists], args=[tag, reserved_by, push, text])
+            REQUEUE(
+                connected,
+                keys=[*self._record_keys, *INDEX_KEYS, *lists],
+                args=[
+                    tag,
+                    reserved_by,
+                    "LPUSH" if leftmost else "RPUSH",
+                    text,
+                    int(any(map(is_stream_queue, lists))),
+                ],
+            )
 
     def delay(self, delivery_tag: str, until: float) -> None:
         """Hand a reserved message back to the broker, which requeues it at a time (Unix seconds)."""

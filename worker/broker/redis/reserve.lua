@@ -1,16 +1,24 @@
 -- Reserve one message: pop it from the first non-empty list and record it as unacknowledged, atomically.
 -- Redis never interrupts a script, so the message is at each moment in its list or in KEYS[2]. The first
 -- write is RPOP, which a full Redis allows; a script that has written may go on.
+-- Tell which streams' lists hold messages, too: those that were added to the index since the caller last
+-- asked, and those among the lists of its sweep. How many lists a caller names bounds the time.
 --
 -- KEYS[1]  sorted set: delivery tag -> time of the reservation (kombu's `unacked_index`)
 -- KEYS[2]  hash: delivery tag -> JSON list of message, exchange and routing key (kombu's `unacked`)
 -- KEYS[3]  the last sequence number that was given to a message
 -- KEYS[4]  hash: delivery tag -> large malformed message, which is set aside as it is
--- KEYS[5…] lists of messages, in round-robin order
+-- KEYS[5]  sorted set: list that is not empty -> number of its entry
+-- KEYS[6]  the number of the last entry
+-- KEYS[7…] lists of messages: those to reserve from, in round-robin order, then those of the sweep
 -- ARGV[1]  now, in Unix seconds
--- ARGV[2]  zero-based position, among the lists, of the one to look at first
--- ARGV[3]  the queue whose messages get a sequence number
--- Returns  {zero-based position of the list, message, delivery tag}; nil where every list is empty
+-- ARGV[2]  the queue whose messages get a sequence number
+-- ARGV[3]  how the names of lists begin that belong in the index
+-- ARGV[4]  number of the lists to reserve from
+-- ARGV[5]  number of the last entry that the caller has seen; negative where it has seen none
+-- Returns  {number of the last entry that the caller has seen now, lists added to the index,
+--           zero-based positions of the non-empty ones among the lists of the sweep}, and behind these, where
+--          a message was reserved, its queue, 1 where its list is empty now or 0, message, delivery tag
 --
 -- kombu records the exchange and routing key a message was sent with, and looks up the queue when it
 -- requeues. Here the record names the queue itself: a message is requeued to where it came from.
@@ -24,7 +32,8 @@
 -- parse JSON costs many times its size: a large one is not quoted but set aside, and of a large message only the
 -- ends are parsed. So no message, whatever it holds, blocks Redis for longer than it takes to copy it.
 
-local FIRST_LIST = 5
+local FIRST_LIST = 7
+local MAX_ADDED = 100 -- entries that one answer names
 local MAX_PARSED_BYTES = 1024 * 1024
 local MAX_QUOTED_BYTES = 16 * 1024
 local END_BYTES = 8 * 1024 -- kombu's properties have 300 bytes and are the last member of an envelope
@@ -107,22 +116,50 @@ local function wrapped(bytes, queue)
     return tag, envelope_of(quoted(bytes), '{}', tag, queue)
 end
 
-local lists = #KEYS - FIRST_LIST + 1
-for step = 0, lists - 1 do
-    local position = (ARGV[2] + step) % lists
-    local key = KEYS[FIRST_LIST + position]
+-- The lists of entries that were added behind the last one seen, and the number of the last one that is seen now.
+-- Where the last number is smaller than one that was seen, the index was lost: the sweep finds what it named.
+local function added(seen)
+    local last = tonumber(redis.pcall('GET', KEYS[6]) or 0) or 0
+    if seen < 0 or last <= seen then return {}, last end
+    local answer = redis.pcall('ZRANGEBYSCORE', KEYS[5], '(' .. seen, '+inf', 'WITHSCORES', 'LIMIT', 0, MAX_ADDED)
+    local names = {}
+    for i = 1, #answer, 2 do names[#names + 1] = answer[i] end
+    return names, #names == MAX_ADDED and tonumber(answer[#answer]) or last
+end
+
+-- The zero-based positions of the non-empty ones among the lists from a position in KEYS on.
+local function non_empty(first)
+    local positions = {}
+    if first > #KEYS or redis.call('EXISTS', unpack(KEYS, first)) == 0 then return positions end
+    for i = first, #KEYS do
+        if redis.call('EXISTS', KEYS[i]) == 1 then positions[#positions + 1] = i - first end
+    end
+    return positions
+end
+
+local function remove_from_index(list)
+    if list:sub(1, #ARGV[3]) == ARGV[3] then redis.pcall('ZREM', KEYS[5], list) end
+end
+
+local first_of_sweep = FIRST_LIST + ARGV[4]
+local names, last = added(tonumber(ARGV[5]))
+local found = non_empty(first_of_sweep)
+for i = FIRST_LIST, first_of_sweep - 1 do
+    local key = KEYS[i]
     local message = redis.call('RPOP', key)
+    local is_empty = not message or redis.call('EXISTS', key) == 0
+    if is_empty then remove_from_index(key) end
     if message then
         local name = key:match('^[^' .. SEPARATOR .. ']*')
         local tag, queue = delivery_tag(message), quoted(name)
         if not tag then
             tag, message = wrapped(message, queue)
-        elseif name == ARGV[3] then
+        elseif name == ARGV[2] then
             message = stamped(message)
         end
         redis.call('ZADD', KEYS[1], ARGV[1], tag)
         redis.call('HSET', KEYS[2], tag, '[' .. message .. ',"",' .. queue .. ']')
-        return {position, message, tag}
+        return {last, names, found, name, is_empty and 1 or 0, message, tag}
     end
 end
-return false
+return {last, names, found}

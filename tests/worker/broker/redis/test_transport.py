@@ -10,8 +10,8 @@ from kombu.asynchronous import Hub, set_event_loop
 from redis import Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
-from worker.broker.redis import poll
-from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER, Poll
+from worker.broker.redis import channel
+from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER
 from worker.broker.redis.set_aside import SET_ASIDE, forget, is_set_aside, parts_of
 from worker.broker.redis.transport import Transport
 from worker.queues import CHANGES_QUEUE, SEQUENCE_HEADER
@@ -167,12 +167,17 @@ def test_in_a_full_redis_a_message_is_delayed_and_requeued_when_due(connection, 
     assert (server.llen(QUEUE), server.hlen("unacked")) == (in_queue, 1 - in_queue)
 
 
-def test_a_full_redis_accepts_retries_and_no_new_message(connection, server):
+@pytest.mark.parametrize("name", [QUEUE, "firehose.main.us-east-1.travel"])
+def test_a_full_redis_accepts_retries_and_no_new_message(connection, server, name):
+    queue = Queue(name, routing_key=name)
     server.config_set("maxmemory", 1)
     with pytest.raises(OutOfMemoryError):
-        send(connection, "new")
-    send(connection, "rest", headers={"retries": 1})
-    assert consume(connection).payload == "rest"
+        connection.Producer().publish("new", routing_key=name, declare=[queue])
+    connection.Producer().publish("rest", routing_key=name, headers={"retries": 1})
+    got = []
+    with connection.Consumer(queue, callbacks=[lambda body, _: got.append(body)]):
+        connection.drain_events(timeout=5)
+    assert got == ["rest"]
 
 
 def test_queues_of_a_full_redis_can_be_declared_purged_and_deleted(connection, server):
@@ -359,7 +364,7 @@ def test_a_loop_that_was_closed_with_the_broker_runs_the_poll_timer_again(connec
 
 
 def test_a_queue_that_is_added_is_polled_at_once(connection, loop, monkeypatch):
-    monkeypatch.setattr(poll, "POLL_INTERVAL_SECONDS", FAR_FUTURE)
+    monkeypatch.setattr(channel, "POLL_INTERVAL_SECONDS", FAR_FUTURE)
     send(connection, "hello")
     got = []
     with connection.Consumer(Queue("empty"), callbacks=[lambda body, _: got.append(body)]) as consumer:
@@ -374,17 +379,28 @@ def test_a_queue_that_is_added_is_polled_at_once(connection, loop, monkeypatch):
     assert got == ["hello"]
 
 
-def test_a_streams_queue_is_one_list_and_another_queue_is_a_list_per_priority(connection):
-    stream = Queue("firehose.main.us-east-1.travel")
-    with connection.Consumer([stream, CONSUMED]) as consumer:
-        (command,) = consumer.channel._current_poll().command(0)
-    assert command.count(stream.name.encode()) == 1
-    assert command.count(f"\r\n{QUEUE}".encode()) == len(consumer.channel.priority_steps)
+def test_a_worker_whose_task_has_ended_polls_at_once(connection, loop, monkeypatch):
+    monkeypatch.setattr(channel, "POLL_INTERVAL_SECONDS", FAR_FUTURE)
+    send(connection, "first")
+    got = []
+    with connection.Consumer(CONSUMED, callbacks=[lambda _, message: got.append(message)]) as consumer:
+        connection.register_with_event_loop(loop)
+        while consumer.channel._poll_timer is None:
+            loop.run_once()
+        send(connection, "second")
+        got[0].ack()
+        loop.call_later(10, pytest.fail, "the worker does not poll although its task has ended")
+        while len(got) < 2:
+            loop.run_once()
+    assert [message.payload for message in got] == ["first", "second"]
 
 
-def test_the_round_robin_cursor_moves_to_the_queue_behind_the_one_served():
-    of_two = Poll(["a", "b"], [["a", "a3"], ["b", "b3"]], ("index", "hash"))
-    assert [of_two.locate(key) for key in range(4)] == [("a", 1), ("a", 1), ("b", 2), ("b", 2)]
-    changes_queue = b"$16\r\naudience.changes\r\n"
-    assert of_two.command(2)[0].endswith(b"$1\r\n0\r\n" + changes_queue)
-    assert of_two.command(1)[0].endswith(b"$1\r\n2\r\n" + changes_queue)
+def test_a_server_that_has_lost_the_script_is_sent_it_again(connection, server):
+    send(connection, "first")
+    send(connection, "second")
+    got = []
+    with connection.Consumer(CONSUMED, callbacks=[lambda body, _: got.append(body)]):
+        connection.drain_events(timeout=5)
+        server.script_flush()
+        connection.drain_events(timeout=5)
+    assert got == ["first", "second"]

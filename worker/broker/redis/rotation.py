@@ -1,0 +1,91 @@
+"""The queues that a worker polls, in turn: those that may hold messages, however many it consumes.
+
+Streams' queues are many, and most are empty. A stream's queue is a candidate from when it is consumed,
+named by the index or found by the sweep, until a poll finds it empty. Other queues are few, and anybody
+pushes into them: they are candidates always.
+
+A poll looks at a bounded number of queues, so it costs the same with one and with ten thousand streams.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from itertools import islice
+from time import monotonic as monotonic_clock
+
+from worker.broker.redis.poll import NO_ENTRY_SEEN, Answer, Poll
+from worker.queues import is_stream_queue
+
+RESERVING_QUEUES = 32
+"""That a poll may reserve from. It ends at the first that holds a message."""
+SWEEPING_QUEUES = 32
+"""That a poll asks of whether they are empty: one command of Redis's."""
+SWEEP_INTERVAL_SECONDS = 0.005
+"""At least, between two polls that sweep. An idle worker sweeps with every poll, 3,200 queues a second."""
+
+
+class Rotation:
+    """Chooses the queues of each poll, and learns from its answer."""
+
+    def __init__(self, monotonic: Callable[[], float] = monotonic_clock) -> None:
+        self._monotonic = monotonic
+        self._consumed: dict[str, None] = {}
+        self._candidates: OrderedDict[str, None] = OrderedDict()
+        """In round-robin order."""
+        self._streams: OrderedDict[str, None] = OrderedDict()
+        """All consumed queues of streams, in the order in which they are swept."""
+        self._swept_at = -SWEEP_INTERVAL_SECONDS
+        self._last_entry = NO_ENTRY_SEEN
+
+    @property
+    def queues(self) -> Collection[str]:
+        """All queues that are consumed."""
+        return self._consumed.keys()
+
+    @property
+    def has_stream_candidates(self) -> bool:
+        """Whether streams' queues may hold messages, so that the worker is to poll again at once."""
+        others = len(self._consumed) - len(self._streams)
+        return len(self._candidates) > others
+
+    def add(self, queue: str) -> None:
+        """Consume a queue. It may hold messages."""
+        self._consumed[queue] = None
+        if is_stream_queue(queue):
+            self._streams[queue] = None
+        self._candidates[queue] = None
+
+    def remove(self, queue: str) -> None:
+        """Consume a queue no more."""
+        for queues in (self._consumed, self._streams, self._candidates):
+            queues.pop(queue, None)
+
+    def next_poll(self) -> Poll:
+        """The next queues in turn, and the next ones to sweep."""
+        return Poll(list(islice(self._candidates, RESERVING_QUEUES)), self._sweep(), self._last_entry)
+
+    def learn(self, answer: Answer) -> None:
+        """Take over what a poll has found. A queue that was cancelled meanwhile stays out."""
+        self._last_entry = answer.last_entry
+        for queue in answer.non_empty:
+            if queue in self._streams:
+                self._candidates[queue] = None
+        for queue in answer.empty:
+            self._end_turn(queue, is_empty=True)
+        if answer.reserved:
+            self._end_turn(answer.reserved.queue, answer.reserved.is_last)
+
+    def _end_turn(self, queue: str, is_empty: bool) -> None:
+        if is_empty and queue in self._streams:
+            self._candidates.pop(queue, None)
+        elif queue in self._candidates:
+            self._candidates.move_to_end(queue)
+
+    def _sweep(self) -> list[str]:
+        now = self._monotonic()
+        if now - self._swept_at < SWEEP_INTERVAL_SECONDS:
+            return []
+        self._swept_at = now
+        swept = list(islice(self._streams, SWEEPING_QUEUES))
+        for queue in swept:
+            self._streams.move_to_end(queue)
+        return [queue for queue in swept if queue not in self._candidates]
