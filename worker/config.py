@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -282,7 +282,22 @@ def _redis_url(text: str) -> str:
         parse_sentinel_url(text)
     elif not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
+    elif ";" in text:
+        _check_nodes(text.split(";"))
     return text
+
+
+def _check_nodes(urls: Sequence[str]) -> None:
+    """Whether several URLs may be those of nodes of one cluster, which differ in the address alone."""
+    parts = [urlsplit(url.strip()) for url in urls]
+    shared = {
+        (part.scheme, part.path.strip("/"), part.query, part.netloc.rpartition("@")[0]) for part in parts
+    }
+    if parts[0].scheme == "unix" or len(shared) > 1 or not all(part.hostname for part in parts):
+        raise ValueError(
+            "several URLs with `;` between are nodes of one Redis Cluster: all must be redis:// or all"
+            " rediss://, with the same password and parameters"
+        )
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ from worker.store.cluster import SLOT
 MASTERS = 3
 BUS_OFFSET = 10_000
 """A node's bus listens on its port plus this."""
+FIRST_EPHEMERAL_PORT = 32_768
+"""Linux gives ports from this on to connections that name none."""
 NODE_TIMEOUT_MILLISECONDS = 1_000
 """After which a node is taken for failed."""
 
@@ -77,6 +79,11 @@ class RedisCluster:
         for client in (target_client, source, *map(self.client, range(MASTERS))):
             client.cluster("SETSLOT", SLOT, "NODE", target_id)
 
+    def is_ok(self) -> bool:
+        """Whether each node sees a master for each slot."""
+        infos = [self.client(number).cluster("INFO") for number in range(len(self.ports))]
+        return all(info["cluster_state"] == "ok" for info in infos)
+
     def stop(self) -> None:
         self._running.close()
 
@@ -109,7 +116,7 @@ class RedisCluster:
         for number in range(MASTERS, len(self.ports)):
             self.client(number).cluster("REPLICATE", self.client(self.owner()).cluster("MYID"))
         eventually(lambda: all(self._is_linked(number) for number in range(MASTERS, len(self.ports))))
-        eventually(lambda: all(self._is_ok(number) for number in range(len(self.ports))))
+        eventually(self.is_ok)
 
     def _knows_all(self, number: int) -> bool:
         return len(self.client(number).cluster("NODES")) == len(self.ports)
@@ -117,13 +124,10 @@ class RedisCluster:
     def _is_linked(self, number: int) -> bool:
         return bool(self.client(number).info("replication").get("master_link_status") == "up")
 
-    def _is_ok(self, number: int) -> bool:
-        return self.client(number).cluster("INFO")["cluster_state"] == "ok"
-
 
 def bus_port() -> int:
-    """A free port whose cluster bus is free as well."""
-    return next(port for port in iter(free_port, None) if processes.listens(port + BUS_OFFSET) is False)
+    """A free port whose bus has a port that no connection is given."""
+    return next(port for port in iter(free_port, None) if port + BUS_OFFSET < FIRST_EPHEMERAL_PORT)
 
 
 def _slot_owner(client: Redis) -> int:

@@ -80,7 +80,10 @@ REFUSED = {
     "AUDIENCE_RETRY_BACKOFF_MAX": ["-600"],
     "AUDIENCE_VISIBILITY_TIMEOUT": ["0", "600", "an hour"],
     "AUDIENCE_FIREHOSE_TIMEOUT": ["0", "31", "soon"],
-    "AUDIENCE_REDIS_URL": ["localhost:6379", "http://redis"],
+    "AUDIENCE_REDIS_URL": [
+        *("localhost:6379", "http://redis", "redis://a;rediss://b", "redis://:one@a;redis://:two@b"),
+        *("redis://a;", "unix:///a;unix:///b"),
+    ],
     "AUDIENCE_SECRET_KEY": ["secretive", "c2VjcmV0aXZl"],
     "AUDIENCE_REGIONS": ["eu", "eu-west-1,eu-west-9", "all", ","],
     "AUDIENCE_RATE_LIMITS": ["10/s", "eu-west-1", "eu-west-1=", "eu-west-1=fast", "eu-west-1=10/d"],

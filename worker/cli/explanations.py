@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, TimeoutError
 
 from worker.config import current_settings
 from worker.errors import AudienceFirehoseError
+from worker.store.cluster import DatabaseRefused
 from worker.store.replicas import TooFewReplicas
 
 PROJECT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ def _system(error: Exception) -> str:
 
 
 EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], str]], ...] = (
-    ((AudienceFirehoseError,), _ours),
+    ((AudienceFirehoseError, DatabaseRefused), _ours),
     ((OperationalError,), _broker_away),
     ((RedisConnectionError, TimeoutError), _redis_away),
     ((TooFewReplicas,), _too_few_replicas),

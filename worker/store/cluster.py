@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from redis import Redis
 from redis.connection import Connection, SSLConnection
 from redis.crc import key_slot
 from redis.exceptions import (
@@ -45,7 +46,7 @@ class ShardUnavailable(ConnectionError):  # type: ignore[misc]
 
 
 class DatabaseRefused(ResponseError):  # type: ignore[misc]
-    """AUDIENCE_REDIS_URL: a Redis Cluster has database 0 alone: end the URL with /0."""
+    """A Redis Cluster has no such database: have AUDIENCE_REDIS_URL end with /0."""
 
     def __str__(self) -> str:
         return str(self.__doc__)
@@ -202,11 +203,16 @@ class ShardTlsConnection(_ShardConnection, SSLConnection):  # type: ignore[misc]
 
 def shard_options(urls: Sequence[str]) -> dict[str, Any]:
     """The options by which redis-py connects to the server at a URL, or to the cluster that it belongs to."""
-    parts = [urlsplit(url) for url in urls]
+    parts = [urlsplit(url.strip()) for url in urls]
     seeds = [Address(part.hostname or "localhost", part.port or DEFAULT_PORT) for part in parts]
     is_tls = parts[0].scheme == "rediss"
     connection_class = ShardTlsConnection if is_tls else ShardTcpConnection
     return {"connection_class": connection_class, "shard": Shard(seeds)}
+
+
+def may_be_clustered(redis: Redis) -> bool:
+    """Whether a client can use a server that belongs to a cluster."""
+    return "shard" in redis.connection_pool.connection_kwargs
 
 
 def with_prefix(key: Any) -> Any:

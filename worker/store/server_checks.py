@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
+from worker.store.cluster import DatabaseRefused, may_be_clustered
+
 OLDEST_VERSION = (6, 2)
 """The oldest Redis that is tested."""
 KEPT_POLICY = "noeviction"
@@ -52,13 +54,16 @@ def check_redis(redis: Redis, key_prefix: str, wait_replicas: int = 0) -> Iterat
     """
     try:
         info = redis.info("all")
+    except DatabaseRefused as error:
+        yield Finding(Check.CLUSTER, Outcome.FAILED, str(error))
+        return
     except NoPermissionError:
         yield Finding(
             Check.PERMISSIONS, Outcome.FAILED, "INFO is denied: nothing else can be checked; add +info"
         )
         return
     yield check_version(info)
-    yield check_cluster(info)
+    yield check_cluster(redis, info)
     yield check_eviction(info)
     yield check_persistence(info)
     yield check_replication(info, wait_replicas)
@@ -74,12 +79,33 @@ def check_version(info: Mapping[str, Any]) -> Finding:
     return Finding(Check.VERSION, Outcome.OK, f"{name} {version}")
 
 
-def check_cluster(info: Mapping[str, Any]) -> Finding:
-    """Whether a script reaches all keys."""
-    if info.get("cluster_enabled"):
-        message = "a Redis Cluster, where a script cannot reach all keys: use a Redis without cluster mode"
+def check_cluster(redis: Redis, info: Mapping[str, Any]) -> Finding:
+    """Whether a script reaches all keys: on a cluster only those of the state, which share a hash tag."""
+    if not info.get("cluster_enabled"):
+        return Finding(Check.CLUSTER, Outcome.OK, "off")
+    if not may_be_clustered(redis):
+        message = (
+            "a Redis Cluster, where queues lie on several masters and no script reaches all of them: use a"
+            " Redis without cluster mode, Sentinel or RabbitMQ; the state may be on a cluster"
+        )
         return Finding(Check.CLUSTER, Outcome.FAILED, message)
-    return Finding(Check.CLUSTER, Outcome.OK, "off")
+    return check_shards(redis)
+
+
+def check_shards(redis: Redis) -> Finding:
+    """Whether each slot of a cluster has a master: by default it answers only then."""
+    try:
+        cluster = redis.cluster("INFO")
+    except NoPermissionError:
+        message = (
+            "a Redis Cluster; CLUSTER is denied: after a failover its nodes cannot be asked; add +cluster"
+        )
+        return Finding(Check.CLUSTER, Outcome.WARNING, message)
+    message = f"a Redis Cluster of {cluster['cluster_size']} masters, one of which has the whole state"
+    if cluster["cluster_state"] != "ok":
+        message += f"; cluster_state is {cluster['cluster_state']}: see CLUSTER NODES, and bring masters back"
+        return Finding(Check.CLUSTER, Outcome.FAILED, message)
+    return Finding(Check.CLUSTER, Outcome.OK, message)
 
 
 def check_eviction(info: Mapping[str, Any]) -> Finding:

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from celery import Celery
 from click.testing import CliRunner
-from redis import Redis
 
 from devstack.processes import free_port
 from worker.broker.redis.transport import register_redis_transport
 from worker.cli import doctor as module
 from worker.cli import main
+from worker.store.connections import connect_redis
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def examine(monkeypatch):
     def examine(broker_url, state_url, *options, wait_replicas=0):
         app = Celery("some-app", broker=broker_url, set_as_current=False)
         settings = SimpleNamespace(redis_wait_replicas=wait_replicas)
-        app.services = SimpleNamespace(redis=Redis.from_url(state_url), settings=settings)
+        app.services = SimpleNamespace(redis=connect_redis(state_url), settings=settings)
         monkeypatch.setattr(module, "application", lambda: app)
         return CliRunner().invoke(main, ["doctor", *options])
 
@@ -66,3 +66,12 @@ def test_a_server_with_fewer_replicas_than_are_waited_for_fails(examine, real_re
     assert result.exit_code == 1
     assert [row["id"] for row in failed] == ["broker:replication", "state:replication"]
     assert all("AUDIENCE_REDIS_WAIT_REPLICAS asks for 1" in row["message"] for row in failed)
+
+
+def test_the_state_may_be_on_a_cluster_and_the_broker_not(examine, real_redis, real_redis_url, redis_cluster):
+    well = examine(real_redis_url, redis_cluster.url)
+    assert well.exit_code == 0, well.output
+    assert "Redis Cluster of 3 masters" in well.output
+    wrong = examine(redis_cluster.url, redis_cluster.url, "--json")
+    rows = [json.loads(line) for line in wrong.output.splitlines()]
+    assert [row["id"] for row in rows if row["result"] == "failed"] == ["broker:cluster mode"]

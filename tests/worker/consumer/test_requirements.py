@@ -1,17 +1,16 @@
 """A worker refuses to start, with the reason, where it would not deliver messages."""
 
-import socket
 from types import SimpleNamespace
 
 import pytest
 from celery import Celery
+from cluster import bus_port
 from redis import Redis
 
 from devstack import processes
 from worker.broker.redis.transport import register_redis_transport
 from worker.consumer.requirements import problem_of
-
-CLUSTER_BUS_OFFSET = 10_000
+from worker.store.connections import connect_redis
 
 AWAY = f"redis://127.0.0.1:{processes.free_port()}"
 
@@ -53,22 +52,24 @@ def test_a_global_key_prefix_is_refused(real_redis_url):
     assert "global_keyprefix" in problem_of(worker(real_redis_url, global_keyprefix="x"))
 
 
-def cluster_port():
-    """A free port whose cluster bus, 10,000 above it, is free as well."""
-    for _ in range(50):
-        port = processes.free_port()
-        with socket.socket() as bus:
-            try:
-                bus.bind((processes.LOOPBACK, port + CLUSTER_BUS_OFFSET))
-            except (OSError, OverflowError):
-                continue
-            return port
-    raise AssertionError("no pair of free ports")
-
-
-def test_a_redis_cluster_is_refused(tmp_path):
-    with processes.redis(tmp_path, "--cluster-enabled", "yes", port=cluster_port()) as (_, url):
+def test_a_redis_cluster_is_refused_as_the_broker(tmp_path):
+    with processes.redis(tmp_path, "--cluster-enabled", "yes", port=bus_port()) as (_, url):
         assert "Redis Cluster" in problem_of(worker(url))
+
+
+def on_cluster(worker, state_url):
+    worker.app.services.redis = connect_redis(state_url)
+    return worker
+
+
+def test_a_redis_cluster_may_hold_the_state(real_redis_url, redis_cluster):
+    assert problem_of(on_cluster(worker(real_redis_url), redis_cluster.url)) is None
+
+
+def test_a_database_that_a_cluster_does_not_have_is_refused(real_redis_url, redis_cluster):
+    problem = problem_of(on_cluster(worker(real_redis_url), f"{redis_cluster.url}/1"))
+    assert problem.startswith("the state (AUDIENCE_REDIS_URL): cluster mode: ")
+    assert problem.endswith("end with /0.")
 
 
 def test_a_broker_that_is_away_is_left_to_celerys_reconnecting():

@@ -3,7 +3,9 @@
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError
+from waiting import eventually
 
+from worker.store.connections import connect_redis
 from worker.store.server_checks import (
     Check,
     Outcome,
@@ -12,6 +14,7 @@ from worker.store.server_checks import (
     check_persistence,
     check_redis,
     check_replication,
+    check_shards,
     check_version,
     unreachable,
 )
@@ -75,9 +78,34 @@ def test_a_user_without_info_is_told_so(limited):
     assert (found.outcome, "+info" in found.message) == (Outcome.FAILED, True)
 
 
-@pytest.mark.parametrize(("enabled", "outcome"), [(0, Outcome.OK), (1, Outcome.FAILED)])
-def test_a_server_in_cluster_mode_is_a_failure(enabled, outcome):
-    assert check_cluster({"cluster_enabled": enabled}).outcome == outcome
+def test_a_broker_in_cluster_mode_is_a_failure(redis_cluster):
+    with Redis.from_url(redis_cluster.url) as broker:
+        found = check_cluster(broker, broker.info())
+    assert (found.outcome, "Redis Cluster" in found.message) == (Outcome.FAILED, True)
+
+
+def test_nothing_is_wrong_with_the_state_on_a_cluster(cluster_redis):
+    found = findings(cluster_redis)
+    assert {finding.outcome for finding in found.values()} == {Outcome.OK}
+    assert "Redis Cluster of 3 masters" in found[Check.CLUSTER].message
+
+
+def test_a_cluster_some_of_whose_slots_have_no_master_is_a_failure(redis_cluster, cluster_redis):
+    owner, slot = redis_cluster.client(redis_cluster.owner()), 0
+    owner.cluster("DELSLOTS", slot)
+    try:
+        eventually(lambda: check_shards(cluster_redis).outcome == Outcome.FAILED)
+        message = check_shards(cluster_redis).message
+    finally:
+        owner.cluster("ADDSLOTS", slot)
+        eventually(redis_cluster.is_ok)
+    assert "cluster_state is fail" in message
+
+
+def test_a_database_that_a_cluster_does_not_have_is_the_only_finding(redis_cluster):
+    with connect_redis(f"{redis_cluster.url}/1") as state:
+        (found,) = check_redis(state, PREFIX)
+    assert (found.check, found.outcome, "/0" in found.message) == (Check.CLUSTER, Outcome.FAILED, True)
 
 
 @pytest.mark.parametrize(

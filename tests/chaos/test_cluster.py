@@ -1,0 +1,76 @@
+"""The state on a Redis Cluster, the broker on a Redis: the state's master is killed, its slot migrates."""
+
+import time
+
+import pytest
+from chaos import CONCURRENCY, HASTE, RECORDS, Broker
+from cluster import RedisCluster
+from load import Load
+from stack import Stack
+from waiting import eventually
+
+from devstack.firehose import FakeFirehose
+
+FLOWS_AGAIN_SECONDS = 15
+
+
+class Clustered(Stack):
+    """A stack whose state is on a cluster."""
+
+    cluster_url = ""
+
+    @property
+    def environment(self):
+        return super().environment | {"AUDIENCE_REDIS_URL": self.cluster_url}
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = RedisCluster(tmp_path, replicas=1)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def stack(tmp_path, cluster):
+    broker = Broker(tmp_path)
+    Clustered.cluster_url = cluster.url
+    with FakeFirehose() as firehose:
+        stack = Clustered(tmp_path, broker.url, firehose, databases=(0, 1))
+        stack.configure("main")
+        yield stack
+    broker.stop()
+
+
+def test_the_master_of_the_state_is_killed_under_load(stack, cluster, tell):
+    load = Load(stack.audience(), RECORDS)
+    with stack.worker("--concurrency", str(CONCURRENCY), env=HASTE) as worker:
+        load.send(RECORDS // 2)
+        eventually(lambda: load.arrived() > 0)
+        # Replication is asynchronous: what the replica does not have goes with the master.
+        assert cluster.client(0).wait(1, 5000) == 1
+        cluster.nodes[0].kill()
+        killed, before = time.monotonic(), load.arrived()
+        load.send()
+        eventually(lambda: load.arrived() > before + load.per_message * CONCURRENCY)
+        flows_again = time.monotonic() - killed
+        load.arrive()
+        load.settle()
+        tell(load, f"state's master killed, flows after {flows_again:.1f} s", allowed=RECORDS // 2)
+        assert worker.is_running
+        worker.kill()
+    assert flows_again < FLOWS_AGAIN_SECONDS
+
+
+def test_the_slot_of_the_state_migrates_under_load(stack, cluster, tell):
+    load = Load(stack.audience(), RECORDS)
+    with stack.worker("--concurrency", str(CONCURRENCY), env=HASTE) as worker:
+        load.send(RECORDS // 2)
+        eventually(lambda: load.arrived() > 0)
+        cluster.migrate(2)
+        load.send()
+        load.arrive()
+        books = load.settle()
+        tell(load, "the state's slot migrates to another master", allowed=0)
+        assert (books.counts.enqueued, books.counts.delivered) == (load.sent, load.sent)
+        worker.kill()
