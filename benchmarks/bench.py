@@ -68,6 +68,13 @@ class Bench:
         self.services.registry.configure(name=CONFIGURATION)
         self.streams = {}
 
+    def connect_audience(self, audience: int, *names: str) -> None:
+        """Connect an audience to streams of the usual region."""
+        for name in names:
+            self.services.registry.connect(
+                audience_id=audience, configuration=CONFIGURATION, delivery_stream_name=name
+            )
+
     def connect(self, name: str, region: str = REGION, stream_quota: str | None = None) -> Stream:
         """A new stream with an audience of its own."""
         audience = len(self.streams) + 1

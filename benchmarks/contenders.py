@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.bench import CONFIGURATION, Bench
+from benchmarks.bench import Bench
 from benchmarks.changes import AUDIENCE, BATCH
 from benchmarks.messages import PUT_RECORD, Load
 from benchmarks.plain import PUT_RECORD_BATCH, QUEUE, STREAM
@@ -70,9 +70,7 @@ class Comparison:
 
 def compare(bench: Bench) -> Comparison:
     """Run all contenders as often as pairs are asked for."""
-    bench.services.registry.connect(
-        audience_id=AUDIENCE, configuration=CONFIGURATION, delivery_stream_name=STREAM
-    )
+    bench.connect_audience(AUDIENCE, STREAM)
     rounds: list[dict[Contender, Run]] = []
     for number in range(bench.pairs):
         runs: dict[Contender, Run] = {}

@@ -38,9 +38,11 @@ class Load(NamedTuple):
 
     def arguments(self, audience: int, first: int) -> dict[str, Any]:
         """The arguments of a message whose users are numbered from `first`."""
-        changes = [
-            self._change(number, audience) for number in range(first, first + self.changes_per_message)
-        ]
+        numbers = range(first, first + self.changes_per_message)
+        return self.with_changes([self._change(number, audience) for number in numbers])
+
+    def with_changes(self, changes: list[dict[str, Any]]) -> dict[str, Any]:
+        """The arguments of a message of these changes."""
         return {"change": changes[0]} if self.task == PUT_RECORD else {"changes": changes}
 
     def _change(self, number: int, audience: int) -> dict[str, Any]:

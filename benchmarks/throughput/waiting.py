@@ -25,7 +25,7 @@ SETTLE_SECONDS = 0.5
 
 def calls(bench: Bench) -> Iterator[Figure]:
     """The calls in which waiting singles leave for one stream."""
-    _connect(bench)
+    bench.connect_audience(AUDIENCE, STREAM.name)
     singles = bench.records(SINGLES)
     counts = []
     for number in range(bench.pairs):
@@ -47,7 +47,7 @@ def memory(bench: Bench) -> Iterator[Figure]:
         (Load(BATCH), bench.records(SINGLES) * 10, 120, 90),
     ):
         bench.reset()
-        _connect(bench)
+        bench.connect_audience(AUDIENCE, STREAM.name)
         messages = changes // load.changes_per_message
         bench.say(f"{messages:,} messages of {load.changes_per_message}")
         found = _waiting(bench, load, messages)
@@ -58,12 +58,6 @@ def memory(bench: Bench) -> Iterator[Figure]:
         )
         figure = Figure(what, "bytes", found.taken_in / changes, found.sent / changes, note=note)
         yield figure.with_targets(at_most(floor), at_most(goal))
-
-
-def _connect(bench: Bench) -> None:
-    bench.services.registry.connect(
-        audience_id=AUDIENCE, configuration=CONFIGURATION, delivery_stream_name=STREAM.name
-    )
 
 
 class Bytes(NamedTuple):
