@@ -22,6 +22,10 @@ class ChangeType(StrEnum):
     AUDIENCE_DELETED = "audience_deleted"
 
 
+MEMBER_ADDED, MEMBER_REMOVED, IDENTITY_CHANGED, AUDIENCE_DELETED = ChangeType
+"""For what is done for each change: Python 3.11 takes 0.15 µs to look up an attribute of an enumeration."""
+
+
 @dataclass(slots=True, repr=False)
 class Change:
     """A checked change. Its `repr` names the audience, never the user."""
@@ -107,28 +111,23 @@ class ChangeSchema(Schema):
         """The change that an item holds. Raises `ValidationError`.
 
         `received_at` is asked for Unix seconds where the change has no timestamp.
-        """
-        return self._read_known(item, received_at) or self._read(item, received_at)
 
-    def _read_known(self, item: Any, received_at: Callable[[], int]) -> Change | None:
-        """The change in an item that tells a known event, at a twentieth of marshmallow's cost.
-
-        None where the event is new or anything is wrong: marshmallow then says what. The user and the
-        timestamp are checked by the functions that their fields begin with.
+        An item that tells a known event costs a twentieth: marshmallow has accepted all of it but the users
+        and the timestamp, which are checked by the functions that their fields begin with. Where the event
+        is new or anything is wrong, marshmallow says what it is.
         """
         event = self._events.find(item)
         if event is None:
-            return None
+            return self._read(item, received_at)
         user = as_user(item.get("user_identities"), self.names)
         previous_user: dict[str, str] | None = {}
         if "previous_user_identities" in item:
             previous_user = as_user(item["previous_user_identities"], self.names) or None
         if not user or previous_user is None:
-            return None
-        if "timestamp" not in item:
-            timestamp = received_at()
-        elif not is_unix_seconds(timestamp := item["timestamp"]):
-            return None
+            return self._read(item, received_at)
+        timestamp = item["timestamp"] if "timestamp" in item else received_at()
+        if not is_unix_seconds(timestamp):
+            return self._read(item, received_at)
         return Change(event.type, event.audience_id, event.audience_name, timestamp, user, previous_user)
 
     def _read(self, item: Any, received_at: Callable[[], int]) -> Change:
@@ -138,7 +137,7 @@ class ChangeSchema(Schema):
             loaded["audience_id"],
             loaded.get("audience_external_name") or loaded["audience_internal_name"],
         )
-        if event.type != ChangeType.AUDIENCE_DELETED:
+        if event.type != AUDIENCE_DELETED:
             self._events.add(item, event)
         return Change(
             *event,
@@ -156,9 +155,9 @@ class ChangeSchema(Schema):
         problems: dict[str, list[str]] = {}
         if not (change.get("audience_external_name") or change.get("audience_internal_name")):
             problems["audience_external_name"] = ["required, or audience_internal_name, and not empty"]
-        if kind != ChangeType.AUDIENCE_DELETED and _is_empty(change, original, "user_identities"):
+        if kind != AUDIENCE_DELETED and _is_empty(change, original, "user_identities"):
             problems["user_identities"] = ["required, with at least one identity"]
-        if kind == ChangeType.IDENTITY_CHANGED:
+        if kind == IDENTITY_CHANGED:
             if _is_empty(change, original, "previous_user_identities"):
                 problems["previous_user_identities"] = ["required, with at least one identity"]
         elif "previous_user_identities" in original:
@@ -178,11 +177,13 @@ class KnownEvents:
 
     def find(self, item: Any) -> Event | None:
         """The event that an item tells, if an item with the same keys and values was accepted."""
+        if type(item) is not dict:
+            return None
         try:
             values_of, events = self._by_keys[tuple(item)]
             event = events[values_of(item)]
         except (KeyError, TypeError):
-            # Another event, an unhashable value, or no object at all.
+            # Another event, or an unhashable value.
             return None
         # 1 == True == 1.0 to Python. No other value of an event is a number.
         return event if type(item["audience_id"]) is int else None

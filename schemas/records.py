@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 from marshmallow import Schema, fields
 
-from schemas.changes import Change, ChangeType
+from schemas.changes import AUDIENCE_DELETED, IDENTITY_CHANGED, MEMBER_ADDED, Change
 
 SCHEMA_VERSION = 1
 """The version of records with metadata. It grows when a consumer has to read them differently."""
@@ -114,13 +114,100 @@ class DeletionSchema(RecordSchema):
 RECORD = RecordSchema()
 DELETION = DeletionSchema()
 
+TIME_ZERO = b'"MembershipChangedTimestamp":"0"'
+TIME_OPEN = b'"MembershipChangedTimestamp":"%d"'
+"""The first key of a record."""
 EMPTY = b"{}"
 NO_USER = b'"UserIdentities":' + EMPTY
 """A user without identities in a record. No name holds it: JSON escapes a name's quotation marks."""
-AROUND_USER_KNOWN = 1024
-"""Records whose surroundings of the user are known. Those of a message mostly differ in the user alone."""
+USER_OPEN = b'"UserIdentities":%b'
+KNOWN_TEMPLATES = 1024
 KNOWN_NAME_LENGTH = 1000
 """Characters. What is known of records stays below some megabytes."""
+
+
+class Renderer:
+    """Renders changes as the connections with one projection receive them."""
+
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection
+        self._forwards_all = not projection.excluded
+        self._templates: dict[tuple[int, str, bool], bytes] = {}
+        """Of records, by audience ID, audience name and whether they tell of a member."""
+
+    def render(
+        self, change: Change, stamp: Stamp, position: int
+    ) -> tuple[tuple[bytes, ...], tuple[Skip, ...]]:
+        """The content of a `Rendered`. `position` is the change's in its message, whose stamp it is."""
+        if change.type == AUDIENCE_DELETED:
+            return (self._fill(self._template(DELETION, change, False), change, {}, stamp, 2 * position),), ()
+        user = self._forwarded(change.user_identities)
+        if change.first_device_identities is not None and user == self._forwarded(
+            change.first_device_identities
+        ):
+            return (), (Skip.FURTHER_VALUE,)
+        if change.type == IDENTITY_CHANGED:
+            return self._render_identity_change(change, user, stamp, position)
+        if skip := self._skip_reason(user):
+            return (), (skip,)
+        return (self._line(change, change.type == MEMBER_ADDED, user, stamp, 2 * position),), ()
+
+    def _render_identity_change(
+        self, change: Change, user: dict[str, str], stamp: Stamp, position: int
+    ) -> tuple[tuple[bytes, ...], tuple[Skip, ...]]:
+        previous_user = self._forwarded(change.previous_user_identities)
+        if user and user == previous_user:
+            return (), (Skip.UNCHANGED,)
+        memberships = [(True, user, 2 * position + 1)]
+        if self._projection.send_remove_on_identity_change:
+            memberships.insert(0, (False, previous_user, 2 * position))
+        lines: list[bytes] = []
+        skipped: list[Skip] = []
+        for is_member, who, place in memberships:
+            if skip := self._skip_reason(who):
+                skipped.append(skip)
+            else:
+                lines.append(self._line(change, is_member, who, stamp, place))
+        return tuple(lines), tuple(skipped)
+
+    def _forwarded(self, user: dict[str, str]) -> dict[str, str]:
+        """The identities of a user that the connection forwards."""
+        if self._forwards_all:
+            return user
+        return {name: value for name, value in user.items() if name not in self._projection.excluded}
+
+    def _skip_reason(self, user: dict[str, str]) -> Skip | None:
+        if not user:
+            return Skip.NO_IDENTITIES
+        if not self._projection.send_anonymous_users and self._is_anonymous(user):
+            return Skip.ANONYMOUS
+        return None
+
+    def _is_anonymous(self, user: dict[str, str]) -> bool:
+        """Whether nothing but the MPID tells who the user is. An empty value tells nothing."""
+        return not any(value for name, value in user.items() if name != self._projection.anonymous_name)
+
+    def _line(self, change: Change, is_member: bool, user: dict[str, str], stamp: Stamp, place: int) -> bytes:
+        key = change.audience_id, change.audience_name, is_member
+        template = self._templates.get(key)
+        if template is None:
+            template = self._templates[key] = self._template(RECORD, change, is_member)
+        return self._fill(template, change, user, stamp, place)
+
+    def _fill(self, template: bytes, change: Change, user: dict[str, str], stamp: Stamp, place: int) -> bytes:
+        if self._projection.include_metadata:
+            return template % (change.timestamp, orjson.dumps(user), stamp.metadata(place))
+        return template % (change.timestamp, orjson.dumps(user))
+
+    def _template(self, schema: RecordSchema, change: Change, is_member: bool) -> bytes:
+        """`_record_template`, with metadata left open (`%b`) where records have it, and with the newline."""
+        is_short = len(change.audience_name) <= KNOWN_NAME_LENGTH
+        make = _known_record_template if is_short else _record_template
+        template = make(schema, change.audience_id, change.audience_name, is_member)
+        if self._projection.include_metadata:
+            # Metadata has the closing brace, too.
+            template = template[:-1] + b"%b"
+        return template + b"\n" if self._projection.append_newline else template
 
 
 def render(
@@ -130,73 +217,14 @@ def render(
 
     `position` is the change's position in its message, whose stamp it is.
     """
-    first = stamp.metadata(2 * position) if projection.include_metadata else b""
-    if change.type == ChangeType.AUDIENCE_DELETED:
-        return Rendered((_line(change, False, {}, projection, first),), ())
-    user = _forwarded(change.user_identities, projection)
-    if change.first_device_identities is not None and user == _forwarded(
-        change.first_device_identities, projection
-    ):
-        return Rendered((), (Skip.FURTHER_VALUE,))
-    if change.type != ChangeType.IDENTITY_CHANGED:
-        return _rendered(_membership(change, change.type == ChangeType.MEMBER_ADDED, user, projection, first))
-    previous_user = _forwarded(change.previous_user_identities, projection)
-    if user and user == previous_user:
-        return Rendered((), (Skip.UNCHANGED,))
-    second = stamp.metadata(2 * position + 1) if projection.include_metadata else b""
-    addition = _membership(change, True, user, projection, second)
-    if not projection.send_remove_on_identity_change:
-        return _rendered(addition)
-    return _rendered(_membership(change, False, previous_user, projection, first), addition)
+    return Rendered(*Renderer(projection).render(change, stamp, position))
 
 
-def _forwarded(user: dict[str, str], projection: Projection) -> dict[str, str]:
-    """The identities of a user that the connection forwards."""
-    if not projection.excluded:
-        return user
-    return {name: value for name, value in user.items() if name not in projection.excluded}
+def _record_template(schema: RecordSchema, audience_id: int, audience_name: str, is_member: bool) -> bytes:
+    """The schema's dump of a record whose timestamp (`%d`) and user (`%b`) are left open."""
+    content = schema.dump(Record(0, audience_id, audience_name, is_member, {}))
+    before, _, after = orjson.dumps(content).replace(b"%", b"%%").rpartition(NO_USER)
+    return before.replace(TIME_ZERO, TIME_OPEN, 1) + USER_OPEN + after
 
 
-def _membership(
-    change: Change, is_member: bool, user: dict[str, str], projection: Projection, metadata: bytes
-) -> bytes | Skip:
-    if not user:
-        return Skip.NO_IDENTITIES
-    if not projection.send_anonymous_users and _is_anonymous(user, projection):
-        return Skip.ANONYMOUS
-    return _line(change, is_member, user, projection, metadata)
-
-
-def _is_anonymous(user: dict[str, str], projection: Projection) -> bool:
-    """Whether nothing but the MPID tells who the user is. An empty value tells nothing."""
-    return not any(value for name, value in user.items() if name != projection.anonymous_name)
-
-
-def _line(
-    change: Change, is_member: bool, user: dict[str, str], projection: Projection, metadata: bytes
-) -> bytes:
-    schema = DELETION if change.type == ChangeType.AUDIENCE_DELETED else RECORD
-    around_user = _known_around_user if len(change.audience_name) <= KNOWN_NAME_LENGTH else _around_user
-    before, after = around_user(schema, change.timestamp, change.audience_id, change.audience_name, is_member)
-    # Metadata has the closing brace, too.
-    line = before + orjson.dumps(user) + (after[:-1] + metadata if metadata else after)
-    return line + b"\n" if projection.append_newline else line
-
-
-def _around_user(
-    schema: RecordSchema, timestamp: int, audience_id: int, audience_name: str, is_member: bool
-) -> tuple[bytes, bytes]:
-    """What stands before and after the user in a record, from the schema's dump of one without a user."""
-    content = schema.dump(Record(timestamp, audience_id, audience_name, is_member, {}))
-    before, user_identities, after = orjson.dumps(content).rpartition(NO_USER)
-    return before + user_identities[: -len(EMPTY)], after
-
-
-_known_around_user = lru_cache(AROUND_USER_KNOWN, typed=True)(_around_user)
-
-
-def _rendered(*outcomes: bytes | Skip) -> Rendered:
-    return Rendered(
-        tuple(line for line in outcomes if isinstance(line, bytes)),
-        tuple(skip for skip in outcomes if isinstance(skip, Skip)),
-    )
+_known_record_template = lru_cache(KNOWN_TEMPLATES, typed=True)(_record_template)

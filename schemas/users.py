@@ -7,7 +7,7 @@ and of the user after it, who are one from then on: in a whole message, also bef
 
 from collections.abc import Iterable, Sequence
 
-from schemas.changes import Change, ChangeType
+from schemas.changes import IDENTITY_CHANGED, Change
 
 User = tuple[int, str, str]
 """An audience's ID, and an identity's name and value: a user of that audience."""
@@ -22,7 +22,7 @@ class Users:
         self._parents: dict[User, User] = {}
         """Users whose identities changed: each leads, over any number of others, to the same one."""
         for change in changes:
-            if change.type == ChangeType.IDENTITY_CHANGED:
+            if change.type == IDENTITY_CHANGED:
                 self._unite(change)
 
     def user_of(self, change: Change) -> User:

@@ -1,17 +1,17 @@
 """From changes to the batches of each stream. Pure: reads a snapshot of the registry, sends nothing."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from schemas.changes import Change, ChangeType
-from schemas.records import Projection, Rendered, Skip, Stamp, render
+from schemas.changes import AUDIENCE_DELETED, Change
+from schemas.records import Projection, Renderer, Skip, Stamp
 from schemas.users import User, Users
 from worker.firehose.batching import Batches, BatchLimit, Lines, Source, batch_limit, is_oversize
 from worker.queues import Stream
-from worker.state.registry import Snapshot
+from worker.state.registry import Route, Snapshot
 
-Groups = dict[User, list[bytes]]
+Groups = dict[User, Lines]
 """The lines of each user, in the order in which users first come up."""
 
 
@@ -37,32 +37,48 @@ class StreamGroups:
     and what comes after it. Neither overtakes the other.
     """
 
-    def __init__(self, ended_audiences: frozenset[int]) -> None:
+    def __init__(self, stream: Stream, ended_audiences: frozenset[int]) -> None:
+        self.stream = stream
         self._ended_audiences = ended_audiences
         self._groups: Groups = {}
         self._stages: defaultdict[int, list[Groups]] = defaultdict(lambda: [{}])
         self._sources: dict[int, Source] = {}
         self._oversize: list[tuple[Lines, Source]] = []
 
-    def add(self, change: Change, user: User, lines: Lines, source: Source) -> None:
+    def add(self, change: Change, user: User, lines: tuple[bytes, ...], source: Source) -> None:
         """Append a change's lines to its user's group.
 
         A removal that is too large for Firehose is set apart alone, and its addition is sent: what a
         stream hears last is then still true. An addition that is too large takes its removal along.
         """
-        fitting: Lines = lines
+        fitting = lines
         if any(map(is_oversize, lines)):
             fitting = () if is_oversize(lines[-1]) else lines[-1:]
             self._oversize.append((lines[: len(lines) - len(fitting)], source))
-        if fitting:
-            self._sources[change.audience_id] = source
-            self._groups_for(change).setdefault(user, []).extend(fitting)
+            if not fitting:
+                return
+        self._sources[change.audience_id] = source
+        groups = self._groups if change.audience_id not in self._ended_audiences else self._groups_for(change)
+        # Most users come up once, and their groups stay the tuples that they come as.
+        group = groups.get(user)
+        if group is None:
+            groups[user] = fitting
+        elif isinstance(group, list):
+            group.extend(fitting)
+        else:
+            groups[user] = [*group, *fitting]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no change had lines for the stream."""
+        return not (self._groups or self._stages or self._oversize)
 
     def batches(self, limit: BatchLimit) -> Batches:
         """The groups in batches."""
         batches = Batches(limit)
-        for user, lines in self._groups.items():
-            batches.add(lines, self._sources[user[0]])
+        sources = self._sources
+        for (audience_id, _, _), lines in self._groups.items():
+            batches.add(lines, sources[audience_id])
         for audience_id, stages in self._stages.items():
             batches.add_stages((stage.values() for stage in stages), self._sources[audience_id])
         for apart, source in self._oversize:
@@ -70,13 +86,55 @@ class StreamGroups:
         return batches
 
     def _groups_for(self, change: Change) -> Groups:
-        if change.audience_id not in self._ended_audiences:
-            return self._groups
         stages = self._stages[change.audience_id]
-        if change.type == ChangeType.AUDIENCE_DELETED:
+        if change.type == AUDIENCE_DELETED:
             stages += [{}, {}]
             return stages[-2]
         return stages[-1]
+
+
+class Receivers(NamedTuple):
+    """Connections of an audience that forward a change alike, and so share its bytes."""
+
+    renderer: Renderer
+    connections: list[tuple[StreamGroups, Source]]
+
+
+class Routing:
+    """From audiences to the groups of the streams that they lead to."""
+
+    def __init__(self, snapshot: Snapshot, ended_audiences: frozenset[int]) -> None:
+        self._snapshot = snapshot
+        self._ended_audiences = ended_audiences
+        self._receivers: dict[int, list[Receivers]] = {}
+        self._streams: dict[Stream, StreamGroups] = {}
+
+    def receivers_of(self, audience_id: int) -> list[Receivers]:
+        """The connections of an audience; none where one of them is corrupt."""
+        receivers = self._receivers.get(audience_id)
+        if receivers is None:
+            is_corrupt = audience_id in self._snapshot.corrupt
+            routes = () if is_corrupt else self._snapshot.routes.get(audience_id, ())
+            receivers = self._receivers[audience_id] = self._make_receivers(audience_id, routes)
+        return receivers
+
+    def batches(self) -> dict[Stream, Batches]:
+        """The batches of each stream that has any."""
+        return {
+            stream: groups.batches(batch_limit(self._snapshot.quota(stream)))
+            for stream, groups in self._streams.items()
+            if not groups.is_empty
+        }
+
+    def _make_receivers(self, audience_id: int, routes: Iterable[Route]) -> list[Receivers]:
+        alike: defaultdict[Projection, list[tuple[StreamGroups, Source]]] = defaultdict(list)
+        for route in routes:
+            groups = self._streams.get(route.stream)
+            if groups is None:
+                groups = self._streams[route.stream] = StreamGroups(route.stream, self._ended_audiences)
+            source = Source(route.connection_id, audience_id, route.aggregate_records)
+            alike[route.projection].append((groups, source))
+        return [Receivers(Renderer(projection), connections) for projection, connections in alike.items()]
 
 
 def fan_out(
@@ -89,38 +147,29 @@ def fan_out(
     Changes whose audience has a corrupt connection are left out.
     """
     changes = parts[0].changes if len(parts) == 1 else [change for part in parts for change in part.changes]
-    users, ended = Users(changes, names), _ended_audiences(changes)
-    streams: dict[Stream, StreamGroups] = defaultdict(lambda: StreamGroups(ended))
+    users, routing = Users(changes, names), Routing(snapshot, _ended_audiences(changes))
     skipped: Counter[Skipped] = Counter()
     for part in parts:
         for position, change in enumerate(part.changes):
-            if change.audience_id in snapshot.corrupt:
-                continue
-            routes = snapshot.routes.get(change.audience_id)
-            if not routes:
-                skipped[Skipped(None, change.audience_id, Skip.NO_CONNECTION)] += 1
+            receivers = routing.receivers_of(change.audience_id)
+            if not receivers:
+                if change.audience_id not in snapshot.corrupt:
+                    skipped[Skipped(None, change.audience_id, Skip.NO_CONNECTION)] += 1
                 continue
             user = users.user_of(change)
-            # Connections that forward a change alike share its bytes.
-            seen: dict[Projection, Rendered] = {}
-            for route in routes:
-                rendered = seen.get(route.projection)
-                if rendered is None:
-                    rendered = seen[route.projection] = render(change, route.projection, part.stamp, position)
-                if rendered.lines:
-                    source = Source(route.connection_id, change.audience_id, route.aggregate_records)
-                    streams[route.stream].add(change, user, rendered.lines, source)
-                for skip in rendered.skipped:
-                    skipped[Skipped(route.stream, change.audience_id, skip)] += 1
-    batches = {
-        stream: groups.batches(batch_limit(snapshot.quota(stream))) for stream, groups in streams.items()
-    }
-    return batches, skipped
+            for renderer, connections in receivers:
+                lines, skips = renderer.render(change, part.stamp, position)
+                for groups, source in connections:
+                    if lines:
+                        groups.add(change, user, lines, source)
+                    for skip in skips:
+                        skipped[Skipped(groups.stream, change.audience_id, skip)] += 1
+    return routing.batches(), skipped
 
 
 def _ended_audiences(changes: Sequence[Change]) -> frozenset[int]:
     """Audiences that the changes delete, if another change is of the same audience."""
-    ended = {change.audience_id for change in changes if change.type == ChangeType.AUDIENCE_DELETED}
+    ended = {change.audience_id for change in changes if change.type == AUDIENCE_DELETED}
     if not ended:
         return frozenset()
     changes_of = Counter(change.audience_id for change in changes)

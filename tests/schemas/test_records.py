@@ -221,6 +221,8 @@ NAMES = st.text() | st.sampled_from(
         '"UserIdentities":{}',
         '","UserIdentities":{},"',
         "{}",
+        "100 % %d %b %%",
+        '"MembershipChangedTimestamp":"0"',
         "x" * KNOWN_NAME_LENGTH,
         "x" * (KNOWN_NAME_LENGTH + 1),
     ]

@@ -70,6 +70,7 @@ class Batch:
     _open_record: list[str] = field(default_factory=list, repr=False)
     """The lines of the last group, while it is a Firehose record that further lines may share."""
     _open_bytes: int = 0
+    _last_source: Source | None = None
 
     def add(self, records: Lines, size: "_Size", source: Source) -> None:
         """Append an atomic group of Firehose records."""
@@ -79,6 +80,26 @@ class Batch:
         if source.aggregate and isinstance(group, str):
             self._open_record, self._open_bytes = [group], size.bytes
         self._count(size, source)
+
+    def add_line(self, line: str, size: int, base64_size: int, source: Source) -> None:
+        """Append a group of a single line, of these bytes, that is a Firehose record."""
+        if self._open_record:
+            self.close_record()
+        self.groups.append(line)
+        self.records += 1
+        self.firehose_records += 1
+        self.bytes += size
+        self.base64_bytes += base64_size
+        if source is not self._last_source:
+            self._note(source)
+
+    def has_room(self, limit: BatchLimit, firehose_records: int, size: int, base64_size: int) -> bool:
+        """Whether so many more Firehose records, of these bytes, are within the limit."""
+        return (
+            self.firehose_records + firehose_records <= limit.records
+            and self.bytes + size <= limit.bytes
+            and self.base64_bytes + base64_size <= MAX_BATCH_BYTES
+        )
 
     def try_join(self, records: Lines, size: "_Size", source: Source) -> bool:
         """Put a group's lines into the last Firehose record. False: it has no room."""
@@ -104,8 +125,12 @@ class Batch:
         self.firehose_records += size.firehose_records
         self.bytes += size.bytes
         self.base64_bytes += size.base64_bytes
+        self._note(source)
+
+    def _note(self, source: Source) -> None:
         self.connection_ids.add(source.connection_id)
         self.audience_ids.add(source.audience_id)
+        self._last_source = source
 
 
 Chain = list[Batch]
@@ -124,6 +149,9 @@ class Batches:
 
     def add(self, lines: Lines, source: Source) -> None:
         """Append an atomic group, which may be sent before and after any other."""
+        if len(lines) == 1 and not source.aggregate:
+            self._independent.add_line(lines[0], source)
+            return
         records = _firehose_records(lines, source)
         size = _size(records, source)
         if size.fits_one_call:
@@ -221,6 +249,15 @@ class _Packer:
             self._is_full = False
         self.batches[-1].add(records, size, source)
 
+    def add_line(self, line: bytes, source: Source) -> None:
+        """`add` of a group of a single line that shares no Firehose record: the usual group, cheaper."""
+        size = len(line)
+        base64_size = (size + 2) // 3 * 4
+        if self._is_full or not self.batches[-1].has_room(self._limit, 1, size, base64_size):
+            self.batches.append(Batch())
+            self._is_full = False
+        self.batches[-1].add_line(line.decode(), size, base64_size, source)
+
     def _try_join(self, records: Lines, size: _Size, source: Source) -> bool:
         if self._is_full or not source.aggregate:
             return False
@@ -249,12 +286,7 @@ class _Packer:
         yield records[start:]
 
     def _has_room_for(self, size: _Size) -> bool:
-        last = self.batches[-1]
-        return (
-            last.firehose_records + size.firehose_records <= self._limit.records
-            and last.bytes + size.bytes <= self._limit.bytes
-            and last.base64_bytes + size.base64_bytes <= MAX_BATCH_BYTES
-        )
+        return self.batches[-1].has_room(self._limit, size.firehose_records, size.bytes, size.base64_bytes)
 
     def _may_hold(self, size: _Size) -> bool:
         return (
