@@ -14,7 +14,7 @@ RESTORE_INTERVAL_SECONDS = 1
 RESTORED_MESSAGES = 200
 """At a time. That takes a tenth of a second, in which a worker does nothing else."""
 
-broker_url, master_name = kombu_url(current_settings().broker_url)
+broker_url, sentinel_options = kombu_url(current_settings().broker_url)
 # Celery reads CELERY_BROKER_URL itself and prefers it, as it stands there, to `broker_url`.
 broker_read_url = broker_write_url = broker_url
 broker_connection_retry_on_startup = True
@@ -33,8 +33,9 @@ broker_transport_options: dict[str, Any] = {
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
     "confirm_publish": True,
 }
-if master_name:
-    broker_transport_options["master_name"] = master_name
+if sentinel_options:
+    sentinel_options["sentinel_kwargs"] |= TIMEOUTS | KEEPALIVE
+    broker_transport_options |= sentinel_options
 if not broker_url.startswith("amqp") and not broker_url.startswith("pyamqp"):
     # Redis: a half-open connection is found and replaced.
     broker_transport_options |= TIMEOUTS | KEEPALIVE

@@ -249,7 +249,7 @@ def _url(text: str) -> str:
 
 
 def checked_broker_url(text: str) -> str:
-    """The broker's URL, or several with `;` between. Raises `ValueError` where a scheme is not promised.
+    """The broker's URL, or several with `;` between. Raises `ValueError` where nothing is promised.
 
     A `rediss://` URL without `ssl_cert_reqs` gets `required`: kombu's own default verifies nothing.
     """
@@ -257,7 +257,13 @@ def checked_broker_url(text: str) -> str:
     if is_sentinel(text):
         parse_sentinel_url(text)
         return text
-    return ";".join(map(_checked_broker_url, text.split(";")))
+    urls = text.split(";")
+    if len(urls) > 1 and any(url.strip().startswith(("redis", "unix")) for url in urls):
+        raise ValueError(
+            "several Redis servers: kombu goes to the second while the first is away, and what waits in the"
+            " first stays there; use sentinel://, or one address that moves to the new master"
+        )
+    return ";".join(map(_checked_broker_url, urls))
 
 
 def _checked_broker_url(url: str) -> str:
@@ -271,9 +277,10 @@ def _checked_broker_url(url: str) -> str:
 
 
 def verifies_certificate(url: str) -> bool:
-    """Whether a connection to a `rediss://` URL verifies the server's certificate; True without TLS."""
+    """Whether a connection to a URL of Redis over TLS verifies the server's certificate; True without TLS."""
     asked = parse_qs(urlsplit(url).query).get("ssl_cert_reqs", ["required"])
-    return not url.startswith("rediss:") or asked[-1].lower().removeprefix("cert_") == "required"
+    is_redis = url.startswith(("rediss:", f"{SCHEME}:"))
+    return not is_redis or asked[-1].lower().removeprefix("cert_") == "required"
 
 
 def _redis_url(text: str) -> str:

@@ -1,15 +1,22 @@
 """Redis Sentinel: the master is killed under load, and its replica takes over."""
 
+import subprocess
 import time
+from dataclasses import dataclass
 
 import pytest
 from chaos import CONCURRENCY, HASTE, RECORDS
+from kombu.exceptions import OperationalError
 from load import Load
-from sentinel import MASTER, Replicated
+from redis.exceptions import RedisError
+from sentinel import Replicated, Security
 from stack import Stack
+from tls import Certificate
 from waiting import eventually
 
+from devstack import processes
 from devstack.firehose import FakeFirehose
+from worker.store.sentinel import kombu_url
 
 
 @pytest.fixture
@@ -20,22 +27,48 @@ def replicated(tmp_path):
 
 
 @pytest.fixture
-def stack(tmp_path, replicated):
+def secured(tmp_path):
+    """The same, where servers and sentinel ask for TLS and a password each."""
+    if not speaks_tls(processes.redis_server()):
+        pytest.skip(f"{processes.redis_server()} is built without TLS; Debian's redis-server has it")
+    replicated = Replicated(tmp_path, security=Security(Certificate(tmp_path), "p@ss", "s&ntinel"))
+    yield replicated
+    replicated.stop()
+
+
+def speaks_tls(server):
+    """Whether a `redis-server` is built with TLS: it names the option that it cannot take otherwise."""
+    command = [server, "--port", "0", "--tls-port", "nonsense"]
+    refusal = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "Bad directive" not in refusal.stdout + refusal.stderr
+
+
+@pytest.fixture
+def make_stack(tmp_path):
+    """A stack over the master that a sentinel names."""
     with FakeFirehose() as firehose:
-        stack = Sentineled(tmp_path, replicated.url, firehose, databases=(0, 1))
-        stack.caller.conf.broker_url = f"{replicated.url}/0"
-        stack.caller.conf.broker_transport_options = {"master_name": MASTER}
-        stack.configure("main")
-        yield stack
+
+        def make(replicated):
+            stack = Sentineled(tmp_path, replicated.url, firehose, databases=(0, 1), query=replicated.query)
+            # The caller is Celery as it comes, but for the transport, which reads the URL in its own way.
+            stack.caller.conf.broker_url, options = kombu_url(stack.environment["CELERY_BROKER_URL"])
+            stack.caller.conf.broker_transport_options = options
+            stack.configure("main")
+            return stack
+
+        yield make
 
 
+@dataclass
 class Sentineled(Stack):
     """A stack whose broker and state are the databases of a master."""
+
+    query: str = ""
 
     @property
     def environment(self):
         urls = {
-            name: f"{self.redis_url}/{database}?master_name={MASTER}"
+            name: f"{self.redis_url}/{database}{self.query}"
             for name, database in zip(
                 ("CELERY_BROKER_URL", "AUDIENCE_REDIS_URL"), self.databases, strict=True
             )
@@ -43,7 +76,33 @@ class Sentineled(Stack):
         return super().environment | urls
 
 
-def test_the_master_is_killed_under_load(stack, replicated, tell):
+def test_servers_and_sentinels_that_ask_for_tls_and_passwords_fail_over(make_stack, secured):
+    stack = make_stack(secured)
+    audience = stack.audience()
+    with stack.worker("--concurrency", "2", env=HASTE) as worker:
+        stack.send(*audience.added("before"))
+        eventually(lambda: audience.customers() == ["before"])
+        secured.wait_for_replica()
+        secured.fail_over()
+        eventually(lambda: is_sent(stack, *audience.added("after")), every=0.1)
+        eventually(lambda: set(audience.customers()) == {"before", "after"})
+        assert worker.is_running
+        shown = worker.output() + repr(stack.inspect("conf"))
+        assert not any(secret in shown for secret in ("p@ss", "p%40ss", "s&ntinel", "s%26ntinel"))
+        worker.kill()
+
+
+def is_sent(stack, *changes):
+    """Send changes; False where the broker does not take them now."""
+    try:
+        stack.send(*changes)
+    except (OperationalError, RedisError):
+        return False
+    return True
+
+
+def test_the_master_is_killed_under_load(make_stack, replicated, tell):
+    stack = make_stack(replicated)
     load = Load(stack.audience(), RECORDS)
     with stack.worker("--concurrency", str(CONCURRENCY), env=HASTE) as worker:
         load.send(RECORDS // 2)

@@ -1,9 +1,16 @@
-"""A Redis with a replica, and a sentinel that makes the replica the master when the master is gone."""
+"""A Redis with replicas, and a sentinel that makes one of them the master when the master is gone."""
 
-from contextlib import ExitStack
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from redis import Redis
+from tls import Certificate
 from waiting import eventually
 
 from devstack import processes
@@ -11,45 +18,85 @@ from devstack.ports import free_port
 
 MASTER = "private"
 DOWN_AFTER_MILLISECONDS = 500
-SETTINGS = """
-port {port}
-bind 127.0.0.1
-dir {directory}
-sentinel monitor {master} 127.0.0.1 {master_port} 1
-sentinel down-after-milliseconds {master} {down_after}
-sentinel failover-timeout {master} 5000
-"""
+
+
+@dataclass(frozen=True)
+class Security:
+    """What servers and sentinels ask of their clients."""
+
+    certificate: Certificate
+    password: str
+    sentinel_password: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options of a server or a sentinel, beside its ports: whoever connects must speak TLS."""
+        bundle, key = str(self.certificate.bundle), str(self.certificate.key)
+        return (
+            *("--tls-cert-file", bundle, "--tls-key-file", key),
+            *("--tls-ca-cert-file", bundle, "--tls-auth-clients", "no"),
+            *("--tls-replication", "yes"),
+        )
+
+    @property
+    def query(self) -> str:
+        """Parameters of a `sentinel://` URL."""
+        bundle, password = self.certificate.bundle, quote(self.sentinel_password, safe="")
+        return f"&ssl_ca_certs={bundle}&sentinel_password={password}"
 
 
 class Replicated:
-    """Two servers and their sentinel. Every `redis-server` is a sentinel, too, with `--sentinel`."""
+    """A master, its replicas and their sentinel, which every `redis-server` is with `--sentinel`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, replicas: int = 1, security: Security | None = None) -> None:
         self._running = ExitStack()
         self._directory = directory
-        self.ports = [free_port(), free_port()]
-        self.servers = [
-            self._server(0),
-            self._server(1, "--replicaof", processes.LOOPBACK, str(self.ports[0])),
-        ]
-        eventually(lambda: self.client(1).info("replication").get("master_link_status") == "up")
-        self.url = f"sentinel://127.0.0.1:{self._sentinel()}"
+        self._security = security
+        self.ports = [free_port() for _ in range(replicas + 1)]
+        """Over which the test asks the servers, and their clients too where these need no TLS."""
+        self._client_ports = [free_port() for _ in self.ports] if security else self.ports
+        follows = ("--replicaof", processes.LOOPBACK, str(self._client_ports[0]))
+        self.servers = [self._server(number, *(follows if number else ())) for number in range(replicas + 1)]
+        self.wait_for_replica(replicas)
+        self.sentinel_port = self._sentinel()
+        password = f":{quote(security.password, safe='')}@" if security else ""
+        self.url = f"sentinel://{password}127.0.0.1:{self.sentinel_port}"
+        self.query = f"?master_name={MASTER}" + (security.query if security else "")
 
     def client(self, number: int) -> Redis:
         """A client of a server: 0 was the master first."""
-        return Redis(port=self.ports[number], decode_responses=True)
+        password = self._security.password if self._security else None
+        return Redis(port=self.ports[number], password=password, decode_responses=True)
 
-    def wait_for_replica(self) -> None:
-        """Wait until the replica has what the master has. Fails where it does not within five seconds."""
-        assert self.client(0).wait(1, 5000) == 1
+    def wait_for_replica(self, replicas: int = 1) -> None:
+        """Wait until so many replicas have what the first master has."""
+        client = self.client(0)
+        eventually(lambda: client.set("audience:test", 1) and client.wait(replicas, 1000) == replicas)
 
     def kill_master(self) -> None:
         """End the first master at once; the sentinel finds out."""
         self.servers[0].kill()
 
+    @contextmanager
+    def frozen(self, *numbers: int) -> Iterator[None]:
+        """Servers hang: their connections stay, and they say nothing."""
+        for number in numbers:
+            os.kill(self.servers[number].pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                os.kill(self.servers[number].pid, signal.SIGCONT)
+
+    def fail_over(self) -> None:
+        """Have the sentinel make a replica the master, and wait until it is one."""
+        self._sentinel_client().execute_command("SENTINEL", "FAILOVER", MASTER)
+        eventually(self.is_failed_over)
+
     def is_failed_over(self) -> bool:
-        """Whether the replica is the master now."""
-        return self.client(1).info("replication")["role"] == "master"
+        """Whether a replica is the master now."""
+        roles = [self.client(number).info("replication")["role"] for number in range(1, len(self.ports))]
+        return "master" in roles
 
     def stop(self) -> None:
         self._running.close()
@@ -57,22 +104,48 @@ class Replicated:
     def _server(self, number: int, *options: str) -> processes.Process:
         directory = self._directory / f"redis{number}"
         directory.mkdir()
+        if self._security:
+            options += ("--tls-port", str(self._client_ports[number]), *self._security.options)
+            options += ("--replica-announce-port", str(self._client_ports[number]))
         started = processes.redis(directory, *options, port=self.ports[number])
-        return self._running.enter_context(started)[0]
+        process = self._running.enter_context(started)[0]
+        if self._security:
+            # Not as an option: the server counts as started once it answers without one.
+            client = Redis(port=self.ports[number])
+            client.config_set("masterauth", self._security.password)
+            client.config_set("requirepass", self._security.password)
+        return process
 
     def _sentinel(self) -> int:
         port, settings = free_port(), self._directory / "sentinel.conf"
-        text = SETTINGS.format(
-            port=port,
-            directory=self._directory,
-            master=MASTER,
-            master_port=self.ports[0],
-            down_after=DOWN_AFTER_MILLISECONDS,
-        )
-        settings.write_text(text)
+        settings.write_text("\n".join(self._sentinel_settings(port)))
         command = [processes.redis_server(), settings, "--sentinel"]
         log = self._directory / "sentinel.log"
         process = self._running.enter_context(processes.Process("sentinel", command, log, {}))
         process.wait_until(lambda: processes.listens(port))
-        eventually(lambda: int(Redis(port=port).sentinel_master(MASTER)["num-slaves"]) == 1, timeout=30)
+        replicas = len(self.ports) - 1
+        eventually(
+            lambda: int(self._sentinel_client(port).sentinel_master(MASTER)["num-slaves"]) == replicas,
+            timeout=30,
+        )
         return port
+
+    def _sentinel_settings(self, port: int) -> list[str]:
+        lines = [f"port {0 if self._security else port}", "bind 127.0.0.1", f"dir {self._directory}"]
+        if self._security:
+            words = self._security.options
+            lines += [f"tls-port {port}", f"requirepass {self._security.sentinel_password}"]
+            lines += [f"{name[2:]} {value}" for name, value in zip(words[::2], words[1::2], strict=True)]
+        lines.append(f"sentinel monitor {MASTER} 127.0.0.1 {self._client_ports[0]} 1")
+        if self._security:
+            lines.append(f"sentinel auth-pass {MASTER} {self._security.password}")
+        lines.append(f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MILLISECONDS}")
+        lines.append(f"sentinel failover-timeout {MASTER} 5000")
+        return lines
+
+    def _sentinel_client(self, port: int | None = None) -> Redis:
+        options: dict[str, Any] = {"host": processes.LOOPBACK, "port": port or self.sentinel_port}
+        if self._security:
+            options |= {"password": self._security.sentinel_password, "ssl": True}
+            options |= {"ssl_ca_certs": str(self._security.certificate.bundle)}
+        return Redis(**options)

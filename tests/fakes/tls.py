@@ -43,8 +43,8 @@ class Certificate:
         )
         self.bundle = directory / "ca.pem"
         self.bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        self._key = directory / "key.pem"
-        self._key.write_bytes(
+        self.key = directory / "key.pem"
+        self.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
@@ -55,7 +55,7 @@ class Certificate:
     def context(self) -> ssl.SSLContext:
         """What a server needs to present the certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.bundle, self._key)
+        context.load_cert_chain(self.bundle, self.key)
         return context
 
 

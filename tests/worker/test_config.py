@@ -226,14 +226,20 @@ def test_a_broker_url_with_a_scheme_that_is_not_promised_is_refused_with_the_lis
         read_settings({"CELERY_BROKER_URL": url})
 
 
+@pytest.mark.parametrize("url", ["redis://a/0;redis://b/0", "redis://a; rediss://b", "amqp://a;redis://b"])
+def test_several_redis_servers_as_the_broker_are_refused_with_what_to_use_in_their_place(url):
+    with pytest.raises(SettingError, match=r"several Redis servers.*use sentinel://"):
+        read_settings({"CELERY_BROKER_URL": url})
+
+
 @pytest.mark.parametrize(
     ("url", "verified"),
     [
         ("rediss://host/0", "rediss://host/0?ssl_cert_reqs=required"),
         ("rediss://host/0?ssl_ca_certs=/ca", "rediss://host/0?ssl_ca_certs=/ca&ssl_cert_reqs=required"),
         ("rediss://host/0?ssl_cert_reqs=none", "rediss://host/0?ssl_cert_reqs=none"),
-        ("redis://a;rediss://b", "redis://a;rediss://b?ssl_cert_reqs=required"),
         ("amqps://host", "amqps://host"),
+        ("amqp://a;amqp://b", "amqp://a;amqp://b"),
     ],
 )
 def test_a_tls_broker_is_verified_unless_its_url_says_otherwise(url, verified):
@@ -249,6 +255,8 @@ def test_a_tls_broker_is_verified_unless_its_url_says_otherwise(url, verified):
         ("rediss://host?ssl_cert_reqs=CERT_NONE", False),
         ("rediss://host?ssl_cert_reqs=none", False),
         ("rediss://host?ssl_cert_reqs=optional", False),
+        ("sentinel://host?ssl=true", True),
+        ("sentinel://host?ssl_cert_reqs=none", False),
     ],
 )
 def test_an_unverified_certificate_is_recognized(url, verifies):

@@ -1,11 +1,18 @@
 """URLs of Redis Sentinel: `sentinel://host:26379;sentinel://host:26379/0?master_name=mymaster`.
 
-The last URL, or any of them, has the database, the master's name and the credentials of Redis itself; they
-hold for all. Sentinels that ask for a password of their own are not supported.
+Any one of the URLs has the database, the credentials of Redis itself and the parameters; they hold for all:
+
+    master_name                          the master that the sentinels watch
+    ssl=true, or one of ssl_cert_reqs,
+    ssl_ca_certs, ssl_certfile,
+    ssl_keyfile, ssl_check_hostname      TLS, to the servers and to the sentinels
+    sentinel_ssl=false                   no TLS to the sentinels
+    sentinel_username, sentinel_password the credentials of the sentinels
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from redis import Redis
 from redis.sentinel import Sentinel
@@ -15,6 +22,12 @@ DEFAULT_PORT = 26379
 DEFAULT_MASTER = "mymaster"
 """The name in the `sentinel.conf` that comes with Redis."""
 MASTER_NAME = "master_name"
+SSL = "ssl"
+SSL_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
+"""Those of a `rediss://` URL."""
+SENTINEL_SSL = "sentinel_ssl"
+SENTINEL_CREDENTIALS = ("sentinel_username", "sentinel_password")
+PARAMETERS = (MASTER_NAME, SSL, *SSL_OPTIONS, SENTINEL_SSL, *SENTINEL_CREDENTIALS)
 
 
 class SentinelUrl(NamedTuple):
@@ -25,27 +38,36 @@ class SentinelUrl(NamedTuple):
     database: int
     user_info: str
     """`user:password@` of Redis, percent-encoded; empty where it asks for none."""
+    tls: Mapping[str, str]
+    """The options of TLS to the servers, as in a `rediss://` URL; empty without TLS."""
+    sentinel_options: Mapping[str, Any]
+    """redis-py's options of connections to the sentinels, beside timeouts."""
 
     @property
     def url(self) -> str:
-        """The URL without the master's name. Each sentinel has the database, whichever kombu connects to."""
+        """The URL as kombu reads it. Each sentinel has the database, whichever kombu connects to."""
         hosts = (f"[{host}]" if ":" in host else host for host, _ in self.sentinels)
         ports = (port for _, port in self.sentinels)
+        query = f"?{urlencode(self.tls, safe='/')}" if self.tls else ""
         return ";".join(
-            f"{SCHEME}://{self.user_info}{host}:{port}/{self.database}"
+            f"{SCHEME}://{self.user_info}{host}:{port}/{self.database}{query}"
             for host, port in zip(hosts, ports, strict=True)
         )
 
     def connect(self, **options: Any) -> Redis:
         """A client of the master, which asks the sentinels for it at each new connection."""
         user, _, password = self.user_info.rstrip("@").partition(":")
-        sentinel = Sentinel(self.sentinels, **options)
+        socket_options = {name: value for name, value in options.items() if name.startswith("socket_")}
+        sentinel = Sentinel(
+            self.sentinels, sentinel_kwargs={**socket_options, **self.sentinel_options}, **options
+        )
         return sentinel.master_for(
             self.master,
             redis_class=Redis,
             db=self.database,
             username=unquote(user) or None,
             password=unquote(password) or None,
+            **_tls_options(self.tls),
         )
 
 
@@ -59,32 +81,78 @@ def parse_sentinel_url(text: str) -> SentinelUrl:
     parts = [urlsplit(url.strip()) for url in text.split(";")]
     if any(part.scheme != SCHEME or not part.hostname for part in parts):
         raise ValueError("each of the URLs of sentinels must be of the form sentinel://host:26379")
-    queries = [parse_qs(part.query) for part in parts]
-    if unknown := sorted({name for query in queries for name in query} - {MASTER_NAME}):
-        raise ValueError(f"{', '.join(unknown)}: the only parameter of a sentinel:// URL is {MASTER_NAME}")
+    parameters = _parameters([parse_qs(part.query) for part in parts])
     databases = {part.path.strip("/") for part in parts} - {""}
-    masters = {name for query in queries for name in query.get(MASTER_NAME, ())}
     user_infos = {part.netloc.rpartition("@")[0] for part in parts} - {""}
-    if max(len(databases), len(masters), len(user_infos)) > 1:
-        raise ValueError("sentinels have one database, one master_name and one password for all of them")
+    if max(len(databases), len(user_infos)) > 1:
+        raise ValueError("sentinels have one database and one password of Redis for all of them")
     database = databases.pop() if databases else "0"
     if not database.isdecimal():
         raise ValueError("the database is not a whole number")
+    tls = _tls(parameters)
     return SentinelUrl(
-        [(part.hostname or "", part.port or DEFAULT_PORT) for part in parts],
-        masters.pop() if masters else DEFAULT_MASTER,
-        int(database),
-        f"{user_infos.pop()}@" if user_infos else "",
+        sentinels=[(part.hostname or "", part.port or DEFAULT_PORT) for part in parts],
+        master=parameters.get(MASTER_NAME, DEFAULT_MASTER),
+        database=int(database),
+        user_info=f"{user_infos.pop()}@" if user_infos else "",
+        tls=tls,
+        sentinel_options=_sentinel_options(parameters, tls),
     )
 
 
-def kombu_url(text: str) -> tuple[str, str | None]:
-    """A broker's URL as kombu reads it, and the master's name where it leads to sentinels.
+def kombu_url(text: str) -> tuple[str, dict[str, Any]]:
+    """A broker's URL as kombu reads it, and transport options where it leads to sentinels.
 
-    kombu takes the name as an option. It connects to the second URL where the first fails, and to that URL's
-    database.
+    kombu takes the master's name and what the sentinels ask for as options. It connects to the second URL
+    where the first fails, and to that URL's database.
     """
     if not is_sentinel(text):
-        return text, None
+        return text, {}
     parsed = parse_sentinel_url(text)
-    return parsed.url, parsed.master
+    return parsed.url, {MASTER_NAME: parsed.master, "sentinel_kwargs": dict(parsed.sentinel_options)}
+
+
+def _parameters(queries: list[dict[str, list[str]]]) -> dict[str, str]:
+    """The parameters of all URLs. Raises `ValueError` for one that is not known, or has two values."""
+    names = {name for query in queries for name in query}
+    if unknown := sorted(names - set(PARAMETERS)):
+        problem = f"{', '.join(unknown)}: the parameters of a sentinel:// URL are {', '.join(PARAMETERS)}"
+        raise ValueError(problem)
+    values = {name: {value for query in queries for value in query.get(name, ())} for name in names}
+    if several := sorted(name for name in names if len(values[name]) > 1):
+        raise ValueError(f"{', '.join(several)}: one value holds for all sentinels")
+    return {name: found.pop() for name, found in values.items()}
+
+
+def _tls(parameters: Mapping[str, str]) -> dict[str, str]:
+    """The options of TLS to the servers. The certificate is verified unless an option says otherwise."""
+    options = {name: parameters[name] for name in SSL_OPTIONS if name in parameters}
+    if not _is_true(parameters, SSL, default=bool(options)):
+        return {}
+    return {"ssl_cert_reqs": "required", **options}
+
+
+def _sentinel_options(parameters: Mapping[str, str], tls: Mapping[str, str]) -> dict[str, Any]:
+    username, password = (parameters.get(name) for name in SENTINEL_CREDENTIALS)
+    credentials = {"username": username, "password": password} if password else {}
+    if not _is_true(parameters, SENTINEL_SSL, default=bool(tls)):
+        return credentials
+    return {**credentials, **_tls_options(tls or {"ssl_cert_reqs": "required"})}
+
+
+def _tls_options(tls: Mapping[str, str]) -> dict[str, Any]:
+    """redis-py's options of a connection over TLS."""
+    if not tls:
+        return {}
+    options: dict[str, Any] = {"ssl": True, **tls}
+    options["ssl_cert_reqs"] = tls["ssl_cert_reqs"].lower().removeprefix("cert_")
+    if "ssl_check_hostname" in tls:
+        options["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() != "false"
+    return options
+
+
+def _is_true(parameters: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = parameters.get(name, str(default)).lower()
+    if text not in ("true", "false"):
+        raise ValueError(f"{name} is true or false")
+    return text == "true"

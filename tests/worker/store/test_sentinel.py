@@ -1,10 +1,12 @@
 """URLs of Redis Sentinel."""
 
 import pytest
+from celery import Celery
+from redis.sentinel import SentinelManagedSSLConnection
 
 from worker.config import read_settings
 from worker.errors import SettingError
-from worker.store.sentinel import parse_sentinel_url
+from worker.store.sentinel import kombu_url, parse_sentinel_url
 
 
 def test_the_database_the_master_and_the_password_hold_for_each_sentinel():
@@ -27,6 +29,8 @@ def test_without_a_name_the_master_is_the_one_of_the_example_configuration():
         "sentinel://a/x",
         "sentinel://a?mastername=m",
         "sentinel://:one@a;sentinel://:two@b",
+        "sentinel://a?master_name=m;sentinel://b?master_name=n",
+        "sentinel://a?ssl=maybe",
     ],
 )
 @pytest.mark.parametrize("name", ["CELERY_BROKER_URL", "AUDIENCE_REDIS_URL"])
@@ -40,3 +44,41 @@ def test_a_client_connects_to_the_database_with_the_password():
     options = client.connection_pool.connection_kwargs
     assert (options["db"], options["username"], options["password"]) == (3, "user", "p@ss")
     assert options["decode_responses"]
+
+
+def test_tls_holds_for_the_servers_and_the_sentinels_and_verifies_their_certificates():
+    parsed = parse_sentinel_url("sentinel://a;sentinel://b/1?ssl_ca_certs=/ca.pem")
+    verified = {"ssl": True, "ssl_cert_reqs": "required", "ssl_ca_certs": "/ca.pem"}
+    query = "ssl_cert_reqs=required&ssl_ca_certs=/ca.pem"
+    assert parsed.url == f"sentinel://a:26379/1?{query};sentinel://b:26379/1?{query}"
+    assert parsed.sentinel_options == verified
+    assert parsed.connect().connection_pool.connection_class is SentinelManagedSSLConnection
+
+
+@pytest.mark.parametrize(
+    ("query", "servers", "sentinels"),
+    [
+        ("", False, False),
+        ("?ssl=true", True, True),
+        ("?ssl=true&sentinel_ssl=false", True, False),
+        ("?sentinel_ssl=true", False, True),
+        ("?ssl=false&ssl_ca_certs=/ca.pem", False, False),
+    ],
+)
+def test_servers_and_sentinels_may_differ_in_tls(query, servers, sentinels):
+    parsed = parse_sentinel_url(f"sentinel://a{query}")
+    assert (bool(parsed.tls), "ssl" in parsed.sentinel_options) == (servers, sentinels)
+
+
+def test_the_sentinels_password_is_an_option_and_in_no_url_that_celery_may_show():
+    url, options = kombu_url("sentinel://:server@a?sentinel_username=u&sentinel_password=s%26cret")
+    assert options["sentinel_kwargs"] == {"username": "u", "password": "s&cret"}
+    assert "cret" not in url
+    app = Celery(set_as_current=False, broker=url, broker_transport_options=options)
+    assert "cret" not in app.conf.humanize()
+
+
+def test_a_parameter_that_is_not_known_is_named_and_its_value_is_not():
+    with pytest.raises(ValueError, match="sentinel_pasword") as caught:
+        parse_sentinel_url("sentinel://a?sentinel_pasword=secret")
+    assert "secret" not in str(caught.value)
