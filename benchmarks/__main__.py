@@ -1,6 +1,6 @@
 """`make bench`: a table, or with `--json` one object a contender.
 
-`throughput` and `flow` measure other figures: each with `--list`.
+`throughput`, `flow` and `dashboard` measure other figures: each with `--list`.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks import flow, throughput
+from benchmarks import dashboard, flow, throughput
 from benchmarks.bench import Bench
 from benchmarks.contenders import CONTENDERS, PLAIN_SINGLES, Comparison, Contender, compare
 from benchmarks.machine import describe_machine
@@ -20,7 +20,7 @@ from devstack.processes import StartError
 
 SIGNALLED = 128
 """A shell adds this to a signal's number to make an exit status."""
-COMMANDS = {command.name: command for command in (throughput.COMMAND, flow.COMMAND)}
+COMMANDS = {command.name: command for command in (throughput.COMMAND, flow.COMMAND, dashboard.COMMAND)}
 
 
 def main(arguments: list[str]) -> int:

@@ -14,13 +14,10 @@ All figures come from Redis and the broker, so that they are the installation's 
 `stream` is the name of the stream's queue; records that were for no stream have the stream `none`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
 
 from worker.failures.alert_types import Severity
 from worker.state.counters import NO_STREAM, Counts
@@ -28,6 +25,8 @@ from worker.state.history import BUCKET_SECONDS, DeliverySeconds
 from worker.status import StreamState
 
 PREFIX = "audience_firehose_"
+SPECIAL = re.compile(r'[\\"\n]')
+"""What a label's value escapes."""
 
 
 @dataclass(frozen=True)
@@ -53,38 +52,52 @@ class Figures:
 
 
 def exposition(figures: Figures) -> bytes:
-    """The figures as Prometheus reads them."""
-    registry = CollectorRegistry()
-    registry.register(_Collector(figures))
-    return generate_latest(registry)
+    """The figures as Prometheus reads them.
+
+    Written here and not by prometheus_client, which takes 6 µs a sample: 5,000 streams have 60,000.
+    """
+    return "".join(_families(figures)).encode()
 
 
-class _Collector:
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterator[Metric]:
-        """Called by prometheus_client."""
-        yield from (_records(self._figures), *_queues(self._figures), _states(self._figures))
-        yield _delivery_seconds(self._figures.delivery_seconds)
-        alerts = GaugeMetricFamily(f"{PREFIX}open_alerts", "Alerts that are open", labels=["severity"])
-        for severity in Severity:
-            alerts.add_metric([severity], self._figures.open_alerts.get(severity, 0))
-        yield alerts
-        yield GaugeMetricFamily(f"{PREFIX}workers", "Workers that answer", self._figures.workers)
-
-
-def _records(figures: Figures) -> Metric:
-    family = CounterMetricFamily(
-        f"{PREFIX}records", "Records by stream and outcome", labels=["stream", "outcome"]
+def _families(figures: Figures) -> Iterator[str]:
+    yield _head("records_total", "counter", "Records by stream and outcome")
+    yield from (_outcomes(stream.name, stream.counts) for stream in figures.streams)
+    yield _outcomes(NO_STREAM, figures.without_stream)
+    yield _head("queue_messages", "gauge", "Messages that no worker has reserved")
+    yield from (
+        f'{PREFIX}queue_messages{{queue="{_label(queue)}"}} {messages}\n'
+        for queue, messages in figures.queue_messages.items()
     )
-    for stream in figures.streams:
-        _add_outcomes(family, stream.name, stream.counts)
-    _add_outcomes(family, NO_STREAM, figures.without_stream)
-    return family
+    ages = figures.oldest_message_seconds
+    yield _head("oldest_message_seconds", "gauge", "Age of the oldest message, or 0")
+    yield from (
+        f'{PREFIX}oldest_message_seconds{{queue="{_label(queue)}"}} {ages.get(queue, 0)}\n'
+        for queue in figures.queue_messages
+    )
+    yield _head("stream_state", "gauge", "1 for the state that the stream is in")
+    yield from (_states(_label(stream.name), stream.state) for stream in figures.streams)
+    yield from _delivery_seconds(figures.delivery_seconds)
+    yield _head("open_alerts", "gauge", "Alerts that are open")
+    yield from (
+        f'{PREFIX}open_alerts{{severity="{severity}"}} {figures.open_alerts.get(severity, 0)}\n'
+        for severity in Severity
+    )
+    yield _head("workers", "gauge", "Workers that answer")
+    yield f"{PREFIX}workers {figures.workers}\n"
 
 
-def _add_outcomes(family: CounterMetricFamily, stream: str, counts: Counts) -> None:
+def _head(name: str, kind: str, text: str) -> str:
+    return f"# HELP {PREFIX}{name} {text}\n# TYPE {PREFIX}{name} {kind}\n"
+
+
+def _label(name: str) -> str:
+    """A label's value as the format has it."""
+    if not SPECIAL.search(name):
+        return name
+    return name.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _outcomes(stream: str, counts: Counts) -> str:
     outcomes = {
         "enqueued": counts.enqueued,
         "delivered": counts.delivered,
@@ -93,40 +106,23 @@ def _add_outcomes(family: CounterMetricFamily, stream: str, counts: Counts) -> N
         "discarded": counts.discarded,
         "skipped": sum(counts.skipped.values()),
     }
-    for outcome, records in outcomes.items():
-        family.add_metric([stream, outcome], records)
-
-
-def _queues(figures: Figures) -> Iterator[Metric]:
-    messages = GaugeMetricFamily(
-        f"{PREFIX}queue_messages", "Messages that no worker has reserved", labels=["queue"]
+    end = f'",stream="{_label(stream)}"}} '
+    return "".join(
+        f'{PREFIX}records_total{{outcome="{outcome}{end}{records}\n' for outcome, records in outcomes.items()
     )
-    oldest = GaugeMetricFamily(
-        f"{PREFIX}oldest_message_seconds",
-        "Age of the oldest message, or 0",
-        labels=["queue"],
+
+
+def _states(stream: str, found: StreamState) -> str:
+    return "".join(
+        f'{PREFIX}stream_state{{state="{state}",stream="{stream}"}} {int(state is found)}\n'
+        for state in StreamState
     )
-    for queue, number in figures.queue_messages.items():
-        messages.add_metric([queue], number)
-        oldest.add_metric([queue], figures.oldest_message_seconds.get(queue, 0.0))
-    yield messages
-    yield oldest
 
 
-def _states(figures: Figures) -> Metric:
-    family = GaugeMetricFamily(
-        f"{PREFIX}stream_state", "1 for the state that the stream is in", labels=["stream", "state"]
-    )
-    for stream in figures.streams:
-        for state in StreamState:
-            family.add_metric([stream.name, state], float(stream.state is state))
-    return family
-
-
-def _delivery_seconds(seconds: DeliverySeconds) -> Metric:
-    family = HistogramMetricFamily(
-        f"{PREFIX}delivery_seconds", "Seconds from a record's enqueueing to its acceptance by Firehose"
-    )
-    bounds = ["+Inf" if bound == inf else str(float(bound)) for bound in BUCKET_SECONDS]
-    family.add_metric([], list(zip(bounds, seconds.cumulative, strict=True)), seconds.total_seconds)
-    return family
+def _delivery_seconds(seconds: DeliverySeconds) -> Iterator[str]:
+    yield _head("delivery_seconds", "histogram", "Seconds from enqueued to accepted by Firehose")
+    for bound, records in zip(BUCKET_SECONDS, seconds.cumulative, strict=True):
+        shown = "+Inf" if bound == inf else str(float(bound))
+        yield f'{PREFIX}delivery_seconds_bucket{{le="{shown}"}} {records}\n'
+    yield f"{PREFIX}delivery_seconds_count {seconds.cumulative[-1]}\n"
+    yield f"{PREFIX}delivery_seconds_sum {seconds.total_seconds}\n"

@@ -1,5 +1,6 @@
 """Names of queues, tasks and streams. Nobody formats one twice."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 CHANGES_QUEUE = "audience.changes"
@@ -15,6 +16,7 @@ ENQUEUED_AT_HEADER = "enqueued_at"
 """The header of a delivery message that holds when its records were enqueued: Unix seconds."""
 STREAM_QUEUE_PREFIX = "firehose"
 DELAY_QUEUE_PREFIX = "audience.waiting"
+STREAMS_CACHED = 20_000
 PARTS = 4
 """The parts of a stream's queue: the prefix, the configuration, the region, and a name that may hold dots."""
 
@@ -52,6 +54,7 @@ def is_stream_queue(queue: str) -> bool:
     return queue.startswith(f"{STREAM_QUEUE_PREFIX}.") and queue.count(".") >= PARTS - 1
 
 
+@lru_cache(maxsize=STREAMS_CACHED)
 def stream_of(queue: str) -> Stream:
     """The stream whose queue this is: a name may hold dots, what stands before it may not."""
     _, configuration, region, name = queue.split(".", PARTS - 1)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
 
 from kombu.exceptions import OperationalError
 
@@ -35,8 +37,7 @@ STREAM_STATES = {
 }
 
 
-@dataclass(frozen=True)
-class StreamStatus:
+class StreamStatus(NamedTuple):
     """A stream and how it fares."""
 
     stream: Stream
@@ -91,22 +92,22 @@ class Status:
         """Whether the lengths of queues are known."""
         return self.problem is None
 
-    @property
+    @cached_property
     def paused(self) -> int:
         """How many streams wait for somebody to resume them."""
         return sum(row.state is StreamState.PAUSED for row in self.rows)
 
-    @property
+    @cached_property
     def failing(self) -> int:
         """How many streams are left alone for a while, or are being tried."""
         return sum(row.state is StreamState.FAILING for row in self.rows)
 
-    @property
+    @cached_property
     def waiting(self) -> int | None:
         """Batches in all queues."""
         return sum(row.waiting or 0 for row in self.rows) if self.broker_answers else None
 
-    @property
+    @cached_property
     def all_dead(self) -> int:
         """Records in dead letters, of a stream or not."""
         return self.dead + sum(row.dead for row in self.rows)
@@ -150,20 +151,22 @@ class StatusReader:
         counts = self._counters.of_all([None, *asked])
         # The counters alone would not do: records that were delivered twice hide as many that are left.
         unregistered |= {
-            stream for stream in counted if lengths.get(stream.queue) or counts[stream].outstanding
+            stream
+            for stream in counted - connections.keys()
+            if lengths.get(stream.queue) or counts[stream].outstanding
         }
-        streams = sorted(connections.keys() | unregistered)
+        streams = {stream: stream.queue for stream in sorted(connections.keys() | unregistered)}
         rows = [
             StreamStatus(
                 stream=stream,
                 connection_ids=connections.get(stream, ()),
-                breaker=breakers.get(stream.queue),
-                circuit_state=circuit_states.get(stream.queue, CircuitState.CLOSED),
-                waiting=lengths.get(stream.queue),
-                dead=dead[stream],
+                breaker=breakers.get(queue),
+                circuit_state=circuit_states.get(queue, CircuitState.CLOSED),
+                waiting=lengths.get(queue),
+                dead=dead.get(stream, 0),
                 counts=counts[stream],
             )
-            for stream in streams
+            for stream, queue in streams.items()
         ]
         return Status(
             problem=problem,

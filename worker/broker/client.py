@@ -12,14 +12,14 @@ from kombu.transport import redis as redis_transport
 from kombu.transport.base import StdChannel
 
 from worker.privacy import HIDDEN
-from worker.queues import SEQUENCE_HEADER
+from worker.queues import SEQUENCE_HEADER, is_stream_queue
 from worker.store.scripts import Script
 
 TIMEOUT_SECONDS = 5
 """To connect, and for each answer: a person is waiting."""
 CONNECT_RETRIES = 1
 SEND_RETRIES = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 1.0}
-QUEUES_PER_CALL = 250
+QUEUES_PER_CALL = 500
 HEAD_BYTES = 256
 HEAD_DIGITS = 16
 QUEUE_HEADS = Script(__package__, "queue_heads")
@@ -134,17 +134,26 @@ def as_operational(connection: Connection) -> Iterator[None]:
 
 
 def _redis_backlogs(channel: StdChannel, queues: Sequence[str]) -> dict[str, Backlog]:
-    # One call for many queues; not for all, as Redis does nothing else meanwhile.
+    steps: list[int] = channel.priority_steps
+    # Only producer tasks send to a stream's queue, and they set no priority.
+    groups = (
+        ([queue for queue in queues if not is_stream_queue(queue)], steps),
+        ([queue for queue in queues if is_stream_queue(queue)], steps[:1]),
+    )
     found: dict[str, Backlog] = {}
-    steps = channel.priority_steps
     with channel.conn_or_acquire() as client:
-        for start in range(0, len(queues), QUEUES_PER_CALL):
-            part = queues[start : start + QUEUES_PER_CALL]
-            keys = [channel._q_for_pri(queue, step) for queue in part for step in steps]
-            answers = orjson.loads(QUEUE_HEADS(client, keys=keys, args=[len(steps), HEAD_BYTES]))
-            for queue, (messages, head, enqueued_at) in zip(part, answers, strict=True):
-                found[queue] = Backlog(messages, head[:HEAD_DIGITS], enqueued_at or None)
-    return found
+        for group, used in groups:
+            # One call for many queues; not for all, as Redis does nothing else meanwhile.
+            for start in range(0, len(group), QUEUES_PER_CALL):
+                part = group[start : start + QUEUES_PER_CALL]
+                keys = [channel._q_for_pri(queue, step) for queue in part for step in used]
+                answers = orjson.loads(QUEUE_HEADS(client, keys=keys, args=[len(used), HEAD_BYTES]))
+                found |= {queue: _backlog(*answer) for queue, answer in zip(part, answers, strict=True)}
+    return {queue: found[queue] for queue in queues}
+
+
+def _backlog(messages: int, head: str, enqueued_at: float) -> Backlog:
+    return Backlog(messages, head[:HEAD_DIGITS], enqueued_at or None)
 
 
 def _length(connection: Connection, channel: StdChannel, queue: str) -> int:

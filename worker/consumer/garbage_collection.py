@@ -1,4 +1,4 @@
-"""Garbage collection in the processes of a worker.
+"""Garbage collection in the processes of a worker, and in the dashboard.
 
 Python's collector traverses all containers again and again, and a process has loaded 90,000 of them. When a
 process has started they are frozen, so that the collector skips them and a pool process goes on sharing their

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 from worker.dashboard.paging import PageQuery, Part, part_of
@@ -14,6 +15,7 @@ from worker.failures.alerts import Alert, AlertState
 
 GROUPS_PER_PAGE = 20
 """Connections. Each costs a millisecond to render."""
+CONNECTIONS_SUGGESTED = 100
 ALERTS_SHOWN = 20
 """Alerts of a connection and type; the command lists them all."""
 BARS = 48
@@ -60,6 +62,11 @@ class Query(PageQuery):
             return now - found, datetime.max.replace(tzinfo=UTC)
         since, until = (self.since, self.until) if self.range == CUSTOM else ("", "")
         return _moment(since, datetime.min), _moment(until, datetime.max)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it chooses by more than time."""
+        return any((self.search, self.connection, self.type, self.state))
 
     def asks_for(self, alert: Alert, state: AlertState) -> bool:
         """Whether it chooses this alert, of whatever time."""
@@ -192,7 +199,7 @@ class AlertPage:
     open: int
     open_fatal: int
     connections: Sequence[str]
-    """Connections that any alert is about."""
+    """Connections that the filter suggests: those with the most of the alerts that match."""
 
 
 def section_of(alert_type: str) -> str:
@@ -215,57 +222,66 @@ def read_query(arguments: Mapping[str, str]) -> Query:
 
 
 def alert_page(
-    alerts: Iterable[Alert], states: Mapping[str, AlertState], query: Query, now: float
+    alerts: Sequence[Alert], states: Mapping[str, AlertState], query: Query, now: float
 ) -> AlertPage:
     """The page that is asked for, or the last one where there are fewer. `now` in Unix seconds."""
-    rows = [Row(alert, states.get(alert.id, AlertState.OPEN)) for alert in alerts]
     moment = datetime.fromtimestamp(now, UTC)
-    since, until = (bound.isoformat(timespec="milliseconds") for bound in query.span(moment))
-    matching = [row for row in rows if since <= row.alert.latest < until and query.asks_for(*row)]
-    by_connection = _by_connection(matching, query)
-    names = sorted(by_connection, key=lambda name: (-_volume(by_connection[name]), name))
+    matching = _matching(alerts, states, query, moment)
+    by_connection = _by_connection(matching, query.connection)
+    volumes = {name: sum(alert.occurrences for alert in found) for name, found in by_connection.items()}
+    names = [name for _, name in sorted((-volume, name) for name, volume in volumes.items())]
     part, span = part_of(names, query, GROUPS_PER_PAGE), _plotted(matching, query, moment)
-    still_open = [row.alert.severity for row in rows if row.state == AlertState.OPEN]
+    still_open = [alert.severity for alert in alerts if alert.id not in states]
     return AlertPage(
         query=query,
-        groups=part.of([ConnectionGroup(name, _types(by_connection[name], span)) for name in part.items]),
+        groups=part.of(
+            [ConnectionGroup(name, _types(by_connection[name], states, span)) for name in part.items]
+        ),
         matching_alerts=len(matching),
-        total=len(rows),
+        total=len(alerts),
         open=len(still_open),
         open_fatal=still_open.count(Severity.FATAL),
-        connections=sorted({identifier for row in rows for identifier in row.alert.connection_ids}),
+        connections=sorted(name for name in names[:CONNECTIONS_SUGGESTED] if name),
     )
 
 
-def _by_connection(rows: Sequence[Row], query: Query) -> Mapping[str, Mapping[str, list[Row]]]:
-    """By connection and type, the rows of the connections that the query asks for."""
-    found: defaultdict[str, defaultdict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        for connection in row.alert.connection_ids or [""]:
-            if query.connection in ("", connection):
-                found[connection][row.alert.type].append(row)
-    return found
+def _matching(
+    alerts: Sequence[Alert], states: Mapping[str, AlertState], query: Query, now: datetime
+) -> list[Alert]:
+    """The alerts that the query chooses."""
+    since, until = (bound.isoformat(timespec="milliseconds") for bound in query.span(now))
+    # Most pages ask for all alerts of a time, and there may be 10,000 of them.
+    timely = [alert for alert in alerts if since <= alert.latest < until]
+    if not query.is_narrow:
+        return timely
+    return [alert for alert in timely if query.asks_for(alert, states.get(alert.id, AlertState.OPEN))]
 
 
-def _volume(types: Mapping[str, list[Row]]) -> int:
-    """How often anything occurred."""
-    return sum(row.alert.occurrences for rows in types.values() for row in rows)
+def _by_connection(alerts: Sequence[Alert], chosen: str) -> Mapping[str, list[Alert]]:
+    """By connection, its alerts; of one connection alone where one is chosen."""
+    found: defaultdict[str, list[Alert]] = defaultdict(list)
+    for alert in alerts:
+        for connection in alert.connection_ids or ("",):
+            found[connection].append(alert)
+    return {chosen: found[chosen]} if chosen and chosen in found else found
 
 
-def _types(types: Mapping[str, list[Row]], span: tuple[datetime, datetime]) -> list[TypeGroup]:
-    """The types of a connection, the most frequent first."""
-    groups = [
-        TypeGroup(name, sorted(rows, key=lambda row: row.alert.latest, reverse=True), span)
-        for name, rows in types.items()
-    ]
+def _types(
+    alerts: Sequence[Alert], states: Mapping[str, AlertState], span: tuple[datetime, datetime]
+) -> list[TypeGroup]:
+    """The types of a connection's alerts, the most frequent first."""
+    by_type: defaultdict[str, list[Row]] = defaultdict(list)
+    for alert in sorted(alerts, key=attrgetter("latest"), reverse=True):
+        by_type[alert.type].append(Row(alert, states.get(alert.id, AlertState.OPEN)))
+    groups = [TypeGroup(name, rows, span) for name, rows in by_type.items()]
     return sorted(groups, key=lambda group: -group.occurrences)
 
 
-def _plotted(rows: Sequence[Row], query: Query, now: datetime) -> tuple[datetime, datetime]:
+def _plotted(alerts: Sequence[Alert], query: Query, now: datetime) -> tuple[datetime, datetime]:
     """The span of the plots: the one asked for, as far as there are alerts."""
     since, until = query.span(now)
     if since.year == datetime.min.year:
-        since = min((datetime.fromisoformat(row.alert.raised_at) for row in rows), default=now)
+        since = min((datetime.fromisoformat(alert.raised_at) for alert in alerts), default=now)
     return since, min(until, now)
 
 

@@ -20,6 +20,7 @@ from tornado.ioloop import IOLoop
 from tornado.options import options
 
 from worker.config import Settings, current_settings
+from worker.consumer.garbage_collection import freeze_loaded_objects
 from worker.dashboard.access import credentials, listening_address
 from worker.dashboard.application import Dashboard, make_access
 from worker.errors import SettingError
@@ -93,6 +94,7 @@ def serve(app: Any, ours: Settings, *, banner: bool) -> None:
     options.basic_auth = [*options.basic_auth, *ours.viewer_auth]
     application = Dashboard(app, options, access, ours.environment_name, **settings)
     stop_on_signals(application.io_loop)
+    freeze_loaded_objects()
     port = application.start_http_server()
     if banner:
         log_address(app, "https" if "ssl_options" in settings else "http", port)

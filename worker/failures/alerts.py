@@ -22,6 +22,7 @@ from worker.queues import Stream, stream_of
 from worker.state.counters import counters_key
 from worker.store.atomic import WRITE_FIRST_KEY, atomically
 from worker.store.entries import entries, entries_by_text, entry
+from worker.store.joined import read_hash, read_texts
 from worker.store.replicas import run_confirmed
 from worker.store.scripts import Script
 
@@ -39,7 +40,6 @@ MAX_AUDIENCE_IDS = 100
 """Audience IDs that an alert names."""
 TRY_AGAIN = 0
 RECOUNT_SECONDS = 30
-READ_JOINED = Script(__package__, "read_joined")
 RAISE_ALERT = Script(__package__, "raise_alert")
 NEWEST = 100
 """Alerts that are looked at first where only new ones are asked for."""
@@ -260,11 +260,13 @@ class Alerts:
 
     def all(self) -> list[Alert]:
         """Every alert, newest first."""
-        texts = READ_JOINED(self._redis, keys=[ALERTS]).split("\n")
+        texts = read_texts(self._redis, ALERTS)
         known = self._read
-        fresh = entries_by_text(Alert, (text for text in texts if text and text not in known))
+        fresh = entries_by_text(Alert, (text for text in texts if text not in known))
         found = {text: alert for text in texts if (alert := known.get(text) or fresh.get(text))}
         self._read = found
+        if len(found) == len(texts):
+            return list(found.values())
         return [found[text] for text in texts if text in found]
 
     def count_open(self) -> Counter[str]:
@@ -293,8 +295,7 @@ class Alerts:
 
     def states(self) -> dict[str, AlertState]:
         """The state of each alert, by ID. An alert that is not here is open."""
-        parts = iter(READ_JOINED(self._redis, keys=[STATES]).split("\n"))
-        pairs = zip(parts, parts, strict=False)
+        pairs = read_hash(self._redis, STATES).items()
         return {identifier: KNOWN_STATES[state] for identifier, state in pairs if state in KNOWN_STATES}
 
     def acknowledge(self, identifier: str) -> None:

@@ -8,6 +8,7 @@ other. A record that is delivered twice counts twice.
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
@@ -16,6 +17,7 @@ from redis import Redis
 from schemas.records import Skip
 from worker.queues import STREAM_QUEUE_PREFIX, Stream, is_stream_queue, stream_of
 from worker.store.entries import number
+from worker.store.joined import read_texts
 from worker.store.scripts import Script
 
 COUNTERS = "audience:counters"
@@ -26,6 +28,7 @@ COUNTED_STREAMS = "audience:counted-streams"
 """A set of the queues of all streams that have counters, and of the mark that it is complete."""
 COMPLETE = "complete"
 SCANNED_KEYS = 1_000
+STREAMS_CACHED = 20_000
 STREAMS_PER_CALL = 500
 """Redis does nothing else for the 2 ms that they take."""
 READ_COUNTERS = Script(__package__, "read_counters")
@@ -123,14 +126,14 @@ class Counters:
         found: dict[Stream | None, Counts] = {}
         for start in range(0, len(asked), STREAMS_PER_CALL):
             part = asked[start : start + STREAMS_PER_CALL]
-            keys = [key for stream in part for key in (counters_key(stream), _retrying_key(stream))]
+            keys = [key for stream in part for key in _encoded_keys(stream)]
             answers = orjson.loads(READ_COUNTERS(self._redis, keys=keys))
             found |= {stream: _counts(*answer) for stream, answer in zip(part, answers, strict=True)}
         return found
 
     def streams(self) -> set[Stream]:
         """Find every stream that has counters."""
-        queues: set[str] = self._redis.smembers(COUNTED_STREAMS)
+        queues = set(read_texts(self._redis, COUNTED_STREAMS))
         if COMPLETE not in queues:
             queues = self._complete()
         return {stream_of(queue) for queue in queues if is_stream_queue(queue)}
@@ -158,6 +161,12 @@ def counters_key(stream: Stream | None) -> str:
     return f"{COUNTERS}:{stream.queue if stream else NO_STREAM}"
 
 
+@lru_cache(maxsize=STREAMS_CACHED)
+def _encoded_keys(stream: Stream | None) -> tuple[bytes, bytes]:
+    """Both keys of a stream, ready to be sent."""
+    return counters_key(stream).encode(), _retrying_key(stream).encode()
+
+
 def _retrying_key(stream: Stream | None) -> str:
     return f"{RETRYING}:{stream.queue if stream else NO_STREAM}"
 
@@ -166,11 +175,7 @@ def _counts(fields: list[str], retrying: int) -> Counts:
     """The counters of a hash, given as its fields and values in turn."""
     parts = iter(fields)
     counters = dict(zip(parts, parts, strict=True))
-    skipped = {
-        SKIPS[field]: number(counters[field])
-        for field in counters
-        if field.startswith(SKIPPED) and field in SKIPS
-    }
+    skipped = {SKIPS[field]: number(counters[field]) for field in counters if field in SKIPS}
     return Counts(
         enqueued=number(counters.get("accepted")),
         delivered=number(counters.get("delivered")),

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
+from typing import NamedTuple
 
+import orjson
 from redis import Redis
 
 from worker.queues import Stream
 from worker.store.entries import number
+from worker.store.scripts import Script
 
 HISTORY = "audience:history"
 """By stream's queue and hour since 1970."""
@@ -30,6 +33,7 @@ MINUTES_PER_SLOT = 10
 """The resolution of a stream's buckets."""
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3_600
+READ_HISTORY = Script(__package__, "read_history")
 EXPIRE_SECONDS = 2 * HOUR_SECONDS + MINUTE_SECONDS
 """The oldest minute shown is an hour back, in an hash that an hour filled before."""
 
@@ -99,14 +103,12 @@ class History:
             pipe.expire(key, EXPIRE_SECONDS)
 
     def of(self, streams: Iterable[Stream]) -> dict[Stream, StreamHistory]:
-        """Read the last hour of each of these streams, in one round trip."""
+        """Read the last hour of each of these streams, a page of them in one round trip."""
         asked = list(streams)
         now = self._clock()
         hour = int(now // HOUR_SECONDS)
-        with self._redis.pipeline(transaction=False) as pipe:
-            for stream in asked:
-                pipe.hgetall(_key(stream.queue, hour - 1)).hgetall(_key(stream.queue, hour))
-            answers = pipe.execute()
+        keys = [_key(stream.queue, at) for stream in asked for at in (hour - 1, hour)]
+        answers = orjson.loads(READ_HISTORY(self._redis, keys=keys))
         minute = int(now // MINUTE_SECONDS) % 60
         pairs = zip(answers[::2], answers[1::2], strict=True)
         return {
@@ -132,22 +134,49 @@ def quantile_seconds(buckets: Mapping[int, int], share: float) -> float | None:
     return None
 
 
-def _history(before: Mapping[str, str], current: Mapping[str, str], minute: int) -> StreamHistory:
-    """The hour that ends with this minute of the current hash's hour."""
-    slot = minute // MINUTES_PER_SLOT
+class _Place(NamedTuple):
+    """Where the figure of a field belongs."""
+
+    kind: str
+    at: int
+    """A minute of the hour; of seconds, a slot of minutes."""
+    bucket: int = 0
+
+
+SECONDS = "seconds"
+MINUTE_KINDS = ("delivered", "refused", "bytes")
+PLACES = {
+    f"{kind}:{minute}": _Place(kind, minute) for kind in MINUTE_KINDS for minute in range(MINUTES_SHOWN)
+} | {
+    f"{SECONDS}:{slot}:{bucket}": _Place(SECONDS, slot, bucket)
+    for slot in range(MINUTES_SHOWN // MINUTES_PER_SLOT)
+    for bucket in range(len(BUCKET_SECONDS))
+}
+"""By field of a hash."""
+
+
+def _history(before: Sequence[str], current: Sequence[str], minute: int) -> StreamHistory:
+    """The hour that ends with this minute of the current hash's hour.
+
+    The hashes are given as their fields and values in turn.
+    """
+    minutes = {kind: [0] * MINUTES_SHOWN for kind in MINUTE_KINDS}
     buckets: Counter[int] = Counter()
-    for figures, slots in ((before, range(slot + 1, 6)), (current, range(slot + 1))):
-        for position in range(len(BUCKET_SECONDS)):
-            buckets[position] += sum(number(figures.get(f"seconds:{at}:{position}")) for at in slots)
-    delivered, refused, size = (
-        _minutes(kind, before, current, minute) for kind in ("delivered", "refused", "bytes")
-    )
-    return StreamHistory(delivered, refused, size, +buckets)
-
-
-def _minutes(kind: str, before: Mapping[str, str], current: Mapping[str, str], minute: int) -> list[int]:
-    figures = [number(before.get(f"{kind}:{at}")) for at in range(minute + 1, MINUTES_SHOWN)]
-    return figures + [number(current.get(f"{kind}:{at}")) for at in range(minute + 1)]
+    slot = minute // MINUTES_PER_SLOT
+    for figures, is_current in ((before, False), (current, True)):
+        parts = iter(figures)
+        for field, text in zip(parts, parts, strict=True):
+            place = PLACES.get(field)
+            if place is None:
+                continue
+            kind, at, bucket = place
+            if kind == SECONDS:
+                if (at <= slot) is is_current:
+                    buckets[bucket] += number(text)
+            elif (at <= minute) is is_current:
+                # The current minute is the last, and the one after it, an hour ago, the first.
+                minutes[kind][at - minute - 1] = number(text)
+    return StreamHistory(minutes["delivered"], minutes["refused"], minutes["bytes"], buckets)
 
 
 def _key(queue: str, hour: int) -> str:

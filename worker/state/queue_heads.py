@@ -4,13 +4,14 @@ Our own messages bear the time at which they were enqueued. Those of callers do 
 queues notes when it first saw each queue's oldest message: the age is then a lower bound.
 """
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+import orjson
 from redis import Redis
 
 from worker.store.entries import CORRUPT_ERRORS
+from worker.store.joined import read_hash
 
 HEADS = "audience:queue-heads"
 """By queue: its oldest message, and when it was first seen at that place (Unix seconds)."""
@@ -47,7 +48,7 @@ class QueueHeads:
 
         Queues that are empty, or whose broker does not tell, are left out. `now` in Unix seconds.
         """
-        noted = {queue: _read(text) for queue, text in self._redis.hgetall(HEADS).items()}
+        noted = {queue: _read(text) for queue, text in read_hash(self._redis, HEADS).items()}
         waiting: dict[str, Waiting] = {}
         fresh: dict[str, str] = {}
         for queue, backlog in backlogs.items():
@@ -56,7 +57,7 @@ class QueueHeads:
             head, since = noted.get(queue, ("", now))
             if head != backlog.head:
                 since = now
-                fresh[queue] = json.dumps([backlog.head, now])
+                fresh[queue] = orjson.dumps([backlog.head, now]).decode()
             born = since if backlog.enqueued_at is None else backlog.enqueued_at
             waiting[queue] = Waiting(max(now - born, 0.0), max(now - since, 0.0))
         self._write(fresh, [queue for queue in noted if queue in backlogs and not backlogs[queue].head])
@@ -74,7 +75,7 @@ class QueueHeads:
 
 def _read(text: str) -> tuple[str, float]:
     try:
-        head, since = json.loads(text)
+        head, since = orjson.loads(text)
         return str(head), float(since)
     except CORRUPT_ERRORS:
         return "", 0.0

@@ -29,7 +29,7 @@ class Script:
         self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         """The name that Redis gives the script."""
 
-    def __call__(self, redis: Redis, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:
+    def __call__(self, redis: Redis, *, keys: Sequence[str | bytes], args: Sequence[Any] = ()) -> Any:
         """Run it atomically and return its answer. Raises `RedisError`.
 
         `redis` is a client or a pipeline; of a pipeline, the answer comes when it is executed.

@@ -177,8 +177,8 @@ def test_a_delivery_is_seen_in_the_metrics_and_on_the_stream_s_page(page, stack)
         with urlopen(f"{url}/metrics") as answer:
             metrics = answer.read().decode()
         labels = f'outcome="delivered",stream="{audience.stream.queue}"'
-        assert f"audience_firehose_records_total{{{labels}}} 2.0" in metrics
-        assert "audience_firehose_delivery_seconds_count 2.0" in metrics
+        assert f"audience_firehose_records_total{{{labels}}} 2\n" in metrics
+        assert "audience_firehose_delivery_seconds_count 2\n" in metrics
 
         open_page(page, f"{url}/streams/{audience.stream.queue}")
         assert re.search(r"enqueued to accepted: \d+ m?s / \d+ m?s", page.text("#live"))
