@@ -1,12 +1,15 @@
 """Redis Sentinel: the master is killed under load, and its replica takes over."""
 
+import re
 import subprocess
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
 from chaos import CONCURRENCY, HASTE, RECORDS
 from kombu.exceptions import OperationalError
+from kombu.transport import redis as kombu_redis
 from load import Load
 from redis.exceptions import RedisError
 from sentinel import Replicated, Security
@@ -18,10 +21,21 @@ from devstack import processes
 from devstack.firehose import FakeFirehose
 from worker.store.sentinel import kombu_url
 
+DOCUMENT = (processes.ROOT / "docs/high-availability.md").read_text("utf-8")
+WAIT_REPLICAS = "AUDIENCE_REDIS_WAIT_REPLICAS"
+
 
 @pytest.fixture
 def replicated(tmp_path):
     replicated = Replicated(tmp_path)
+    yield replicated
+    replicated.stop()
+
+
+@pytest.fixture
+def two_replicas(tmp_path):
+    """One more than writes wait for: the master after a failover has one as well."""
+    replicated = Replicated(tmp_path, replicas=2)
     yield replicated
     replicated.stop()
 
@@ -89,6 +103,55 @@ def test_servers_and_sentinels_that_ask_for_tls_and_passwords_fail_over(make_sta
         assert worker.is_running
         shown = worker.output() + repr(stack.inspect("conf"))
         assert not any(secret in shown for secret in ("p@ss", "p%40ss", "s&ntinel", "s%26ntinel"))
+        worker.kill()
+
+
+@pytest.fixture
+def confirming(monkeypatch):
+    """Have callers in this process wait for a replica, by the lines of the documentation."""
+    monkeypatch.setattr(kombu_redis.Channel, "_put", kombu_redis.Channel._put)
+    (lines,) = re.findall(r"^```python\n(.+?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    return lambda: exec(lines, {})
+
+
+@pytest.mark.parametrize("confirms", [False, True])
+def test_a_master_that_is_killed_ahead_of_its_replicas_loses_what_no_replica_has_confirmed(
+    make_stack, two_replicas, confirming, confirms
+):
+    stack = make_stack(two_replicas)
+    load = Load(stack.audience(), RECORDS)
+    if confirms:
+        confirming()
+    load.send(RECORDS // 2)
+    two_replicas.wait_for_replica(2)
+    with two_replicas.cut_off():
+        with pytest.raises(RuntimeError) if confirms else nullcontext():
+            load.send(load.per_message)
+        two_replicas.kill_master()
+    eventually(two_replicas.is_failed_over)
+    load.send()
+    with stack.worker("--concurrency", "2", env=HASTE | {WAIT_REPLICAS: "1"}) as worker:
+        eventually(lambda: load.arrived() >= RECORDS - load.per_message)
+        load.settle()
+        worker.kill()
+    assert (load.sent, load.lost, load.repeated) == (RECORDS, 0 if confirms else load.per_message, 0)
+
+
+def test_failovers_under_load_lose_nothing_that_replicas_have_confirmed(
+    make_stack, two_replicas, confirming, tell
+):
+    stack = make_stack(two_replicas)
+    load = Load(stack.audience(), RECORDS, refused_by=(OperationalError, RedisError, RuntimeError))
+    confirming()
+    with stack.worker("--concurrency", str(CONCURRENCY), env=HASTE | {WAIT_REPLICAS: "1"}) as worker:
+        with load.sending():
+            eventually(lambda: load.arrived() > 0)
+            two_replicas.fail_over()
+        load.arrive()
+        load.settle()
+        tell(load, "SENTINEL FAILOVER, writes wait for one replica", allowed=RECORDS // 2)
+        assert load.sent == RECORDS
+        assert worker.is_running
         worker.kill()
 
 

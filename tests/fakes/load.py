@@ -44,6 +44,8 @@ class Load:
     """How often the broker refused a message, with an error to the caller, which sent it again."""
     bulky: bool = False
     """Records that do not shrink when they are compressed."""
+    refused_by: tuple[type[Exception], ...] = (OperationalError,)
+    """The errors by which a caller learns that its message is not accepted, or perhaps not."""
     only_once: bool = False
     """A caller that takes no for an answer; what was refused was then never sent."""
     _counted: Counter[int] = field(default_factory=Counter, repr=False)
@@ -139,7 +141,7 @@ class Load:
         for _ in self._tries():
             try:
                 self.audience.stack.send(*changes, task_id=task_id)
-            except OperationalError:
+            except self.refused_by:
                 self.refusals += 1
                 if self.only_once:
                     raise

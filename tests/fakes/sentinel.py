@@ -78,15 +78,17 @@ class Replicated:
         self.servers[0].kill()
 
     @contextmanager
-    def frozen(self, *numbers: int) -> Iterator[None]:
-        """Servers hang: their connections stay, and they say nothing."""
-        for number in numbers:
-            os.kill(self.servers[number].pid, signal.SIGSTOP)
+    def cut_off(self) -> Iterator[None]:
+        """The replicas receive nothing of what the first master writes meanwhile."""
+        for replica in self.servers[1:]:
+            os.kill(replica.pid, signal.SIGSTOP)
+        # A replica that hangs has a socket, in which what was sent waits until it goes on.
+        self.client(0).client_kill_filter(_type="replica")
         try:
             yield
         finally:
-            for number in numbers:
-                os.kill(self.servers[number].pid, signal.SIGCONT)
+            for replica in self.servers[1:]:
+                os.kill(replica.pid, signal.SIGCONT)
 
     def fail_over(self) -> None:
         """Have the sentinel make a replica the master, and wait until it is one."""
