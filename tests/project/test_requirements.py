@@ -18,6 +18,8 @@ WANTED = {
         *(wanted for wanted in PYPROJECT["dependency-groups"]["dev"] if isinstance(wanted, str)),
     ],
     "caller.txt": ["celery[redis]"],
+    "redis.txt": PYPROJECT["dependency-groups"]["redis"],
+    "valkey.txt": PYPROJECT["dependency-groups"]["valkey"],
 }
 
 
