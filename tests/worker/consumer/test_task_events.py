@@ -1,10 +1,12 @@
 """Task events are sent while somebody listens, and a few times a second."""
 
+from itertools import takewhile
 from types import SimpleNamespace
 
 import pytest
 from celery import Celery, bootsteps
 from kombu import Connection
+from redis import Redis
 from redis.exceptions import ConnectionError
 
 from worker.broker.redis.transport import Transport
@@ -13,6 +15,7 @@ from worker.consumer.task_events import TASK_EVENTS, TaskEvents, count_listeners
 
 MONITOR = "*celeryev/*"
 """The pattern to which a monitor such as Flower subscribes."""
+END = "celeryev/end"
 OTHER_WORKER = "*celeryev/worker.*"
 """The pattern to which workers subscribe, to hear of each other."""
 
@@ -68,7 +71,9 @@ def step(consumer):
 
 def task_events_of(listener):
     """How many broadcasts of task events, of at least one event, a listener has received."""
-    received = iter(lambda: listener.get_message(timeout=0.1), None)
+    # It comes after all that was published before it.
+    Redis(connection_pool=listener.connection_pool).publish(END, "")
+    received = takewhile(lambda message: message["channel"] != END, listener.listen())
     # "W10=" is base64 for "[]".
     return sum("task.multi" in message["channel"] and "W10=" not in message["data"] for message in received)
 
@@ -89,7 +94,9 @@ def test_a_monitor_turns_task_events_on_until_it_is_gone(step, dispatcher, liste
     monitor = listen(MONITOR)
     step.check(dispatcher)
     assert dispatcher.groups == {"worker", TASK_EVENTS}
-    monitor.close()
+    assert task_events_of(monitor) == 0
+    monitor.punsubscribe()
+    assert monitor.get_message(timeout=5)["type"] == "punsubscribe"
     step.check(dispatcher)
     assert dispatcher.groups == {"worker"}
 
