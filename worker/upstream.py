@@ -15,6 +15,7 @@ from botocore.session import Session
 from celery import Celery
 from celery.apps import worker
 from celery.worker.state import requests
+from kombu import Consumer, Queue
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 
 
@@ -36,6 +37,14 @@ def selected_queues(app: Celery) -> frozenset[str] | None:
     """
     selected = app.amqp.queues._consume_from
     return None if selected is None else frozenset(selected)
+
+
+def consume_queue(consumer: Consumer, queue: Queue) -> None:
+    """Begin to consume one more queue of a consumer.
+
+    The public `consume` looks at all its queues, and a paused queue is resumed many times a second.
+    """
+    consumer._basic_consume(queue, no_ack=consumer.no_ack, nowait=False)
 
 
 def known_request_ids() -> frozenset[str]:

@@ -9,7 +9,8 @@ In between, flow control pauses the queue of a stream that must wait for a momen
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
@@ -20,9 +21,9 @@ from redis.exceptions import RedisError
 
 from worker.config import current_settings
 from worker.consumer.stream_states import StreamStates
-from worker.flow.circuit_breakers import CircuitBreaker
 from worker.queues import is_stream_queue
-from worker.upstream import known_request_ids, selected_queues
+from worker.state.registry import Snapshot
+from worker.upstream import consume_queue, known_request_ids, selected_queues
 
 RECONCILE_INTERVAL_SECONDS = 1.0
 """A new stream must be consumed within five seconds, a resumed one within two."""
@@ -43,6 +44,11 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         super().__init__(consumer, **options)
         self._monotonic = monotonic
         self._only = selected_queues(consumer.app)
+        self._snapshot: Snapshot | None = None
+        self._connected: AbstractSet[str] = frozenset()
+        """The queues of the snapshot's streams that this worker may consume."""
+        self._blocked: set[str] = set()
+        """Queues whose circuit breaker lets no batch through."""
         self._wanted = {queue for queue in self._only or () if is_stream_queue(queue)}
         self._consumed = set(self._wanted)
         self._paused: set[str] = set()
@@ -88,39 +94,48 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
             self._add(queue)
 
     def _reconcile(self, add: Any) -> None:
+        services = self._consumer.app.services
         try:
-            connected, breakers = self._read_streams()
+            snapshot, breakers = services.registry.snapshot(), services.circuit_breakers.all()
         except RedisError as error:
             # The tasks need Redis, too, and requeue their messages until it is back.
             logger.warning(
                 "cannot read the registry, keeping the queues as they are: %s", type(error).__name__
             )
             return
-        now = self._consumer.app.services.clock()
-        self._wanted = {
-            queue for queue in connected if queue not in breakers or not breakers[queue].is_blocking(now)
-        }
-        self._forget_unwanted()
+        now = services.clock()
+        self._choose(snapshot, {queue for queue, breaker in breakers.items() if breaker.is_blocking(now)})
+        self._end_refusals()
         self._forget_cancelled()
-        for queue in sorted(self._wanted - self._consumed - self._paused - self._refused_until.keys()):
+        missing = self._wanted - self._consumed
+        for queue in sorted(missing - self._paused - self._refused_until.keys()):
             logger.debug("consuming %s", queue)
             add(queue)
         for queue in sorted(self._consumed - self._wanted):
             logger.debug("not consuming %s any more", queue)
             self._cancel(queue)
-        self._states.update(connected, breakers)
+        self._states.update(self._connected, breakers)
 
-    def _read_streams(self) -> tuple[set[str], Mapping[str, CircuitBreaker]]:
-        """The queues that this worker may consume, and by queue all circuit breakers that are not CLOSED."""
-        services = self._consumer.app.services
-        streams = [s for s in services.registry.snapshot().streams if s.region in current_settings().regions]
-        queues = {stream.queue for stream in streams}
-        return queues if self._only is None else queues & self._only, services.circuit_breakers.all()
-
-    def _forget_unwanted(self) -> None:
-        """Declare the queue again once its stream flows: somebody may delete or fix it meanwhile."""
+    def _choose(self, snapshot: Snapshot, blocked: set[str]) -> None:
+        """Compute the wanted queues where the registry or a circuit breaker is another than the last time."""
+        if snapshot is self._snapshot and blocked == self._blocked:
+            return
+        if snapshot is not self._snapshot:
+            self._connected = self._queues_of(snapshot)
+        self._snapshot, self._blocked = snapshot, blocked
+        self._wanted = set(self._connected - blocked)
+        # Declare a queue again once its stream flows: somebody may delete or fix it meanwhile.
         for queue in self._declared.keys() - self._wanted:
             del self._declared[queue]
+
+    def _queues_of(self, snapshot: Snapshot) -> AbstractSet[str]:
+        """The queues that this worker may consume."""
+        regions = current_settings().regions
+        queues = frozenset(stream.queue for stream in snapshot.streams if stream.region in regions)
+        return queues if self._only is None else queues & self._only
+
+    def _end_refusals(self) -> None:
+        """Forget which queues could not be declared, where they are to be tried again."""
         now = self._monotonic()
         self._refused_until = {
             queue: until
@@ -130,8 +145,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _forget_cancelled(self) -> None:
         """Have a queue consumed again that `cancel_consumer` took away: `pause` is what stops a stream."""
-        is_consumed = self._consumer.task_consumer.consuming_from
-        self._consumed = {queue for queue in self._consumed if is_consumed(queue)}
+        self._consumed.intersection_update(self._consumer.app.amqp.queues.consume_from)
 
     def _add(self, name: str, at_once: bool = True) -> None:
         """Consume a queue: at once, or when the worker's loop begins.
@@ -149,7 +163,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         queues, tasks = self._consumer.app.amqp.queues, self._consumer.task_consumer
         declared = tasks.add_queue(self._declared.get(name, queues[name]))
         if at_once:
-            tasks.consume()
+            consume_queue(tasks, declared)
         # Declaring costs three calls of the broker, and a paused queue is resumed many times a second.
         declared.no_declare = True
         self._declared[name] = declared

@@ -39,11 +39,18 @@ class Broker:
         added = self._added[queue.name] = Declared(name=queue.name, no_declare=queue.no_declare)
         return added
 
+    no_ack = False
+
     def consume(self):
         for name in self._added:
             self._refuse(name not in self.queues)
-        self.before_answer()
         self.consumed = set(self._added)
+
+    def _basic_consume(self, queue, no_ack, nowait):
+        self._refuse(queue.name not in self.queues)
+        self.before_answer()
+        if queue.name in self._added:
+            self.consumed.add(queue.name)
 
     def consuming_from(self, name):
         return name in self._added
@@ -217,3 +224,12 @@ def test_a_queue_that_cannot_be_declared_does_not_stop_the_others(worker, connec
     worker.go_round()
     assert foreign in worker.broker.consumed
     assert worker.connections == 2
+
+
+def test_a_worker_that_nothing_has_changed_for_computes_no_queues_again(worker, connect):
+    connect("travel")
+    wanted, connected = worker.step._wanted, worker.step._connected
+    for _ in range(3):
+        worker.go_round()
+    assert worker.step._wanted is wanted
+    assert worker.step._connected is connected
