@@ -4,6 +4,7 @@ from typing import Any
 
 from kombu import Queue
 
+from worker.broker.rabbitmq import QUEUE_TYPE_OPTION
 from worker.config import current_settings
 from worker.firehose.regions import rate_limits
 from worker.queues import CHANGES_QUEUE, delivery_task
@@ -39,8 +40,12 @@ if sentinel_options:
 if not broker_url.startswith("amqp") and not broker_url.startswith("pyamqp"):
     # Redis: a half-open connection is found and replaced.
     broker_transport_options |= TIMEOUTS | KEEPALIVE
+else:
+    broker_transport_options[QUEUE_TYPE_OPTION] = current_settings().rabbitmq_queue_type
 # RabbitMQ: the connection is given up after two of these seconds without a sign of life.
 broker_heartbeat = 10
+# Otherwise Celery would delay messages by its own exchanges where a queue is a quorum queue.
+worker_detect_quorum_queues = False
 
 accept_content = ["json"]
 task_serializer = "json"

@@ -12,6 +12,7 @@ from worker.broker.redis.transport import register_redis_transport
 from worker.broker.serialization import register_orjson
 from worker.config import current_log_format, current_settings
 from worker.consumer.broker_trouble import BrokerTrouble
+from worker.consumer.dropped_messages import DroppedMessages
 from worker.consumer.garbage_collection import collect_less
 from worker.consumer.memory_watch import MemoryWatch
 from worker.consumer.notifications import Notifications
@@ -107,6 +108,7 @@ def make_app() -> AudienceFirehose:
     app.steps["consumer"].add(TaskEvents)
     app.steps["consumer"].add(BrokerTrouble)
     app.steps["consumer"].add(StreamQueues)
+    app.steps["consumer"].add(DroppedMessages)
     app.steps["consumer"].add(MemoryWatch)
     app.steps["consumer"].add(ReplicaWatch)
     app.steps["consumer"].add(Notifications)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from schemas.identities import Catalogue
 from schemas.quotas import Quota, default_quota, stated_quota
+from worker.broker.rabbitmq_queues import QUEUE_TYPES
 from worker.errors import SettingError
 from worker.firehose.regions import regions
 from worker.logs.setup import LogFormat
@@ -85,6 +86,8 @@ class Settings:
     alert_urls: tuple[str, ...] = field(repr=False)
     """Apprise URLs that alerts are sent to; they hold tokens."""
     log_format: LogFormat
+    rabbitmq_queue_type: str | None
+    """`classic` or `quorum`, for streams' queues that do not exist yet; None: the virtual host's default."""
     environment_name: str
     """Shown on every page of the dashboard: tells staging from production."""
     catalogue: Catalogue = field(repr=False, compare=False)
@@ -137,6 +140,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         flower_control=setting("AUDIENCE_FLOWER_CONTROL", False, _truth),
         alert_urls=setting("AUDIENCE_ALERT_URLS", (), _listed),
         log_format=_log_format(variables),
+        rabbitmq_queue_type=setting("AUDIENCE_RABBITMQ_QUEUE_TYPE", None, _queue_type),
         environment_name=setting("AUDIENCE_ENVIRONMENT", "", str),
         has_endpoint=any(variables.get(name) for name in ENDPOINT_VARIABLES),
         malformed_endpoint=_malformed_endpoint(variables),
@@ -224,6 +228,12 @@ def _truth(text: str) -> bool:
     if text.lower() not in truths:
         raise ValueError(f"{text!r} is neither true nor false")
     return truths[text.lower()]
+
+
+def _queue_type(text: str) -> str | None:
+    if text.lower() not in QUEUE_TYPES:
+        raise ValueError(f"{text!r} is not {' or '.join(QUEUE_TYPES)}")
+    return text.lower()
 
 
 def _keys(text: str) -> tuple[str, ...]:

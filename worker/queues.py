@@ -4,6 +4,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 CHANGES_QUEUE = "audience.changes"
+DROPPED_QUEUE = "audience.dropped"
+"""RabbitMQ's dead-letter exchange and queue: what the broker itself drops from a stream's queue."""
 DEFAULT_QUEUE = "celery"
 """Celery's own, where calls go whose sender forgot `queue=`."""
 FORWARD = "audience.forward"

@@ -5,6 +5,7 @@ from kombu import Connection
 
 from devstack.processes import rabbitmqctl
 from worker.broker.rabbitmq_checks import check_rabbitmq, check_version
+from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
 from worker.store.server_checks import Check, Outcome
 
 QUORUM = "of-quorum-queues"
@@ -27,11 +28,29 @@ def quorum_url(rabbitmq_server, rabbitmq_url):
 def test_nothing_is_wrong_with_a_server_as_it_is_installed(rabbitmq_url):
     found = findings(f"{rabbitmq_url}/idle")
     assert {finding.outcome for finding in found.values()} == {Outcome.OK}
-    assert found.keys() == {Check.VERSION, Check.QUEUE_TYPE}
+    assert found.keys() == {Check.VERSION, Check.QUEUE_TYPE, Check.DELIVERY_LIMIT}
 
 
-def test_a_virtual_host_whose_queues_are_quorum_queues_is_a_failure(quorum_url):
-    assert findings(quorum_url)[Check.QUEUE_TYPE].outcome == Outcome.FAILED
+def test_a_virtual_host_whose_queues_are_quorum_queues_is_well(quorum_url):
+    found = findings(quorum_url)[Check.QUEUE_TYPE]
+    assert (found.outcome, found.message) == (Outcome.OK, "quorum")
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcome"),
+    [(2, Outcome.FAILED), (RENEWED_AFTER_DELIVERIES, Outcome.FAILED), (20, Outcome.OK), (200, Outcome.OK)],
+)
+def test_a_delivery_limit_that_messages_would_meet_is_a_failure(limit, outcome, rabbitmq_server, quorum_url):
+    policy = ("set_policy", "-p", QUORUM, "limit", "^(audience|firehose)\\.", f'{{"delivery-limit":{limit}}}')
+    rabbitmqctl(rabbitmq_server, *policy)
+    found = findings(quorum_url)[Check.DELIVERY_LIMIT]
+    assert found.outcome == outcome
+    assert (str(limit) in found.message) == (limit < 200)
+
+
+def test_a_user_without_permissions_is_a_failure(rabbitmq_server, quorum_url):
+    rabbitmqctl(rabbitmq_server, "set_permissions", "-p", QUORUM, "guest", "^none$", ".*", ".*")
+    assert findings(quorum_url)[Check.PERMISSIONS].outcome == Outcome.FAILED
 
 
 @pytest.mark.parametrize("version", ["3.9.13", "", "2"])

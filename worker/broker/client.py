@@ -39,6 +39,11 @@ class Backlog(NamedTuple):
     """Unix seconds of the oldest message, where it bears them."""
 
 
+def is_rabbitmq(app: Celery) -> bool:
+    """Whether the application's broker is RabbitMQ. Opens no connection."""
+    return bool(app.connection_for_read().transport.driver_type == "amqp")
+
+
 def queue_lengths(app: Celery, queues: Iterable[str]) -> dict[str, int]:
     """Messages that wait in each queue; those that workers have reserved are not counted.
 

@@ -1,5 +1,8 @@
 """RabbitMQ as a broker that delays messages, and loses no call on its way to a queue.
 
+Queues of calls are taken as they are, classic or quorum: `worker.broker.rabbitmq_queues` says how they are
+declared where they do not exist. Each wait for RabbitMQ is bounded: `worker.broker.rabbitmq_timeouts`.
+
 Celery keeps a message whose time has not come in the worker, unacknowledged, and fetches one more in its
 place. Here the worker publishes a copy into a delay queue and acknowledges the message once RabbitMQ has
 confirmed the copy: at each moment the message is in one of the two queues, or in both.
@@ -16,6 +19,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +29,8 @@ from kombu.compression import compress
 from kombu.message import Message
 from kombu.transport import pyamqp
 
+from worker.broker.rabbitmq_queues import holds_calls, queue_arguments
+from worker.broker.rabbitmq_timeouts import BoundedConnection
 from worker.queues import delay_queue
 from worker.upstream import register_transport
 
@@ -41,6 +47,10 @@ BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-coun
 """Prefixes of the headers that RabbitMQ adds to a message; they would be wrong in a copy."""
 NO_ROUTE = 312
 """RabbitMQ's reply code for a message that reaches no queue."""
+TRANSIENT = 1
+"""AMQP's delivery mode of messages that end with the broker: events and remote control."""
+QUEUE_TYPE_OPTION = "queue_type"
+"""The transport option with the type of the queues that are declared; None for the virtual host's default."""
 
 logger = logging.getLogger(__name__)
 
@@ -142,14 +152,40 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
 
         RabbitMQ confirms such a message and drops it. Queues are declared once a connection, so somebody has
         deleted this one since; on the error kombu reconnects, declares it and publishes again.
+
+        An event, or a command of remote control, is written and not waited for: deliveries go on.
         """
         is_call = "task" in (message.headers or {})
+        if message.properties.get("delivery_mode") == TRANSIENT and not (is_call or mandatory):
+            kwargs.pop("confirm_timeout", None)
+            return super().basic_publish(message, *args, **kwargs)
         try:
             return super().basic_publish_confirm(message, *args, mandatory=mandatory or is_call, **kwargs)
         except amqp.ChannelError as error:
             if error.reply_code != NO_ROUTE:
                 raise
             raise amqp.RecoverableConnectionError("no queue accepts the message") from None
+
+    def queue_declare(self, queue: str = "", passive: bool = False, **options: Any) -> Any:
+        """Declare a queue. A queue of calls that exists is taken as it is, whoever declared it."""
+        if passive or not holds_calls(queue):
+            return super().queue_declare(queue, passive=passive, **options)
+        if self.connection is None:
+            raise amqp.RecoverableConnectionError("the channel's connection is closed")
+        return self.connection.declarations.find_or_declare(queue)
+
+    def find_or_declare(self, queue: str) -> Any:
+        """Declare a queue of calls, unless it exists. Closes the channel's consumers where it does not."""
+        with suppress(amqp.NotFound):
+            return self.queue_declare(queue, passive=True)
+        queue_type = self.connection.client.transport_options.get(QUEUE_TYPE_OPTION)
+        version = str(self.connection.server_properties.get("version", ""))
+        arguments = queue_arguments(queue, queue_type, version)
+        try:
+            return super().queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
+        except amqp.PreconditionFailed:
+            # Somebody else has declared it meanwhile, in another way.
+            return self.queue_declare(queue, passive=True)
 
     def delay(self, message: Message, until: float) -> bool:
         """Delay a message of this channel until a time (Unix seconds).
@@ -168,7 +204,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         return True
 
 
-class Connection(pyamqp.Connection):  # type: ignore[misc]
+class Connection(BoundedConnection):
     """A connection with these channels."""
 
     Channel = Channel
@@ -177,6 +213,12 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
     def delay_queues(self) -> DelayQueues:
         """The delay queues of the same virtual host."""
         return DelayQueues(self.client)
+
+    @cached_property
+    def declarations(self) -> Any:
+        """A channel for declarations: RabbitMQ closes a channel, with its consumers, over a queue that does
+        not exist or is another. py-amqp opens it again by itself."""
+        return self.channel()
 
     def collect(self) -> None:
         super().collect()
@@ -189,11 +231,14 @@ class Transport(pyamqp.Transport):  # type: ignore[misc]
 
     Connection = Connection
 
+    def qos_semantics_matches_spec(self, connection: Any) -> bool:
+        """Always True: Celery limits the messages of each consumer, and not those of the channel, which
+        quorum queues and RabbitMQ 4 refuse."""
+        return True
 
-class SSLTransport(pyamqp.SSLTransport):  # type: ignore[misc]
+
+class SSLTransport(Transport, pyamqp.SSLTransport):  # type: ignore[misc]
     """The same over TLS."""
-
-    Connection = Connection
 
 
 def register_rabbitmq_transport() -> None:

@@ -15,8 +15,10 @@ from kombu.message import Message as KombuMessage
 from redis.exceptions import RedisError
 from vine import promise
 
+from worker.broker.client import is_rabbitmq
 from worker.broker.messages import queue_of, read_task_call
 from worker.broker.redis.set_aside import forget, is_set_aside, parts_of
+from worker.consumer.dropped_messages import is_dropped
 from worker.consumer.flow_control import make_flow_control
 from worker.consumer.request import RedactingRequest
 from worker.consumer.validation import is_valid
@@ -50,6 +52,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             registry=services.registry,
             alerts=services.alerts,
             counters=services.counters,
+            sends_ahead=is_rabbitmq(self.app),
         )
         self.flow_control.rate_limits_changed()
 
@@ -75,7 +78,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 call = read_task_call(message)
                 if call is None or not is_valid(call):
                     self.on_unknown_message(None, message)
-                elif self.flow_control.admit(message, call):
+                elif is_dropped(message):
+                    self.dropped_messages.dead_letter(message, call, partial(on_task_received, message))
+                elif self.flow_control.admit(message, call, partial(on_task_received, message)):
                     handle(message)
             except self.connection_errors:
                 raise

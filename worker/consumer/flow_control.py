@@ -14,6 +14,7 @@ from worker.flow.admission import Admission
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.flow.concurrency import ConcurrencyLimits, Pool, ProbeLimit
 from worker.flow.control import FlowControl
+from worker.flow.prefetched import PrefetchedMessages, StillConsumed
 from worker.flow.queue_pauses import QueuePauses
 from worker.flow.rate_limits import RateLimits
 from worker.flow.shared_limits import SharedLimits
@@ -32,15 +33,21 @@ def make_flow_control(
     registry: Registry,
     alerts: Alerts,
     counters: Counters,
+    sends_ahead: bool,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> FlowControl:
-    """Compose a worker's flow control from its consumer and what the workers share."""
+    """Compose a worker's flow control from its consumer and what the workers share.
+
+    `sends_ahead` says whether the broker sends a queue's messages before the worker asks for them.
+    """
     pauses = QueuePauses(consumer.stream_queues, consumer.timer, monotonic)
     pool = Pool(lambda: pool_size(consumer))
     probes = ProbeLimit(pool)
+    limited = QueuePauses(StillConsumed(), consumer.timer, monotonic) if sends_ahead else pauses
+    concurrency = ConcurrencyLimits(pool, limited, monotonic)
     return FlowControl(
-        concurrency=ConcurrencyLimits(pool, pauses, monotonic),
+        concurrency=concurrency,
         probes=probes,
         rate_limits=RateLimits({} if consumer.disable_rate_limits else consumer.task_buckets, pauses),
         shared_limits=SharedLimits(
@@ -58,6 +65,7 @@ def make_flow_control(
             open_breaker=partial(_open_breaker, circuit_breakers, registry),
             monotonic=monotonic,
         ),
+        prefetched=PrefetchedMessages(pool, concurrency, consumer.timer) if sends_ahead else None,
         clock=clock,
     )
 

@@ -11,7 +11,8 @@ from kombu.exceptions import OperationalError
 from kombu.transport import redis as redis_transport
 from redis.exceptions import RedisError
 
-from worker.broker.client import connect
+from worker.broker.client import connect, is_rabbitmq
+from worker.broker.rabbitmq_checks import check_rabbitmq
 from worker.config import checked_broker_url, current_settings, verifies_certificate
 from worker.consumer.start_checks import report_troubles
 from worker.store.server_checks import Check, Finding, Outcome, check_redis
@@ -19,6 +20,8 @@ from worker.store.server_checks import Check, Finding, Outcome, check_redis
 REFUSED = (Check.CLUSTER, Check.EVICTION)
 """What a server must not fail: there a worker delivers nothing, or messages vanish. The rest may pass."""
 REFUSED_POOLS = ("gevent", "eventlet")
+THREADS = "thread"
+"""The module of Celery's pool of threads."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,11 @@ def problem_of(worker: WorkController) -> str | None:
         checked_broker_url(worker.app.conf.broker_read_url or worker.app.conf.broker_url or "")
     except ValueError as error:
         return f"broker URL: {error}"
+    if pool == THREADS and is_rabbitmq(worker.app):
+        return (
+            "-P threads: its threads acknowledge messages on the connection that the main thread reads, and"
+            " both wait for ever; use the default pool (prefork), or a Redis broker"
+        )
     if (worker.app.conf.broker_transport_options or {}).get("global_keyprefix"):
         return "global_keyprefix: scripts take the broker's keys without one; use a Redis database of its own"
     return _problem_of_server(worker.app)
@@ -104,3 +112,5 @@ def _findings_of_broker(app: Any) -> Iterator[Finding]:
         if isinstance(channel, redis_transport.Channel):
             with channel.conn_or_acquire() as client:
                 yield from check_redis(client, "audience.", app.services.settings.redis_wait_replicas)
+        else:
+            yield from check_rabbitmq(connection)

@@ -51,6 +51,11 @@ class Pool:
         """How many of a queue's messages the pool has."""
         return len(self._message_ids.get(queue, ()))
 
+    @property
+    def total(self) -> int:
+        """How many messages of streams the pool has."""
+        return sum(map(len, self._message_ids.values()))
+
     def queues_with(self, message_ids: Collection[str]) -> int:
         """Count the queues of which the pool has one of these messages."""
         return sum(not known.isdisjoint(message_ids) for known in self._message_ids.values())

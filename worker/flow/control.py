@@ -13,7 +13,8 @@ from kombu.message import Message
 from worker.broker.messages import TaskCall, queue_of
 from worker.failures.alert_types import Failure
 from worker.flow.concurrency import ConcurrencyLimits, ProbeLimit
-from worker.flow.delays import delay_until_due
+from worker.flow.delays import delay_until_due, renew_often_delivered
+from worker.flow.prefetched import PrefetchedMessages
 from worker.flow.rate_limits import RateLimits
 from worker.flow.shared_limits import SharedLimits
 from worker.flow.worker_troubles import WorkerTroubles
@@ -41,25 +42,32 @@ class FlowControl:
         rate_limits: RateLimits,
         shared_limits: SharedLimits,
         worker_troubles: WorkerTroubles,
+        prefetched: PrefetchedMessages | None,
         clock: Callable[[], float],
     ) -> None:
+        """`prefetched` where the broker sends messages ahead."""
         self._concurrency = concurrency
         self._probes = probes
         self._rate_limits = rate_limits
         self._shared_limits = shared_limits
         self._worker_troubles = worker_troubles
+        self._prefetched = prefetched
         self._clock = clock
 
-    def admit(self, message: Message, call: TaskCall) -> bool:
+    def admit(self, message: Message, call: TaskCall, again: Callable[[], object]) -> bool:
         """Admit a message to the pool, or give it back to the broker: delayed until its ETA, or requeued.
 
-        True: it is admitted. A message of no stream always is, once it is due.
+        True: it is admitted. A message of no stream always is, once it is due. A message that the broker has
+        sent ahead waits for room in the pool; `again`, which is to call this again, is called then.
         """
-        if delay_until_due(message, self._clock):
+        if delay_until_due(message, self._clock) or renew_often_delivered(message, self._clock):
             return False
         queue = queue_of(message)
         if not is_stream_queue(queue):
             return True
+        if self._prefetched is not None and not self._prefetched.has_room(queue):
+            self._prefetched.add(queue, again)
+            return False
         if self._acquire(queue, call):
             self._rate_limits.yield_next_token(queue, call.task)
             return True
@@ -82,11 +90,13 @@ class FlowControl:
         """The broker was lost: Celery has dropped, without an end, all messages but these."""
         self._concurrency.retain(message_ids)
         self._probes.retain(message_ids)
+        if self._prefetched is not None:
+            self._prefetched.clear()
 
     def _acquire(self, queue: str, call: TaskCall) -> bool:
         """The limits in the order of their cost: the last one asks Redis and spends quota."""
         if not self._concurrency.check(queue):
-            # RabbitMQ sends messages ahead, before it knows that the queue is paused.
+            # It was reserved before its queue was paused.
             self._concurrency.pause(queue)
             return False
         has_token = self._rate_limits.try_acquire(queue, call.task)
@@ -100,3 +110,5 @@ class FlowControl:
         elif request.has_succeeded:
             self._worker_troubles.end(queue)
         self._concurrency.message_ends(queue, request.id)
+        if self._prefetched is not None:
+            self._prefetched.message_ends()

@@ -29,6 +29,7 @@ class Check(StrEnum):
     REPLICATION = "replication"
     PERMISSIONS = "permissions"
     QUEUE_TYPE = "default queue type"
+    DELIVERY_LIMIT = "delivery limit"
 
 
 class Outcome(StrEnum):

@@ -32,13 +32,18 @@ def transport():
     register_redis_transport()
 
 
-def test_a_worker_on_a_plain_redis_may_start(real_redis_url):
-    assert problem_of(worker(real_redis_url)) is None
+@pytest.mark.parametrize("pool", ["prefork", "solo", "thread"])
+def test_a_worker_on_a_plain_redis_may_start(pool, real_redis_url):
+    assert problem_of(worker(real_redis_url, pool)) is None
 
 
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])
 def test_a_pool_that_would_deliver_nothing_is_refused(pool, real_redis_url):
     assert problem_of(worker(real_redis_url, pool)).startswith(f"-P {pool}: ")
+
+
+def test_threads_that_would_share_a_connection_to_rabbitmq_are_refused():
+    assert problem_of(worker("amqp://nowhere.invalid", "thread")).startswith("-P threads: ")
 
 
 @pytest.mark.parametrize("url", ["sqs://", "memory://", "nonsense://host"])

@@ -6,6 +6,7 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
+from flow import Message, StreamQueues, Timer, request
 from kombu.utils import limits
 from kombu.utils.limits import TokenBucket
 
@@ -18,67 +19,6 @@ from worker.flow.shared_limits import LONGEST_PAUSE_SECONDS, NEWLY_FAILING_SECON
 POOL = 8
 HIGHEST_LIMIT = POOL * 3 // 4
 START = POOL // 4
-
-
-class StreamQueues:
-    """Remembers which queues are paused."""
-
-    def __init__(self):
-        self.paused = set()
-
-    def pause(self, queue):
-        self.paused.add(queue)
-
-    def resume(self, queue):
-        self.paused.discard(queue)
-
-
-class Timer:
-    """Calls what it is given when a test says that the time has come."""
-
-    def __init__(self):
-        self.calls = []
-
-    def call_after(self, seconds, function, arguments):
-        self.calls.append((seconds, function, arguments))
-
-    def fire(self):
-        """Make all calls now."""
-        calls, self.calls = self.calls, []
-        for _, function, arguments in calls:
-            function(*arguments)
-
-    @property
-    def waits(self):
-        return [seconds for seconds, _, _ in self.calls]
-
-
-class Channel:
-    """A channel of a broker that can delay messages, while it has room."""
-
-    def __init__(self):
-        self.delayed = {}
-        self.has_room = True
-
-    def delay(self, message, until):
-        if self.has_room:
-            self.delayed[message.delivery_tag] = until
-        return self.has_room
-
-
-class Message:
-    """A reserved message."""
-
-    def __init__(self, queue, records=("a",), eta=None, task="audience.deliver.us-east-1", number=0):
-        self.delivery_info = {"routing_key": queue}
-        self.headers = {"task": task, "id": str(number), "eta": eta}
-        self.payload = [[], {"records": records}, {}]
-        self.channel = Channel()
-        self.delivery_tag = "tag"
-        self.is_requeued = False
-
-    def requeue(self):
-        self.is_requeued = True
 
 
 @pytest.fixture
@@ -103,6 +43,7 @@ def control(consumer, services, clock):
         registry=services.registry,
         alerts=services.alerts,
         counters=services.counters,
+        sends_ahead=False,
         clock=clock,
         monotonic=clock,
     )
@@ -110,17 +51,7 @@ def control(consumer, services, clock):
 
 @pytest.fixture
 def admit(control):
-    return lambda message: control.admit(message, read_task_call(message))
-
-
-def request(queue, number):
-    return SimpleNamespace(
-        delivery_info={"routing_key": queue},
-        id=str(number),
-        on_end=None,
-        has_succeeded=True,
-        worker_trouble=None,
-    )
+    return lambda message: control.admit(message, read_task_call(message), again=None)
 
 
 def test_a_message_of_a_stream_that_flows_is_admitted(admit, consumer, stream):
@@ -504,13 +435,14 @@ def test_a_worker_without_rate_limits_has_none(consumer, services, stream, clock
         registry=services.registry,
         alerts=services.alerts,
         counters=services.counters,
+        sends_ahead=False,
         clock=clock,
         monotonic=clock,
     )
     bucket = consumer.task_buckets[stream.task] = TokenBucket(1)
     assert bucket.can_consume(1)
     message = Message(stream.queue)
-    assert control.admit(message, read_task_call(message))
+    assert control.admit(message, read_task_call(message), again=None)
 
 
 def at(seconds):

@@ -1,0 +1,77 @@
+"""Bounds each wait for RabbitMQ: a half-open connection (packets are dropped, nothing is closed) never fails
+by itself, and a RabbitMQ that is short of memory sends heartbeats and answers nothing.
+
+py-amqp waits without limit for an answer, and reads in a loop without end where a frame has come in part.
+"""
+
+import time
+from typing import Any
+
+from amqp.transport import SSLTransport as TLSSocket
+from amqp.transport import TCPTransport as TCPSocket
+from kombu.transport import pyamqp
+
+ANSWER_TIMEOUT_SECONDS = 10.0
+"""Until RabbitMQ must have answered, or taken what is written. It answers in milliseconds."""
+SHORTEST_READ_SECONDS = 0.001
+"""The shortest time that a read waits: 0 stands for a read that does not wait at all."""
+
+
+class _WholeFrames:
+    """Gives up a read whose frame has come in part, as one of which nothing has come. What came is kept."""
+
+    def _read(self, n: int, initial: bool = False, **errors: Any) -> bytes:
+        read: bytes = super()._read(n, initial=True, **errors)  # type: ignore[misc]
+        return read
+
+
+class BoundedTCPSocket(_WholeFrames, TCPSocket):  # type: ignore[misc]
+    """A TCP connection that reads so."""
+
+
+class BoundedTLSSocket(_WholeFrames, TLSSocket):  # type: ignore[misc]
+    """The same over TLS."""
+
+
+class BoundedConnection(pyamqp.Connection):  # type: ignore[misc]
+    """A connection that waits for no answer without limit."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"write_timeout": ANSWER_TIMEOUT_SECONDS} | options)
+
+    def Transport(  # noqa: N802
+        self,
+        host: str,
+        connect_timeout: float,
+        ssl: Any = False,
+        read_timeout: float | None = None,
+        write_timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Make the socket. py-amqp calls this by its class's name."""
+        socket = BoundedTLSSocket if ssl else BoundedTCPSocket
+        return socket(
+            host,
+            connect_timeout=connect_timeout,
+            ssl=ssl,
+            read_timeout=read_timeout,
+            write_timeout=write_timeout,
+            **options,
+        )
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Handle the next frame that is no heartbeat. Raises `TimeoutError`.
+
+        py-amqp gives no timeout where it waits for an answer. If none comes, the connection is closed: a late
+        answer must not be read as that of another call.
+        """
+        if timeout is not None:
+            super().drain_events(timeout)
+            return
+        deadline = time.monotonic() + ANSWER_TIMEOUT_SECONDS
+        try:
+            while not self.blocking_read(max(deadline - time.monotonic(), SHORTEST_READ_SECONDS)):
+                pass
+        except TimeoutError:
+            self.collect()
+            raise
