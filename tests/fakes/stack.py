@@ -97,6 +97,8 @@ class Stack:
     databases: tuple[int, int]
     broker_url: str | None = None
     """The URL of another broker than the Redis."""
+    state_url: str | None = None
+    """The URL of another state than the Redis."""
     secret_key: str = field(default_factory=lambda: Fernet.generate_key().decode(), repr=False)
     seen: list[str] = field(default_factory=list)
     """Everything that operators could have seen on a screen: events and answers of `inspect`."""
@@ -113,7 +115,7 @@ class Stack:
         broker, memory = self.databases
         return {
             "CELERY_BROKER_URL": self.broker_url or f"{self.redis_url}/{broker}",
-            "AUDIENCE_REDIS_URL": f"{self.redis_url}/{memory}",
+            "AUDIENCE_REDIS_URL": self.state_url or f"{self.redis_url}/{memory}",
             "AUDIENCE_SECRET_KEY": self.secret_key,
             "AUDIENCE_RETRY_MAX": str(RETRY_MAX),
             "AUDIENCE_RETRY_BACKOFF_MAX": "0",

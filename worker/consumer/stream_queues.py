@@ -20,6 +20,7 @@ from kombu import Queue
 from redis.exceptions import RedisError
 
 from worker.config import current_settings
+from worker.consumer.state_trouble import StateTrouble
 from worker.consumer.stream_states import StreamStates
 from worker.queues import is_stream_queue
 from worker.state.registry import Snapshot
@@ -57,6 +58,7 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         """In the clock's seconds."""
         self._timers: list[Any] = []
         self._states = StreamStates()
+        self._state_trouble = StateTrouble(consumer.app.services.alerts, monotonic)
         self._consumer = consumer
         consumer.stream_queues = self
 
@@ -102,7 +104,9 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
             logger.warning(
                 "cannot read the registry, keeping the queues as they are: %s", type(error).__name__
             )
+            self._state_trouble.begin(error)
             return
+        self._state_trouble.end()
         now = services.clock()
         self._choose(snapshot, {queue for queue, breaker in breakers.items() if breaker.is_blocking(now)})
         self._end_refusals()
