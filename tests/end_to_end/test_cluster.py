@@ -1,10 +1,12 @@
 """The state on a Redis Cluster: what operators do and see works as on any Redis."""
 
 import json
+import re
 import subprocess
 from urllib.request import urlopen
 
 import pytest
+from cluster import MASTERS
 from stack import Stack
 from waiting import eventually
 
@@ -13,16 +15,33 @@ from devstack.firehose import FakeFirehose, error, fail
 from devstack.ports import free_port
 from worker.store.cluster import KEY_PREFIX
 
+DOCUMENT = (processes.ROOT / "docs/high-availability.md").read_text("utf-8")
+RULES = re.compile(r"^ACL SETUSER worker (.+)$", re.MULTILINE)
 LISTINGS = ("status", "alerts", "dead-letters", "doctor")
 PAGES = ("/", "/broker", "/streams", "/alerts", "/dead-letters", "/metrics")
 
 
 @pytest.fixture
-def stack(tmp_path, redis_cluster):
-    """A stack without a worker, whose broker is a Redis."""
+def nodes(redis_cluster):
+    """The masters' clients. The worker's user has the documented permissions."""
     redis_cluster.flush()
+    nodes = [redis_cluster.client(number) for number in range(MASTERS)]
+    for node in nodes:
+        node.execute_command("ACL", "SETUSER", "worker", "reset")
+        for rules in RULES.findall(DOCUMENT.replace("\\\n", "")):
+            node.execute_command("ACL", "SETUSER", "worker", *rules.split())
+        node.acl_log_reset()
+    yield nodes
+    for node in nodes:
+        node.acl_deluser("worker")
+
+
+@pytest.fixture
+def stack(tmp_path, redis_cluster, nodes):
+    """A stack without a worker, whose broker is a Redis; it uses the cluster as the documented user."""
+    state_url = redis_cluster.url.replace("redis://", "redis://worker:secret@")
     with processes.redis(tmp_path) as (_, url), FakeFirehose() as firehose:
-        stack = Stack(tmp_path, url, firehose, databases=(0, 0), state_url=redis_cluster.url)
+        stack = Stack(tmp_path, url, firehose, databases=(0, 0), state_url=state_url)
         stack.configure("main")
         yield stack
 
@@ -40,7 +59,7 @@ def page(port, path):
         return answer.read().decode()
 
 
-def test_records_are_delivered_and_dead_letters_replayed(stack, redis_cluster, tmp_path):
+def test_records_are_delivered_and_dead_letters_replayed(stack, nodes, tmp_path):
     well, refused = stack.audience(), stack.audience()
     stack.firehose.faults.append(fail(error("ResourceNotFoundException"), stream=refused.stream.name))
     with stack.worker("--concurrency", "1"):
@@ -64,5 +83,7 @@ def test_records_are_delivered_and_dead_letters_replayed(stack, redis_cluster, t
         run(stack, "replay", letter.id)
         eventually(lambda: refused.customers() == ["third"])
     assert refused.letters() == []
-    owner = redis_cluster.client(redis_cluster.owner())
-    assert all(key.startswith(KEY_PREFIX) for key in owner.scan_iter())
+    keys = [key for node in nodes for key in node.scan_iter()]
+    assert keys
+    assert all(key.startswith(KEY_PREFIX) for key in keys)
+    assert [node.execute_command("ACL", "LOG") for node in nodes] == [[], [], []]
