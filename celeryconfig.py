@@ -29,6 +29,8 @@ broker_transport_options: dict[str, Any] = {
     "unacked_restore_limit": RESTORED_MESSAGES,
     # Redis: seconds until the lock of a worker that died over this is void.
     "unacked_mutex_expire": 10,
+    # Redis: so many messages of changes are reserved together at most.
+    "run_messages": current_settings().run_messages,
     # Redis: replicas that are waited for after a message was sent.
     "wait_replicas": current_settings().redis_wait_replicas,
     # RabbitMQ: a message is sent when the broker has it, not when the socket took it.
@@ -85,6 +87,6 @@ worker_hijack_root_logger = True
 worker_send_task_events = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-imports = ["tasks.forward", "tasks.deliver"]
+imports = ["tasks.forward", "tasks.runs", "tasks.deliver"]
 enable_utc = True
 timezone = "UTC"

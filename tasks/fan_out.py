@@ -10,6 +10,7 @@ from schemas.users import User, Users
 from worker.firehose.batching import Batches, BatchLimit, Lines, Source, batch_limit, is_oversize
 from worker.queues import Stream
 from worker.state.registry import Route, Snapshot
+from worker.state.run_counts import Skipped
 
 Groups = dict[User, Lines]
 """The lines of each user, in the order in which users first come up."""
@@ -20,14 +21,6 @@ class Part(NamedTuple):
 
     changes: Sequence[Change]
     stamp: Stamp
-
-
-class Skipped(NamedTuple):
-    """The counter of a record that is not sent."""
-
-    stream: Stream | None
-    audience_id: int | None
-    skip: Skip
 
 
 class StreamGroups:

@@ -6,20 +6,20 @@ which comes back, because its worker died halfway, makes the same batches and de
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Set
 from functools import cache, cached_property
 from hashlib import blake2b
 from typing import Any, NoReturn
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from celery.exceptions import Reject
-from redis import Redis
 
 from schemas.changes import Change, ChangeSchema, Invalid, check_changes
 from schemas.identities import Catalogue
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import ForwarderTask
-from tasks.fan_out import Part, Skipped, fan_out
+from tasks.fan_out import Part, fan_out
 from worker.broker.serialization import dumps
 from worker.celery import app
 from worker.errors import WorkerTroubleError
@@ -42,6 +42,7 @@ from worker.queues import (
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
 from worker.state.installation import STATE_MISSING
 from worker.state.registry import Snapshot
+from worker.state.run_counts import RunCounts, Skipped
 
 SHOWN_PROBLEMS = 5
 """Invalid changes of which an alert says what is wrong; its dead letter holds them all."""
@@ -78,9 +79,7 @@ class ProducerTask(ForwarderTask):
 
     def idempotency_key(self, message_id: str, kwargs: dict[str, Any]) -> str:
         """Derived from the content too: callers choose IDs, and may choose one twice."""
-        digest = blake2b(f"{message_id}:".encode(), digest_size=16)
-        digest.update(dumps(kwargs).encode())
-        return str(UUID(bytes=digest.digest()))
+        return str(UUID(bytes=content_digest(message_id, kwargs)))
 
     def received_at(self) -> int:
         """When this message was received, in Unix seconds; the same when it comes back."""
@@ -88,12 +87,7 @@ class ProducerTask(ForwarderTask):
 
     def forward(self, changes: list[Change], skips: Counter[Skip]) -> None:
         """Send each change to the streams of its audience's connections."""
-        snapshot = self.app.services.registry.snapshot()
-        if any(change.audience_id not in snapshot.routes for change in changes):
-            # A connection made within the last second must receive the change, too.
-            snapshot = self.app.services.registry.latest()
-            if self.app.installation.is_state_missing(snapshot.installation):
-                self._leave_to_other_workers()
+        snapshot = self.snapshot_for({change.audience_id for change in changes})
         if snapshot.corrupt:
             self._dead_letter_for_corrupt_connections(changes, snapshot)
         part = Part(changes, self._stamp(changes, snapshot))
@@ -106,7 +100,17 @@ class ProducerTask(ForwarderTask):
         if streams:
             self.hand_over()
         skipped.update({Skipped(None, None, skip): count for skip, count in skips.items()})
-        self._record_message({stream: batches.records for stream, batches in streams.items()}, skipped)
+        self._record(RunCounts({stream: batches.records for stream, batches in streams.items()}, skipped))
+
+    def snapshot_for(self, audience_ids: Set[int]) -> Snapshot:
+        """The registry as changes of these audiences must see it."""
+        snapshot = self.app.services.registry.snapshot()
+        if audience_ids - snapshot.routes.keys():
+            # A connection made within the last second must receive the change, too.
+            snapshot = self.app.services.registry.latest()
+            if self.app.installation.is_state_missing(snapshot.installation):
+                self._leave_to_other_workers()
+        return snapshot
 
     def _leave_to_other_workers(self) -> NoReturn:
         """Requeue the message: that its audiences have no connections here says nothing of them."""
@@ -129,11 +133,7 @@ class ProducerTask(ForwarderTask):
 
     def _stamp(self, changes: list[Change], snapshot: Snapshot) -> Stamp:
         """The message's stamp. Its number is drawn only if a connection of the changes includes metadata."""
-        if not any(
-            route.projection.include_metadata
-            for audience_id in {change.audience_id for change in changes}
-            for route in snapshot.routes.get(audience_id, ())
-        ):
+        if not includes_metadata({change.audience_id for change in changes}, snapshot):
             return EXAMPLE_STAMP
         number = self.sequence or self.app.services.idempotency.sequence_number(self.attempt)
         return Stamp(self.attempt, number)
@@ -141,8 +141,7 @@ class ProducerTask(ForwarderTask):
     @property
     def sequence(self) -> int | None:
         """The number that the broker or an earlier attempt stamped the message with; None where none did."""
-        text = self.request.get(SEQUENCE_HEADER)
-        return int(text) if isinstance(text, str) and STAMPED.fullmatch(text) else None
+        return sequence_of(self.request.get(SEQUENCE_HEADER))
 
     def _sequence_to_keep(self) -> str | None:
         """The message's number for its dead letter, so that a replay keeps its place in the order."""
@@ -173,23 +172,10 @@ class ProducerTask(ForwarderTask):
         """Count a message's changes as repeated: it was done with before."""
         self.app.services.counters.skipped({(None, Skip.REPEATED): changes})
 
-    def _record_message(self, enqueued: dict[Stream, int], skipped: Counter[Skipped]) -> None:
+    def _record(self, counts: RunCounts) -> None:
         """Record the message's counters, together with its idempotency record."""
         services = self.app.services
-        by_stream: Counter[tuple[Stream | None, Skip]] = Counter()
-        by_audience: Counter[tuple[int, Skip]] = Counter()
-        for (stream, audience_id, skip), count in skipped.items():
-            by_stream[stream, skip] += count
-            if audience_id is not None:
-                by_audience[audience_id, skip] += count
-
-        def record(pipe: Redis) -> None:
-            for stream, records in enqueued.items():
-                services.counters.enqueued(stream, records, pipe)
-            services.counters.skipped(by_stream, pipe)
-            services.skipped_audiences.record(by_audience, pipe)
-
-        self.record_counters(record)
+        self.record_counters(lambda pipe: counts.record(pipe, services.counters, services.skipped_audiences))
 
     def _dead_letter_oversize(self, stream: Stream, batch: Batch) -> None:
         failure = Failure(
@@ -208,6 +194,16 @@ class ProducerTask(ForwarderTask):
         )
         self.dead_letter(undeliverable)
 
+    def acquire(self) -> bool:
+        if not super().acquire():
+            return False
+        with self.app.reservations.open() as connected:
+            if connected is None or not connected.is_completed(UUID(self.attempt).bytes):
+                return True
+        # A run has completed it.
+        self._release()
+        return False
+
     def _enqueue(self, stream: Stream, number: int, chain: Chain) -> None:
         digest = blake2b(f"{self.attempt}:{stream.queue}:{number}".encode(), digest_size=16)
         for batch in chain:
@@ -225,6 +221,27 @@ class ProducerTask(ForwarderTask):
 
     def _derived_id(self, what: str) -> str:
         return str(uuid5(NAMESPACE_OID, f"{self.attempt}:{what}"))
+
+
+def content_digest(message_id: str, kwargs: dict[str, Any]) -> bytes:
+    """Tells messages apart by ID and content: callers choose IDs, and may choose one twice. 16 bytes."""
+    digest = blake2b(f"{message_id}:".encode(), digest_size=16)
+    digest.update(dumps(kwargs).encode())
+    return digest.digest()
+
+
+def sequence_of(text: Any) -> int | None:
+    """The sequence number that a message was stamped with; None where this is none."""
+    return int(text) if isinstance(text, str) and STAMPED.fullmatch(text) else None
+
+
+def includes_metadata(audience_ids: Iterable[int], snapshot: Snapshot) -> bool:
+    """Whether a connection of these audiences includes metadata in its records."""
+    return any(
+        route.projection.include_metadata
+        for audience_id in audience_ids
+        for route in snapshot.routes.get(audience_id, ())
+    )
 
 
 def _audiences(invalid: list[Invalid]) -> set[int]:

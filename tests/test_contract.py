@@ -30,7 +30,7 @@ def test_the_names_of_tasks():
     app.loader.import_default_modules()
     ours = {name for name in app.tasks if not name.startswith("celery.")}
     delivery = {f"audience.deliver.{region}" for region in regions()}
-    assert ours == {"audience.forward", "audience.forward_mparticle"} | delivery
+    assert ours == {"audience.forward", "audience.forward_mparticle", "audience.forward_run"} | delivery
 
 
 def test_the_names_of_queues():

@@ -8,6 +8,7 @@ from worker.broker.compression import register_bounded_compression
 from worker.broker.handovers import Handovers, needs_marks
 from worker.broker.installation import BrokerIdentity
 from worker.broker.rabbitmq import register_rabbitmq_transport
+from worker.broker.redis.reservations import Reservations
 from worker.broker.redis.transport import register_redis_transport
 from worker.broker.serialization import register_orjson
 from worker.config import current_log_format, current_settings
@@ -20,6 +21,7 @@ from worker.consumer.replica_watch import ReplicaWatch
 from worker.consumer.requirements import Requirements
 from worker.consumer.stream_queues import StreamQueues
 from worker.consumer.task_events import TaskEvents
+from worker.consumer.uncounted_runs import UncountedRuns
 from worker.errors import SettingError
 from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notifier
@@ -69,6 +71,11 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
         )
 
     @cached_property
+    def reservations(self) -> Reservations:
+        """The reserved messages, for runs."""
+        return Reservations(self, window_seconds=current_settings().visibility_timeout)
+
+    @cached_property
     def notifier(self) -> Notifier | None:
         """None without AUDIENCE_ALERT_URLS. Raises `SettingError` for a URL that apprise does not know."""
         settings, services = current_settings(), self.services
@@ -111,6 +118,7 @@ def make_app() -> AudienceFirehose:
     app.steps["consumer"].add(DroppedMessages)
     app.steps["consumer"].add(MemoryWatch)
     app.steps["consumer"].add(ReplicaWatch)
+    app.steps["consumer"].add(UncountedRuns)
     app.steps["consumer"].add(Notifications)
     return app
 

@@ -17,6 +17,7 @@ from worker.broker.rabbitmq_queues import QUEUE_TYPES
 from worker.errors import SettingError
 from worker.firehose.regions import regions
 from worker.logs.setup import LogFormat
+from worker.queues import RUN_MESSAGES
 from worker.retry_policy import RETRY_BACKOFF_MAX_SECONDS, RETRY_BACKOFF_SECONDS, RETRY_MAX
 from worker.store.sentinel import SCHEME, is_sentinel, parse_sentinel_url
 
@@ -69,6 +70,8 @@ class Settings:
     """Seconds."""
     visibility_timeout: int
     """Seconds."""
+    run_messages: int
+    """Messages of changes that a worker forwards together at most."""
     redis_wait_replicas: int
     """Replicas that must have a write before it counts; 0 where the master's word is enough."""
     firehose_timeout: int
@@ -129,6 +132,7 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         retry_backoff=setting("AUDIENCE_RETRY_BACKOFF", RETRY_BACKOFF_SECONDS, _whole(minimum=1)),
         retry_backoff_max=backoff_max,
         visibility_timeout=visibility_timeout,
+        run_messages=setting("AUDIENCE_RUN_MESSAGES", RUN_MESSAGES, _whole(minimum=1, maximum=RUN_MESSAGES)),
         redis_wait_replicas=setting("AUDIENCE_REDIS_WAIT_REPLICAS", 0, _whole(minimum=0)),
         firehose_timeout=setting(
             "AUDIENCE_FIREHOSE_TIMEOUT",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from redis import Redis
 
+from worker.broker.handovers import needs_marks
 from worker.config import Settings
 from worker.failures.alerts import Alerts
 from worker.failures.dead_lettering import DeadLettering
@@ -21,6 +22,7 @@ from worker.state.history import History
 from worker.state.idempotency import IdempotencyRecords
 from worker.state.queue_heads import QueueHeads
 from worker.state.registry import Registry
+from worker.state.run_counts import RunRecorder
 from worker.state.secrets import Cipher
 from worker.state.skipped_audiences import SkippedAudiences
 from worker.status import StatusReader
@@ -70,6 +72,15 @@ class Services:
             redis,
             keep_seconds=KEPT_VISIBILITY_TIMEOUTS * settings.visibility_timeout,
             lease_seconds=min(LEASE_SECONDS, settings.visibility_timeout),
+        )
+        are_apart = needs_marks(settings.broker_url, settings.redis_url)
+        self.run_recorder = RunRecorder(
+            redis,
+            idempotency=self.idempotency,
+            counters=self.counters,
+            skipped_audiences=self.skipped_audiences,
+            clock=clock,
+            window_seconds=settings.visibility_timeout if are_apart else None,
         )
         self.dead_lettering = DeadLettering(self.dead_letters, self.alerts, clock)
         self.replayer = Replayer(self.dead_letters, self.registry)

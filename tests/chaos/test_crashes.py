@@ -6,7 +6,7 @@ import signal
 from itertools import cycle, islice
 
 import psutil
-from chaos import CONCURRENCY, KILLS, RECORDS
+from chaos import CONCURRENCY, KILLS, ONE_BY_ONE, RECORDS
 from load import Load
 from stopping_point import StoppingPoint
 from waiting import eventually
@@ -40,7 +40,7 @@ KINDS = (kill_main_process, kill_pool_process, kill_all)
 
 def test_killed_workers_lose_nothing_and_repeat_at_most_the_batches_in_a_call(stack, load, start, tell):
     chance = random.Random(1)
-    worker = start()
+    worker = start(**ONE_BY_ONE)
     for kill in islice(cycle(KINDS), KILLS):
         share = RECORDS // (KILLS + 1) // 100 * 100
         with load.holding_put(chance.randint(1, share)) as wait_for_put:
@@ -48,7 +48,7 @@ def test_killed_workers_lose_nothing_and_repeat_at_most_the_batches_in_a_call(st
             wait_for_put()
             kill(worker, chance)
         if kill is not kill_pool_process:
-            worker = start()
+            worker = start(**ONE_BY_ONE)
     load.send()
     load.arrive()
     status = load.settle()

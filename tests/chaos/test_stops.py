@@ -5,7 +5,7 @@ import signal
 import threading
 
 import pytest
-from chaos import CONCURRENCY, FULL, RECORDS
+from chaos import CONCURRENCY, FULL, ONE_BY_ONE, RECORDS
 from waiting import eventually
 
 from devstack.firehose import Answer, error, fail, refuse_share
@@ -61,7 +61,7 @@ def test_sigterm_while_firehose_does_not_answer_ends_the_worker_in_time_and_lose
 ):
     """The worker waits for as long as a call may take, and the calls are made again by the next one."""
     stack.firehose.faults.append(fail(Answer(wait=threading.Event()), times=CONCURRENCY))
-    worker = start(AUDIENCE_FIREHOSE_TIMEOUT="3", AUDIENCE_VISIBILITY_TIMEOUT="60")
+    worker = start(AUDIENCE_FIREHOSE_TIMEOUT="3", AUDIENCE_VISIBILITY_TIMEOUT="60", **ONE_BY_ONE)
     load.send()
     eventually(load.audience.puts)
     stop(worker)

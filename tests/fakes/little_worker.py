@@ -4,15 +4,21 @@ Messages live in kombu's in-memory broker. Each is run as a worker's pool would 
 and acknowledged, rejected or put back as its outcome says. Countdowns are not waited for.
 """
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.solo import TaskPool
 from celery.exceptions import WorkerLostError
+from kombu import Queue
 from kombu.transport import memory
+from kombu.utils.imports import symbol_by_name
 
 from worker.celery import AudienceFirehose
+from worker.celery import app as real_app
 from worker.consumer.request import RedactingRequest
 from worker.queues import CHANGES_QUEUE
 
@@ -74,20 +80,64 @@ class LittleWorker:
                 request.on_failure(ExceptionInfo())
 
     def _request(self, message: Any) -> RedactingRequest:
-        return RedactingRequest(
+        task = self.app.tasks[message.headers["task"]]
+        request: RedactingRequest = symbol_by_name(task.Request)(
             message,
             on_ack=lambda *_: message.ack(),
             on_reject=lambda _, __, requeue: message.reject(requeue=requeue),
             app=self.app,
             hostname="little-worker",
-            task=self.app.tasks[message.headers["task"]],
+            task=task,
             body=message.body,
             headers=message.headers,
             decoded=False,
         )
+        return request
+
+
+class RunWorker(LittleWorker):
+    """Over a real Redis, from which a worker's transport reserves changes in runs."""
+
+    def waiting(self, queue: str) -> list[Any]:
+        with self.app.connection_for_read() as connection:
+            channel = connection.default_channel
+            texts = channel.client.lrange(queue, 0, -1)
+            return [channel.Message(json.loads(text), channel) for text in reversed(texts)]
+
+    def run_one(self, queue: str) -> bool:
+        with self._reserved(queue) as message:
+            if message is not None:
+                self._request(message).execute_using_pool(self.pool)
+            return message is not None
+
+    def die_over_one(self, queue: str) -> None:
+        with self._reserved(queue) as message:
+            try:
+                raise WorkerLostError("killed")
+            except WorkerLostError:
+                self._request(message).on_failure(ExceptionInfo())
+
+    @contextmanager
+    def _reserved(self, queue: str) -> Iterator[Any]:
+        """What the next poll of the queue reserves; None where nothing waits."""
+        got: list[Any] = []
+        with self.app.connection_for_read() as connection:
+            if not connection.default_channel.queue_declare(queue).message_count:
+                yield None
+                return
+            with connection.Consumer([Queue(queue)], on_message=got.append):
+                while not got:
+                    connection.drain_events(timeout=5)
+            yield got[0]
 
 
 def forget_all_messages() -> None:
     """Empty the in-memory broker, which all of a process shares."""
     for queue in memory.Channel.queues.values():
         queue.queue.clear()
+
+
+def forget_producers() -> None:
+    """Connections that the application keeps lead to the broker it had when it made them."""
+    real_app._pool = None
+    real_app.amqp._producer_pool = None

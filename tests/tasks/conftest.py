@@ -2,9 +2,10 @@
 
 import pytest
 from identity import FakeBrokerIdentity
-from little_worker import LittleWorker, forget_all_messages
+from little_worker import LittleWorker, forget_all_messages, forget_producers
 
-import tasks.forward  # noqa: F401
+import tasks.forward
+import tasks.runs  # noqa: F401
 from devstack.firehose import FakeFirehose
 from schemas.settings import Configuration
 from tasks.deliver import DELIVERY_TASKS
@@ -29,12 +30,6 @@ def app(services, monkeypatch):
     forget_all_messages()
     yield real_app
     forget_producers()
-
-
-def forget_producers():
-    """Connections that the application keeps lead to the broker it had when it made them."""
-    real_app._pool = None
-    real_app.amqp._producer_pool = None
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from little_worker import LittleWorker, RunWorker, forget_producers
 
 from schemas.records import Skip
 from worker.config import read_settings
@@ -12,6 +13,21 @@ from worker.state.idempotency import COMPLETED, SEQUENCE
 from worker.state.registry import CONNECTIONS, VERSION
 
 MEGABYTE = 10**6
+
+
+@pytest.fixture(params=["alone", "in runs"])
+def worker(request, app, clients, monkeypatch):
+    """A worker that runs each message of changes alone, or in runs as Redis lets it."""
+    if request.param == "alone":
+        return LittleWorker(app)
+    request.getfixturevalue("real_redis")
+    for name in ("broker_url", "broker_read_url", "broker_write_url"):
+        monkeypatch.setitem(app.conf, name, request.getfixturevalue("real_redis_url"))
+    forget_producers()
+    return RunWorker(app)
+
+
+ALONE = pytest.mark.parametrize("worker", ["alone"], indirect=True)
 
 
 def added(audience_id=1, **identities):
@@ -190,6 +206,7 @@ def test_a_record_over_the_limit_is_a_dead_letter_of_its_stream(worker, connect,
     )
 
 
+@ALONE
 def test_a_change_without_a_timestamp_bears_the_time_of_its_receipt(worker, connect, forward, clock):
     stream = connect()
     timeless = added()
@@ -254,6 +271,7 @@ def test_an_addition_that_is_too_large_takes_its_removal_along(worker, connect, 
     assert (letter.type, letter.records) == ("Record Too Large", 2)
 
 
+@ALONE
 def test_a_message_whose_worker_died_halfway_makes_the_same_batches(worker, connect, forward, clock, redis):
     stream = connect()
     timeless = added()
@@ -294,6 +312,7 @@ def test_metadata_numbers_the_records_of_all_messages_in_the_order_of_their_chan
     assert len({record["ChangeId"] for record in told}) == len(told) == 4
 
 
+@ALONE
 def test_a_message_that_comes_back_has_the_same_metadata(worker, connect, forward, redis):
     stream = connect(include_metadata=True)
     for _ in range(2):

@@ -5,13 +5,18 @@ In protocol 2, which Celery sends by default, the headers describe the call, and
 project looks into headers or bodies for a call's fields. Source: "Message Protocol", Celery's documentation.
 """
 
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+from kombu.compression import decompress
 from kombu.message import Message
 
 EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 """Fields that protocol 2 holds in the body's third part."""
+NOT_PLAIN = ("eta", "expires", "retries", *EMBEDDED)
+"""Headers of which a plain call has none, or 0 for `retries`."""
 
 
 class TaskCall(NamedTuple):
@@ -58,6 +63,45 @@ def read_task_call(message: Message) -> TaskCall | None:
         case {"args": list() as args, "kwargs": dict() as kwargs}:
             return TaskCall({**body, **headers}, args, kwargs)
     return None
+
+
+class PlainCall(NamedTuple):
+    """A call, and the size of its content."""
+
+    call: TaskCall
+    content_bytes: int
+
+
+def read_plain_call(envelope: Any) -> PlainCall | None:
+    """The call in an envelope of kombu's transport for Redis, where all that it asks of Celery is to run it.
+
+    None for a call of protocol 1, one with an ETA, a retry, or further calls that follow it, and for anything
+    that is not as expected: `read_task_call` and Celery read those.
+    """
+    match envelope:
+        case {
+            "body": str(body),
+            "content-type": "application/json",
+            "headers": {"task": str()} as headers,
+            "properties": {"body_encoding": "base64"},
+        }:
+            if not any(map(headers.get, NOT_PLAIN)):
+                return _plain_call(headers, body)
+    return None
+
+
+def _plain_call(headers: dict[str, Any], body: str) -> PlainCall | None:
+    try:
+        content = b64decode(body)
+        if compression := headers.get("compression"):
+            content = decompress(content, compression)
+        args, kwargs, embed = orjson.loads(content)
+    except Exception:
+        # Whatever is wrong, `read_task_call` meets it again, and the message becomes a dead letter.
+        return None
+    if type(args) is not list or type(kwargs) is not dict or (embed and any(embed.values())):
+        return None
+    return PlainCall(TaskCall(headers, args, kwargs), len(content))
 
 
 class Delivered(Protocol):

@@ -18,6 +18,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
+from worker.broker.redis.runs import is_run
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import Failure
 from worker.privacy import HIDDEN
@@ -134,6 +135,16 @@ class RedactingRequest(Request):  # type: ignore[misc]
             self.task.after_dead_lettering(undeliverable, error)
         finally:
             self.task.request_stack.pop()
+
+
+class RunRequest(RedactingRequest):
+    """A run. Where its process was lost, each of its messages is run alone: one may be a poison message."""
+
+    def _dead_letter_if_poison(self) -> bool:
+        message = self._message
+        if is_run(message.delivery_tag):
+            message.channel.qos.part(message.delivery_tag)
+        return False
 
 
 def _error(exc_info: ExceptionInfo) -> BaseException:

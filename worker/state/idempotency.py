@@ -6,7 +6,7 @@ or handed over to a retry. Two workers may also have a message at once: it came 
 while its task still ran, or was sent twice. The worker that begins first acquires a lease.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from redis import Redis
@@ -94,6 +94,11 @@ class IdempotencyRecords:
     def is_completed(self, task_id: str, retries: int) -> bool:
         """Whether the attempt is completed."""
         return bool(self._redis.exists(self._key(task_id, retries)))
+
+    def completed(self, task_ids: Sequence[str]) -> set[str]:
+        """Those of the messages whose first attempts are completed."""
+        found = self._redis.mget([self._key(task_id, 0) for task_id in task_ids]) if task_ids else ()
+        return {task_id for task_id, record in zip(task_ids, found, strict=True) if record is not None}
 
     def received_at(self, task_id: str, now: int) -> int:
         """Record when a message was first received (Unix seconds); returns the first `now` of its calls."""

@@ -23,13 +23,14 @@ from worker.broker.redis.message import Message, parse, wrap_malformed
 from worker.broker.redis.poll import POLL_INTERVAL_SECONDS, Answer, Poll, PollCommands
 from worker.broker.redis.qos import QoS
 from worker.broker.redis.rotation import Rotation
-from worker.queues import CHANGES_QUEUE, is_stream_queue
+from worker.broker.redis.runs import ALONE, make_run
+from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, is_stream_queue
 from worker.store.atomic import is_out_of_memory
 from worker.store.replicas import TooFewReplicas, run_confirmed
 from worker.store.scripts import Script
 
 PUSH = Script(__package__, "push", definitions=ADD_TO_INDEX)
-CHANNEL_OPTIONS = ("wait_replicas", "must_confirm")
+CHANNEL_OPTIONS = ("wait_replicas", "must_confirm", "run_messages")
 """Transport options beside kombu's own."""
 
 logger = logging.getLogger(__name__)
@@ -76,20 +77,26 @@ class Channel(redis.Channel):  # type: ignore[misc]
     receivers = 0
     """Connections that the last broadcast reached."""
     _command_client: Client | None = None
+    run_messages = RUN_MESSAGES
+    """Messages of changes that are reserved together at most; a transport option."""
     wait_replicas = 0
     """Replicas that are waited for after a message was sent; a transport option."""
     must_confirm = False
     """Whether a message that too few replicas have confirmed is an error; a transport option."""
     from_transport_options = (*redis.Channel.from_transport_options, *CHANNEL_OPTIONS)
+    _collected: list[tuple[str, str]] | None = None
+    """Messages that are collected instead of sent: each with the list that it is for."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._rotation = Rotation()
         self._unacknowledged_queues: set[str] = set()
         """Queues that are consumed without acknowledgement."""
-        self._commands = PollCommands(self._lists_of, (self.unacked_index_key, self.unacked_key))
         self._sent_poll: Poll | None = None
         """The poll whose reply is outstanding."""
         super().__init__(*args, **kwargs)
+        # The transport's options are there now.
+        unacked = (self.unacked_index_key, self.unacked_key)
+        self._commands = PollCommands(self._lists_of, unacked, self.run_messages)
 
     @property
     def active_queues(self) -> Collection[str]:
@@ -149,7 +156,10 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Send a message. A full Redis accepts only retries, whose records it already holds."""
         is_stream = is_stream_queue(queue)
-        if self.wait_replicas and (is_stream or queue == CHANGES_QUEUE):
+        if self._collected is not None:
+            key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+            self._collected.append((key, dumps(message)))
+        elif self.wait_replicas and (is_stream or queue == CHANGES_QUEUE):
             self._push(queue, message, self.wait_replicas)
         elif kwargs.get("_publish_batch") is None and (is_stream or is_retry(message)):
             self._push(queue, message)
@@ -211,8 +221,20 @@ class Channel(redis.Channel):  # type: ignore[misc]
         with ignore_out_of_memory():
             super()._refresh_bindings(*args)
 
-    def requeue_target(self, record: str, tag: str) -> tuple[list[str], str]:
-        """The list that a recorded message belongs in, and the message as it will be there."""
+    @contextmanager
+    def collecting(self) -> Iterator[list[tuple[str, str]]]:
+        """Collect what is sent over this channel, instead of sending it: the list, and the message for it."""
+        self._collected = []
+        try:
+            yield self._collected
+        finally:
+            self._collected = None
+
+    def requeue_target(self, record: str, tag: str, alone: bool = False) -> tuple[list[str], str]:
+        """The list that a recorded message belongs in, and the message as it will be there.
+
+        With `alone`, no run will hold it.
+        """
         text, _, routing_key = record[1:-1].rsplit(",", 2)
         queue = loads(routing_key)
         message = parse(text, tag, queue)
@@ -221,8 +243,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
             message["properties"]["delivery_info"]["redelivered"] = True
             priority = self._get_message_priority(message, reverse=False)
         except Exception:
-            return [queue], dumps(wrap_malformed(text, tag, queue))
-        return [self._q_for_pri(queue, priority)], dumps(message)
+            return [queue], _mark(wrap_malformed(text, tag, queue), alone)
+        return [self._q_for_pri(queue, priority)], _mark(message, alone)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         # Replies to `inspect` and the like are consumed without acknowledgement and must not be recorded.
@@ -249,8 +271,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
             if not self._rotation.has_stream_candidates:
                 self._await_poll_interval()
             raise redis.Empty
-        queue, message, tag, _ = answer.reserved
-        self._deliver_reserved(parse(message, tag, queue), queue)
+        queue, message, tags, _ = answer.reserved
+        self._deliver_reserved(parse(message, tags[0], queue) if message else make_run(tags, queue), queue)
         return True
 
     def _await_poll_interval(self) -> None:
@@ -291,3 +313,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self.connection._deliver(message, queue)
         finally:
             self.is_delivering_reserved = False
+
+
+def _mark(message: dict[str, Any], alone: bool) -> str:
+    """The text of a message; its first member says where no run may hold it."""
+    text: str = dumps({ALONE: True, **message} if alone else message)
+    return text

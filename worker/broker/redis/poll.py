@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from worker.broker.redis.index import INDEX_KEYS
 from worker.broker.redis.message import decode
+from worker.broker.redis.runs import RUN_BYTES, RUN_MESSAGE_BYTES
 from worker.broker.redis.set_aside import SET_ASIDE
-from worker.queues import CHANGES_QUEUE, STREAM_QUEUE_PREFIX
+from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, STREAM_QUEUE_PREFIX
 from worker.store.scripts import Script
 
 POLL_INTERVAL_SECONDS = 0.01
@@ -20,7 +21,7 @@ LAST_SEQUENCE_NUMBER = "audience.sequence"
 """The key in the broker's Redis."""
 NO_ENTRY_SEEN = -1
 """In place of the last entry of the index, for a worker that has just begun to consume."""
-ARGUMENTS = 5
+ARGUMENTS = 8
 """Of the script, behind its keys."""
 
 RESERVE = Script(__package__, "reserve")
@@ -38,11 +39,13 @@ class Poll(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """A message that was popped and recorded as unacknowledged."""
+    """A message that was popped and recorded as unacknowledged, or a run of them."""
 
     queue: str
     message: str
-    tag: str
+    """Empty for a run."""
+    tags: Sequence[str]
+    """Its delivery tag, or those of a run's messages."""
     is_last: bool
     """Whether its list is empty now."""
 
@@ -66,14 +69,19 @@ class PollCommands:
         self,
         lists_of: Callable[[str], list[str]],
         unacked: tuple[str, str],
+        run_messages: int = RUN_MESSAGES,
         clock: Callable[[], float] = time,
     ) -> None:
-        """`lists_of` names a queue's lists, `unacked` the index and the hash of unacknowledged messages."""
+        """`lists_of` names a queue's lists, `unacked` the index and the hash of unacknowledged messages.
+
+        `run_messages` is how many messages of changes a run holds at most.
+        """
         self._lists_of = lists_of
         self._clock = clock
         self._keys = (*unacked, LAST_SEQUENCE_NUMBER, SET_ASIDE, *INDEX_KEYS)
         self._encoded_keys = _encode(*self._keys)
         self._encoded_names = _encode(CHANGES_QUEUE, f"{STREAM_QUEUE_PREFIX}.")
+        self._encoded_run_limits = _encode(*map(str, (run_messages, RUN_BYTES, RUN_MESSAGE_BYTES)))
         self._is_loaded = False
         """Whether the server knows the script by its digest."""
         self._by_digest = _encode("EVALSHA", RESERVE.digest)
@@ -107,6 +115,7 @@ class PollCommands:
                 self._encoded_names,
                 _bulk(b"%d" % lists),
                 _bulk(b"%d" % poll.last_entry),
+                self._encoded_run_limits,
             ]
         )
 
@@ -121,8 +130,10 @@ class PollCommands:
         non_empty = [*map(decode, added), *(poll.sweeping[position] for position in found)]
         if not reserved:
             return Answer(last_entry, non_empty, poll.reserving, None)
-        queue, is_last, message, tag = reserved
-        reservation = Reservation(decode(queue), decode(message), decode(tag), bool(is_last))
+        queue, is_last, message, *tags = reserved
+        reservation = Reservation(
+            decode(queue), decode(message), [decode(tag) for tag in tags], bool(is_last)
+        )
         return Answer(
             last_entry, non_empty, poll.reserving[: poll.reserving.index(reservation.queue)], reservation
         )

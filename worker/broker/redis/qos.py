@@ -9,6 +9,7 @@ from redis.exceptions import OutOfMemoryError
 
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode
+from worker.broker.redis.runs import is_run, tags_of
 from worker.queues import is_stream_queue
 from worker.store.scripts import Script
 
@@ -18,7 +19,15 @@ DELAY = Script(__package__, "delay")
 
 
 class QoS(redis.QoS):  # type: ignore[misc]
-    """kombu's record of unacknowledged messages, kept by scripts."""
+    """kombu's record of unacknowledged messages, kept by scripts.
+
+    A run has no record of its own: its messages have, each under its own tag.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parted: set[str] = set()
+        """Runs whose messages are requeued each to be reserved alone."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
         if self.channel.is_delivering_reserved:
@@ -28,8 +37,12 @@ class QoS(redis.QoS):  # type: ignore[misc]
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        with self.channel.conn_or_acquire() as client:
-            ACKNOWLEDGE(client, keys=self._record_keys, args=[delivery_tag])
+        """Acknowledge a message. Of a run nothing is left to do: its task ends its messages."""
+        if is_run(delivery_tag):
+            self._parted.discard(delivery_tag)
+        else:
+            with self.channel.conn_or_acquire() as client:
+                ACKNOWLEDGE(client, keys=self._record_keys, args=[delivery_tag])
         virtual.QoS.ack(self, delivery_tag)
         # A task has ended: a process of the pool is free, and its batches may have come into streams' queues.
         self.channel.poll_at_once()
@@ -40,17 +53,38 @@ class QoS(redis.QoS):  # type: ignore[misc]
         else:
             self.ack(delivery_tag)
 
+    def part(self, delivery_tag: str) -> None:
+        """Have a run's messages requeued each to be reserved alone, where the run is rejected."""
+        self._parted.add(delivery_tag)
+
     def restore_by_tag(
         self, tag: str | bytes, client: Any = None, leftmost: bool = False, reserved_by: float = inf
     ) -> None:
-        """Requeue a message: last in line where `leftmost`, next in line otherwise.
+        """Requeue a message, or those of a run: last in line where `leftmost`, next in line otherwise.
 
         A message that was reserved again after `reserved_by` (Unix seconds) stays reserved.
         """
+        if isinstance(tag, str) and is_run(tag):
+            tags = tags_of(self._delivered[tag])
+            for member in tags if leftmost else reversed(tags):
+                self.requeue(member, client, leftmost=leftmost, alone=tag in self._parted)
+        else:
+            self.requeue(tag, client, leftmost=leftmost, reserved_by=reserved_by)
+
+    def requeue(
+        self,
+        tag: str | bytes,
+        client: Any = None,
+        *,
+        leftmost: bool = False,
+        reserved_by: float = inf,
+        alone: bool = False,
+    ) -> None:
+        """Requeue a message as `restore_by_tag` does; with `alone`, no run will hold it."""
         with self.channel.conn_or_acquire(client) as connected:
             record = connected.hget(self.unacked_key, tag)
             if record:
-                lists, text = self.channel.requeue_target(decode(record), decode(tag))
+                lists, text = self.channel.requeue_target(decode(record), decode(tag), alone)
             else:
                 # Another worker has requeued it; who reserved it since needs the new record.
                 lists, text, reserved_by = [], "", time() - self.visibility_timeout

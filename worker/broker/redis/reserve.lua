@@ -1,6 +1,6 @@
--- Reserve one message: pop it from the first non-empty list and record it as unacknowledged, atomically.
--- Redis never interrupts a script, so the message is at each moment in its list or in KEYS[2]. The first
--- write is RPOP, which a full Redis allows; a script that has written may go on.
+-- Reserve one message, or a run of changes' messages: pop them from the first non-empty list and record each as
+-- unacknowledged, atomically. Redis never interrupts a script, so a message is at each moment in its list or in
+-- KEYS[2]. The first write is RPOP, which a full Redis allows; a script that has written may go on.
 -- Tell which streams' lists hold messages, too: those that were added to the index since the caller last
 -- asked, and those among the lists of its sweep. How many lists a caller names bounds the time.
 --
@@ -12,13 +12,19 @@
 -- KEYS[6]  the number of the last entry
 -- KEYS[7…] lists of messages: those to reserve from, in round-robin order, then those of the sweep
 -- ARGV[1]  now, in Unix seconds
--- ARGV[2]  the queue whose messages get a sequence number
+-- ARGV[2]  the queue of changes, whose messages get a sequence number and are reserved in runs
 -- ARGV[3]  how the names of lists begin that belong in the index
 -- ARGV[4]  number of the lists to reserve from
 -- ARGV[5]  number of the last entry that the caller has seen; negative where it has seen none
+-- ARGV[6]  messages of a run at most
+-- ARGV[7]  bytes of a run at most, beyond its first message
+-- ARGV[8]  bytes of a message that may be in a run at most
 -- Returns  {number of the last entry that the caller has seen now, lists added to the index,
 --           zero-based positions of the non-empty ones among the lists of the sweep}, and behind these, where
---          a message was reserved, its queue, 1 where its list is empty now or 0, message, delivery tag
+--          a message was reserved, its queue, 1 where its list is empty now or 0, message, delivery tag; for a run,
+--          an empty message and the delivery tags of all its messages, in their order
+--
+-- A run's messages are recorded like any other: a worker of any version requeues them one by one.
 --
 -- kombu records the exchange and routing key a message was sent with, and looks up the queue when it
 -- requeues. Here the record names the queue itself: a message is requeued to where it came from.
@@ -39,6 +45,9 @@ local MAX_QUOTED_BYTES = 16 * 1024
 local END_BYTES = 8 * 1024 -- kombu's properties have 300 bytes and are the last member of an envelope
 local STAMP = '{"sequence":"'
 local SEPARATOR = '\6' -- kombu's, between the name of a queue and a priority
+local ALONE = '"alone"' -- the first member of a message that is in no run; a sequence number may be before it
+local ALONE_BYTES = 64
+local TAIL_BYTES = 320 -- what kombu's own properties end with is within the last bytes of its envelope
 
 -- A JSON text whose characters are the bytes of a string (Latin-1).
 local function quoted(bytes)
@@ -69,8 +78,20 @@ local function properties_of(message)
     return type(envelope) == 'table' and envelope['properties']
 end
 
+-- The delivery tag of an envelope as kombu writes it; nil for any other. It costs a fifth of parsing the JSON.
+local function written_tag(message)
+    local tail = message:sub(-TAIL_BYTES)
+    local start = tail:find('"delivery_info"', 1, true)
+    return start and tail:match(
+        '^"delivery_info": ?{"exchange": ?"[^"\\]*", ?"routing_key": ?"[^"\\]*"}[^{}]*"delivery_tag": ?"([^"\\]+)"}}$',
+        start
+    )
+end
+
 -- The delivery tag of one of kombu's messages; nil for a malformed message.
 local function delivery_tag(message)
+    local written = written_tag(message)
+    if written then return written end
     local properties = properties_of(message)
     local delivery_info = type(properties) == 'table' and properties['delivery_info']
     if type(delivery_info) ~= 'table' then return nil end
@@ -141,6 +162,49 @@ local function remove_from_index(list)
     if list:sub(1, #ARGV[3]) == ARGV[3] then redis.pcall('ZREM', KEYS[5], list) end
 end
 
+local function may_be_in_run(message)
+    return #message <= tonumber(ARGV[8]) and not message:sub(1, ALONE_BYTES):find(ALONE, 1, true)
+end
+
+local function recorded(message, queue)
+    return '[' .. message .. ',"",' .. queue .. ']'
+end
+
+-- Record a run's first message, and pop and record further ones. Returns their delivery tags.
+local function reserve_run(key, first, first_tag, queue)
+    local tags, message, tag, bytes = {}, first, first_tag, 0
+    repeat
+        if redis.call('HSETNX', KEYS[2], tag, recorded(stamped(message), queue)) == 0 then
+            -- Another message bears the same tag. The record of neither may replace the other's.
+            tag = 'again-' .. redis.sha1hex(message .. (next_number() or ''))
+            redis.call('HSET', KEYS[2], tag, recorded(stamped(message), queue))
+        end
+        redis.call('ZADD', KEYS[1], ARGV[1], tag)
+        tags[#tags + 1] = tag
+        message = #tags < tonumber(ARGV[6]) and redis.call('RPOP', key)
+        bytes = bytes + (message and #message or 0)
+        tag = message and may_be_in_run(message) and bytes <= tonumber(ARGV[7]) and delivery_tag(message)
+    until not tag
+    if message then redis.call('RPUSH', key, message) end
+    return tags
+end
+
+-- Record a message that was popped from a list. Returns the message and its delivery tag, or those of a run.
+local function reserve(key, message, name)
+    local tag, queue = delivery_tag(message), quoted(name)
+    if tag and name == ARGV[2] and may_be_in_run(message) then
+        return '', unpack(reserve_run(key, message, tag, queue))
+    end
+    if not tag then
+        tag, message = wrapped(message, queue)
+    elseif name == ARGV[2] then
+        message = stamped(message)
+    end
+    redis.call('ZADD', KEYS[1], ARGV[1], tag)
+    redis.call('HSET', KEYS[2], tag, recorded(message, queue))
+    return message, tag
+end
+
 local first_of_sweep = FIRST_LIST + ARGV[4]
 local names, last = added(tonumber(ARGV[5]))
 local found = non_empty(first_of_sweep)
@@ -151,15 +215,7 @@ for i = FIRST_LIST, first_of_sweep - 1 do
     if is_empty then remove_from_index(key) end
     if message then
         local name = key:match('^[^' .. SEPARATOR .. ']*')
-        local tag, queue = delivery_tag(message), quoted(name)
-        if not tag then
-            tag, message = wrapped(message, queue)
-        elseif name == ARGV[2] then
-            message = stamped(message)
-        end
-        redis.call('ZADD', KEYS[1], ARGV[1], tag)
-        redis.call('HSET', KEYS[2], tag, '[' .. message .. ',"",' .. queue .. ']')
-        return {last, names, found, name, is_empty and 1 or 0, message, tag}
+        return {last, names, found, name, is_empty and 1 or 0, reserve(key, message, name)}
     end
 end
 return {last, names, found}

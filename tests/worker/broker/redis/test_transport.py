@@ -11,7 +11,9 @@ from redis import Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
 from worker.broker.redis import channel
+from worker.broker.redis.message import parse
 from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER
+from worker.broker.redis.runs import tags_of
 from worker.broker.redis.set_aside import SET_ASIDE, forget, is_set_aside, parts_of
 from worker.broker.redis.transport import Transport
 from worker.queues import CHANGES_QUEUE, SEQUENCE_HEADER
@@ -74,11 +76,18 @@ CHANGES = Queue(CHANGES_QUEUE, routing_key=CHANGES_QUEUE)
 
 
 def consume_changes(connection, count=1):
-    got = []
-    with connection.Consumer(CHANGES, callbacks=[lambda _, message: got.append(message)]):
-        while len(got) < count:
+    """The next messages of changes, which are reserved in runs."""
+    runs = []
+    with connection.Consumer(CHANGES, callbacks=[lambda _, run: runs.append(run)]):
+        while sum(len(tags_of(run)) for run in runs) < count:
             connection.drain_events(timeout=5)
-    return got
+    return [reserved(run.channel, tag) for run in runs for tag in tags_of(run)]
+
+
+def reserved(channel, tag):
+    """A reserved message of a run."""
+    text, *_ = json.loads(channel.client.hget("unacked", tag))
+    return channel.Message(parse(json.dumps(text), tag, CHANGES_QUEUE), channel)
 
 
 def send_changes(connection, text="hello", **options):

@@ -1,0 +1,289 @@
+"""A run forwards messages together, and each ends as it would alone: `test_forward.py` runs in both ways.
+
+Here is what only a run does. Its broker is a real Redis.
+"""
+
+import json
+
+import pytest
+from little_worker import RunWorker, forget_producers
+from redis.exceptions import ConnectionError
+
+from schemas.records import Skip
+from tasks import runs
+from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
+from worker.broker.redis.runs import RUN_CONTENT_BYTES
+from worker.config import read_settings
+from worker.consumer.uncounted_runs import LATE_AFTER_SECONDS, record_late
+from worker.queues import CHANGES_QUEUE, FORWARD, FORWARD_MPARTICLE, FORWARD_RUN
+from worker.services import Services
+
+
+@pytest.fixture
+def worker(app, clients, monkeypatch, real_redis, real_redis_url):
+    for name in ("broker_url", "broker_read_url", "broker_write_url"):
+        monkeypatch.setitem(app.conf, name, real_redis_url)
+    forget_producers()
+    return RunWorker(app)
+
+
+@pytest.fixture
+def broker(real_redis):
+    return real_redis
+
+
+def added(customer, audience_id=1, **keys):
+    return {
+        "type": "member_added",
+        "audience_id": audience_id,
+        "audience_external_name": "Name",
+        "timestamp": 7,
+        "user_identities": {"CustomerId": customer},
+    } | keys
+
+
+def removed(customer):
+    return added(customer, type="member_removed")
+
+
+@pytest.fixture
+def send(worker):
+    """Enqueue a message for each of these changes."""
+
+    def each(*changes, **options):
+        for change in changes:
+            worker.send(FORWARD, {"changes": [change]}, **options)
+
+    return each
+
+
+def customers(call):
+    return [json.loads(line)["UserIdentities"]["CustomerId"] for line in lines(call)]
+
+
+def lines(call):
+    return [line for group in call["records"] for line in ([group] if isinstance(group, str) else group)]
+
+
+def test_messages_that_wait_become_one_batch_in_one_task(worker, connect, send, broker, services):
+    stream = connect()
+    send(*(added(f"user-{number}") for number in range(20)))
+    assert worker.run(CHANGES_QUEUE) == 1
+    (call,) = worker.calls(stream.queue)
+    assert customers(call) == [f"user-{number}" for number in range(20)]
+    assert services.counters.of(stream).enqueued == 20
+    assert (broker.hlen("unacked"), broker.hlen(UNCOUNTED)) == (0, 0)
+
+
+def test_a_run_says_its_numbers_and_nothing_else(app, worker, connect, send, monkeypatch):
+    connect()
+    send(added("secretive"), added("secretive", 2))
+    results = []
+    run = runs.forward_run.run
+    monkeypatch.setattr(runs.forward_run, "run", lambda tags: results.append(run(tags)) or results[-1])
+    worker.run(CHANGES_QUEUE)
+    assert results == [{"messages": 2, "changes": 2, "records": 1, "streams": 1}]
+
+
+def test_the_records_of_a_user_in_several_messages_are_an_atomic_group(worker, connect, send):
+    stream = connect()
+    send(added("one"), added("other"), removed("one"))
+    worker.run(CHANGES_QUEUE)
+    (call,) = worker.calls(stream.queue)
+    group, other = call["records"]
+    assert [json.loads(line)["IsMember"] for line in group] == [True, False]
+    assert isinstance(other, str)
+
+
+def test_metadata_is_of_the_message_that_a_record_is_from(worker, connect, send):
+    stream = connect(include_metadata=True)
+    send(added("a"), added("b"))
+    worker.run(CHANGES_QUEUE)
+    first, second = (json.loads(line) for call in worker.calls(stream.queue) for line in lines(call))
+    assert first["SequenceNumber"] < second["SequenceNumber"]
+    assert {first["ChangeId"][-8:], second["ChangeId"][-8:]} == {"00000000"}
+    assert first["ChangeId"] != second["ChangeId"]
+
+
+def test_a_change_without_a_timestamp_bears_the_second_in_which_the_broker_stamped_it(worker, connect, send):
+    stream = connect(include_metadata=True)
+    timeless = added("a")
+    del timeless["timestamp"]
+    send(timeless)
+    worker.run(CHANGES_QUEUE)
+    (call,) = worker.calls(stream.queue)
+    record = json.loads(lines(call)[0])
+    assert record["MembershipChangedTimestamp"] == record["SequenceNumber"][:10]
+
+
+def test_messages_that_no_run_can_forward_hold_up_none_of_the_others(worker, connect, send, broker, services):
+    stream = connect()
+    send(added("a"))
+    worker.send(FORWARD, {"changes": [added("b"), {"type": "secretive"}]})
+    worker.send("audience.unknown", {})
+    worker.send(FORWARD_MPARTICLE, {"request": "secretive"})
+    send(added("c"))
+    assert worker.run_one(CHANGES_QUEUE)
+    (call,) = worker.calls(stream.queue)
+    assert customers(call) == ["a", "c"]
+    assert broker.llen(CHANGES_QUEUE) == 3
+    assert not services.dead_letters.all()
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_a_message_that_waits_several_times_is_accepted_once(worker, connect, send, services, copies):
+    stream = connect()
+    send(*[added("a")] * copies, added("b"), task_id="one")
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"]]
+    assert services.counters.of(None).skipped == {Skip.REPEATED: copies - 1}
+
+
+def test_a_repeat_of_a_message_that_was_run_alone_is_known(worker, connect, send, services):
+    stream = connect()
+    request = services.idempotency
+    send(added("a"), task_id="one")
+    (message,) = worker.waiting(CHANGES_QUEUE)
+    key = runs.forward_run.idempotency_key("one", message.payload[1])
+    request.complete(key, 0)
+    worker.run(CHANGES_QUEUE)
+    assert not worker.waiting(stream.queue)
+    assert services.counters.of(None).skipped == {Skip.REPEATED: 1}
+
+
+def test_a_repeat_that_is_run_alone_of_a_message_of_a_run_is_known(worker, connect, send, services):
+    stream = connect()
+    send(added("a"), task_id="one")
+    worker.run(CHANGES_QUEUE)
+    # An ETA that has passed keeps it out of runs.
+    send(added("a"), task_id="one", eta=None, countdown=-1)
+    worker.run(CHANGES_QUEUE)
+    assert len(worker.waiting(stream.queue)) == 1
+    assert services.counters.of(None).skipped == {Skip.REPEATED: 1}
+
+
+def test_a_message_that_is_gone_is_left_out_and_the_others_are_handed_over(
+    worker, connect, send, broker, monkeypatch
+):
+    """Between reading and handing over, another worker has requeued one of them."""
+    stream = connect()
+    send(added("a"), added("b"))
+    read = Connected.read
+
+    def read_and_lose(self, tags):
+        found = read(self, tags)
+        if len(tags) == 2:
+            self.requeue(tags[:1])
+        return found
+
+    monkeypatch.setattr(Connected, "read", read_and_lose)
+    worker.run_one(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["b"]]
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["b"], ["a"]]
+
+
+def test_the_content_of_a_run_is_bounded_although_its_messages_are_compressed(
+    worker, connect, broker, monkeypatch
+):
+    stream = connect()
+    share = RUN_CONTENT_BYTES // 20
+    for number in range(30):
+        worker.send(FORWARD, {"changes": [added(f"{number}" * (share // len(str(number))))]})
+    worker.run_one(CHANGES_QUEUE)
+    delivered = sum(len(lines(call)) for call in worker.calls(stream.queue))
+    assert 15 <= delivered < 20
+    assert broker.llen(CHANGES_QUEUE) == 30 - delivered
+    worker.run(CHANGES_QUEUE)
+    assert sum(len(lines(call)) for call in worker.calls(stream.queue)) == 30
+
+
+def test_a_run_whose_process_was_lost_is_run_message_by_message(worker, connect, send, services):
+    stream = connect()
+    send(added("a"), added("b"))
+    worker.die_over_one(CHANGES_QUEUE)
+    assert len(worker.waiting(CHANGES_QUEUE)) == 2
+    assert worker.run(CHANGES_QUEUE) == 2
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a"], ["b"]]
+
+
+def test_a_run_that_fails_is_run_message_by_message(worker, connect, send, services, monkeypatch):
+    stream = connect()
+    send(added("a"), added("b"))
+    monkeypatch.setattr(runs, "fan_out", None)
+    worker.run_one(CHANGES_QUEUE)
+    assert worker.run(CHANGES_QUEUE) == 2
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a"], ["b"]]
+    assert not services.dead_letters.all()
+
+
+def lose_connection(*_):
+    raise ConnectionError
+
+
+def test_a_run_that_could_not_be_counted_is_counted_later_and_once(worker, send, services, clock, broker):
+    send(added("a"), added("b"))
+    with pytest.MonkeyPatch.context() as without_state:
+        without_state.setattr(services.run_recorder, "record", lose_connection)
+        worker.run(CHANGES_QUEUE)
+    assert broker.hlen(UNCOUNTED) == 1
+
+    with worker.app.reservations.open() as connected:
+        record_late(connected, services)
+        assert broker.hlen(UNCOUNTED) == 1, "its process may still be about to count it"
+        clock.advance(LATE_AFTER_SECONDS + 1)
+        (entry,) = broker.hgetall(UNCOUNTED).items()
+        for _ in range(2):
+            # As if the broker could not be told that it is counted.
+            broker.hset(UNCOUNTED, *entry)
+            record_late(connected, services)
+    assert services.counters.of(None).skipped == {Skip.NO_CONNECTION: 2}
+    assert broker.hlen(UNCOUNTED) == 0
+
+
+@pytest.mark.parametrize("corrupt", ["secretive", "{}", "[]", '{"at": 0, "enqueued": 7}'])
+def test_a_corrupt_count_is_left_alone(worker, services, broker, corrupt):
+    broker.hset(UNCOUNTED, "run", corrupt)
+    with worker.app.reservations.open() as connected:
+        record_late(connected, services)
+    assert broker.hget(UNCOUNTED, "run") == corrupt
+
+
+@pytest.fixture
+def two_servers(app, services, secret_key, monkeypatch):
+    """The state remembers which messages it has counted."""
+    urls = {"CELERY_BROKER_URL": "redis://a", "AUDIENCE_REDIS_URL": "redis://b"}
+    settings = read_settings({"AUDIENCE_SECRET_KEY": secret_key, **urls})
+    apart = Services(services.redis, settings, services.clock, services.monotonic, services.sleep)
+    monkeypatch.setitem(app.__dict__, "services", apart)
+    return apart
+
+
+def test_messages_that_the_broker_has_again_after_a_failover_are_counted_once(
+    two_servers, worker, connect, send, broker
+):
+    stream = connect()
+    send(added("a"), added("b"))
+    before = broker.lrange(CHANGES_QUEUE, 0, -1)
+    worker.run(CHANGES_QUEUE)
+    # The replica that is promoted has the messages, and neither the batch nor that they were completed.
+    broker.delete(stream.queue, *broker.keys(f"{COMPLETED}:*"))
+    broker.rpush(CHANGES_QUEUE, *before)
+    send(added("c"))
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"], ["c"]]
+    assert two_servers.counters.of(stream).enqueued == 3
+
+
+def test_a_call_of_a_run_by_somebody_else_ends_nothing(worker, connect, send, broker):
+    connect()
+    worker.send(FORWARD_RUN, {}, args=[["any", "run-other"]])
+    assert worker.run(CHANGES_QUEUE) == 2
+    assert broker.llen(CHANGES_QUEUE) == broker.hlen("unacked") == 0
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"tags": "secretive"}, {"other": 7}])
+def test_a_malformed_call_of_a_run_becomes_a_dead_letter(worker, services, kwargs):
+    worker.send(FORWARD_RUN, kwargs)
+    worker.run(CHANGES_QUEUE)
+    assert len(services.dead_letters.all()) == 1

@@ -1,0 +1,154 @@
+"""Reserved messages, as a run's task reads and ends them: by their delivery tags.
+
+The messages that a run makes and the end of the run's messages are one atomic step in the broker, so both are
+there or neither, whatever is lost. The keys of completed messages are in the broker for the same reason.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from celery import Celery
+from kombu import Producer
+
+from worker.broker.redis.channel import Channel
+from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
+from worker.store.scripts import Script
+
+COMPLETED = "audience.completed"
+"""By window of time: a set of the idempotency keys of the messages that were completed in it."""
+WINDOWS = 5
+"""The current one and those in which a completed message is remembered."""
+UNCOUNTED = "audience.uncounted"
+"""By ID of a run: what is to be counted of it in the state, JSON."""
+
+HAND_OVER = Script(__package__, "hand_over", definitions=ADD_TO_INDEX)
+
+
+class Obstacle(IntEnum):
+    """Why a message cannot be completed."""
+
+    GONE = 1
+    """It is not reserved any more: it was requeued."""
+    COMPLETED = 2
+    """It was completed before: it is a repeat."""
+
+
+class HandOver(NamedTuple):
+    """A run to hand over."""
+
+    run_id: str
+    completed: Mapping[str, bytes]
+    """By delivery tag, the idempotency keys of the messages that the run completes."""
+    repeated: Sequence[str]
+    """The delivery tags of messages that were completed before."""
+    messages: Sequence[tuple[str, str]]
+    """The messages that it made: each with the list that it is for."""
+    counts: str
+    """What is to be counted of it."""
+
+
+class Reservations:
+    """Reserved messages of one process. Raises `RedisError` and `OperationalError`."""
+
+    def __init__(self, app: Celery, *, window_seconds: int) -> None:
+        """`window_seconds` is a quarter of the time for which a completed message is remembered."""
+        self._app = app
+        self._window_seconds = window_seconds
+
+    @contextmanager
+    def open(self) -> Iterator["Connected | None"]:
+        """A connection of the pool, for the time of a run; None where the broker is not Redis."""
+        with self._app.producer_or_acquire() as producer:
+            is_redis = isinstance(producer.channel, Channel)
+            yield Connected(producer, self._window_seconds) if is_redis else None
+
+
+class Connected:
+    """Reserved messages over one connection."""
+
+    def __init__(self, producer: Producer, window_seconds: int) -> None:
+        self.producer = producer
+        self._channel: Channel = producer.channel
+        self._window_seconds = window_seconds
+        self._now = 0
+        """Unix seconds of the server's clock, which all workers share."""
+
+    def read(self, tags: Sequence[str]) -> list[bytes | None]:
+        """The messages, each as JSON text; None for one that is not reserved any more."""
+        with self._channel.conn_or_acquire() as client:
+            (self._now, _), records = (
+                client.pipeline().time().hmget(self._channel.unacked_key, tags).execute()
+            )
+        # A record is a list of the message, its exchange and its queue.
+        return [record and record[1:-1].rsplit(b",", 2)[0] for record in records]
+
+    def requeue(self, tags: Sequence[str], *, alone: bool = False) -> None:
+        """Requeue messages, next in line and in their order; `alone`: so that no run will hold one."""
+        for tag in reversed(tags):
+            self._channel.qos.requeue(tag, leftmost=False, alone=alone)
+
+    @contextmanager
+    def collecting(self) -> Iterator[list[tuple[str, str]]]:
+        """Collect what `producer` sends, instead of sending it: each message with the list that it is for."""
+        with self._channel.collecting() as messages:
+            yield messages
+
+    def hand_over(self, run: HandOver) -> dict[str, Obstacle]:
+        """Hand a run over, atomically; or do nothing, and name the messages that cannot be completed."""
+        lists = list(dict.fromkeys(name for name, _ in run.messages))
+        positions = {name: position for position, name in enumerate(lists, start=1)}
+        windows = self._windows()
+        pairs = [word for name, message in run.messages for word in (positions[name], message)]
+        tags = list(run.completed)
+        with self._channel.conn_or_acquire() as client:
+            answer: list[Any] = HAND_OVER(
+                client,
+                keys=[
+                    self._channel.unacked_index_key,
+                    self._channel.unacked_key,
+                    UNCOUNTED,
+                    *INDEX_KEYS,
+                    *windows,
+                    *lists,
+                ],
+                args=[
+                    run.run_id,
+                    run.counts,
+                    WINDOWS * self._window_seconds,
+                    len(windows),
+                    len(run.completed),
+                    len(run.repeated),
+                    *tags,
+                    *run.completed.values(),
+                    *run.repeated,
+                    *pairs,
+                ],
+            )
+        found = iter(answer)
+        return {tags[position]: Obstacle(reason) for position, reason in zip(found, found, strict=True)}
+
+    def is_completed(self, key: bytes) -> bool:
+        """Whether a run has completed the message with this idempotency key."""
+        with self._channel.conn_or_acquire() as client:
+            self._now, _ = client.time()
+            pipe = client.pipeline()
+            for window in self._windows():
+                pipe.sismember(window, key)
+            return any(pipe.execute())
+
+    def uncounted(self) -> dict[str, str]:
+        """By ID, what is to be counted of the runs that were handed over and not counted yet."""
+        with self._channel.conn_or_acquire() as client:
+            return {run.decode(): counts.decode() for run, counts in client.hgetall(UNCOUNTED).items()}
+
+    def forget_counted(self, run_id: str) -> None:
+        """Forget what was to be counted of a run."""
+        with self._channel.conn_or_acquire() as client:
+            client.hdel(UNCOUNTED, run_id)
+
+    def _windows(self) -> list[str]:
+        """The keys of the windows, the current one first."""
+        current = self._now // self._window_seconds
+        return [f"{COMPLETED}:{current - before}" for before in range(WINDOWS)]

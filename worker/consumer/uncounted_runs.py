@@ -1,0 +1,69 @@
+"""Boot step: records the counters of runs that were handed over and not counted.
+
+A run's process records them right after it has handed the run over. Where it was lost in between, or the
+state was away, the broker still holds what is to be counted.
+"""
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+from celery.worker.consumer import Consumer
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from worker.broker.redis.reservations import Connected
+from worker.services import Services
+from worker.state.run_counts import RunCounts
+from worker.store.entries import CORRUPT_ERRORS
+
+CHECK_INTERVAL_SECONDS = 10.0
+LATE_AFTER_SECONDS = 10.0
+"""For so long a run's own process may still be about to record its counters."""
+
+logger = logging.getLogger(__name__)
+
+
+class UncountedRuns(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Looks for such runs while the worker consumes."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Consumer, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._timer: Any = None
+
+    def start(self, consumer: Consumer) -> None:
+        """Check at each interval."""
+        self._timer = consumer.timer.call_repeatedly(CHECK_INTERVAL_SECONDS, self.check, (consumer,))
+
+    def stop(self, consumer: Consumer) -> None:
+        """Check no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    shutdown = stop
+
+    def check(self, consumer: Consumer) -> None:
+        """Record what is late. Without a server it stays for the next check."""
+        try:
+            with consumer.app.reservations.open() as connected:
+                if connected is not None:
+                    record_late(connected, consumer.app.services)
+        except (RedisError, OperationalError) as error:
+            logger.warning("%s: the counters of runs are recorded later", type(error).__name__)
+
+
+def record_late(connected: Connected, services: Services) -> None:
+    """Record the runs that were handed over some time ago and are not counted. Raises `RedisError`."""
+    for run_id, text in connected.uncounted().items():
+        try:
+            counts, at = RunCounts.from_json(text)
+        except (*CORRUPT_ERRORS, KeyError):
+            logger.error("what is to be counted of run %s is corrupt", run_id)
+            continue
+        if services.clock() - at > LATE_AFTER_SECONDS:
+            services.run_recorder.record(run_id, counts)
+            connected.forget_counted(run_id)
+            logger.warning("run %s is counted late: its process was lost", run_id)
