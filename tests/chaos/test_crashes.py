@@ -56,6 +56,25 @@ def test_killed_workers_lose_nothing_and_repeat_at_most_the_batches_in_a_call(st
     assert (status.counts.enqueued, status.counts.delivered, status.dead) == (RECORDS, RECORDS, 0)
 
 
+def test_workers_that_are_killed_over_runs_of_single_changes_lose_nothing(stack, start, tell):
+    load = Load(stack.audience(), RECORDS // 2, per_message=1)
+    chance = random.Random(2)
+    worker = start()
+    share = load.records // (KILLS + 1)
+    for kill in islice(cycle(KINDS), KILLS):
+        with load.holding_put(chance.randint(1, share)) as wait_for_put:
+            load.send(share)
+            wait_for_put()
+            kill(worker, chance)
+        if kill is not kill_pool_process:
+            worker = start()
+    load.send()
+    load.arrive()
+    status = load.settle()
+    tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.largest_put())
+    assert (status.counts.enqueued, status.counts.delivered, status.dead) == (load.records, load.records, 0)
+
+
 def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start, tell):
     """Each message is put into its queue again, as it was, after all of them were delivered."""
     broker = stack.broker_client()

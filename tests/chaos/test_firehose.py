@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
 import pytest
-from chaos import FULL, RECORDS
+from chaos import FULL, ONE_BY_ONE, RECORDS
 from load import Load
 from waiting import eventually
 
@@ -30,7 +30,7 @@ def test_an_outage_of_firehose_loses_nothing_and_raises_one_warning(stack, start
     written = OUTAGES[outage].after
     failures = FAILED_CALLS // 5 if written else FAILED_CALLS
     stack.firehose.faults.append(fail(OUTAGES[outage], times=failures))
-    start()
+    start(**ONE_BY_ONE)
     load.send()
     load.arrive()
     status = load.settle()
@@ -67,7 +67,7 @@ def test_a_call_that_firehose_accepts_without_answering_is_repeated_and_nothing_
     load = Load(stack.audience(), RECORDS // len(OUTAGES))
     stack.firehose.faults.append(fail(Answer(wait=threading.Event()), times=FAILED_CALLS))
     # A timeout of one second, in which nobody is to be taken for dead.
-    start(AUDIENCE_FIREHOSE_TIMEOUT="1", AUDIENCE_VISIBILITY_TIMEOUT="10")
+    start(AUDIENCE_FIREHOSE_TIMEOUT="1", AUDIENCE_VISIBILITY_TIMEOUT="10", **ONE_BY_ONE)
     load.send()
     load.arrive()
     status = load.settle()

@@ -50,9 +50,9 @@ def test_a_replayed_dead_letter_is_delivered(stack, audience):
 
 def test_a_stream_that_keeps_failing_raises_a_warning_before_anything_is_dead_lettered(stack, audience):
     stack.firehose.faults.append(fail(error("InternalFailure", 500), stream=audience.stream.name))
-    stack.send(*audience.added("secretive-1"))
-    stack.send(*audience.added("secretive-2"))
-    eventually(lambda: len(audience.letters()) == 2)
+    for number in range(2):
+        stack.send(*audience.added(f"secretive-{number}"))
+        eventually(lambda letters=number + 1: len(audience.letters()) == letters)
     warnings = [alert for alert in audience.alerts() if alert.severity == "warning"]
     assert [alert.type for alert in warnings] == ["500 - Internal Server Error"]
 
@@ -93,7 +93,8 @@ def test_a_paused_stream_keeps_its_backlog_in_the_broker(stack, audience, anothe
     stack.services.circuit_breakers.pause(audience.stream, "operator")
     for number in range(5):
         stack.send(*audience.added(f"secretive-{number}"))
-    eventually(lambda: audience.waiting() == 5)
+        # Messages that wait together would make one batch.
+        eventually(lambda batches=number + 1: audience.waiting() == batches)
     stack.send(*another_audience.added("secretive-1"))
     eventually(another_audience.received)
     assert not audience.puts()

@@ -16,6 +16,8 @@ BATCHES = 20
 LONG = {"AUDIENCE_RETRY_BACKOFF": "600", "AUDIENCE_RETRY_BACKOFF_MAX": "600"}
 """Seconds: a stream that fails is left alone for half a minute at least."""
 OTHER_REGION = "eu-west-1"
+ONE_BY_ONE = {"AUDIENCE_RUN_MESSAGES": "1"}
+"""Each message makes a batch of its own."""
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def start(idle_stack):
         def start(*options, concurrency=None, **env):
             processes = () if concurrency is None else ("--concurrency", str(concurrency))
             worker = workers.enter_context(
-                idle_stack.worker(*processes, *options, "--without-mingle", env=env)
+                idle_stack.worker(*processes, *options, "--without-mingle", env=ONE_BY_ONE | env)
             )
             # Stopping well has stories of its own.
             workers.callback(worker.kill)

@@ -98,6 +98,10 @@ class Load:
         """How many records have arrived, counting repeated ones."""
         return len(self._accepted())
 
+    def largest_put(self) -> int:
+        """The records of the largest call."""
+        return max(self.audience.puts())
+
     def arrive(self, patience: float = ARRIVAL) -> None:
         """Wait until everything that was sent has arrived, or nothing arrives any more."""
         seen, since = -1, time.monotonic()
