@@ -18,7 +18,6 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,
     MovedError,
-    NoPermissionError,
     ResponseError,
     TimeoutError,
     TryAgainError,
@@ -58,23 +57,24 @@ class Shard:
     def __init__(self, seeds: Iterable[Address]) -> None:
         self.owner: Address | None = None
         """The master that owned the slot last; None where it is to be found."""
+        self.is_in_use = False
+        """Whether the server that was reached last belongs to a cluster."""
         self._seeds = list(seeds)
         self._nodes: list[Address] = []
 
     @property
     def nodes(self) -> list[Address]:
-        """Every known node: those that the cluster named first, and then those of the URL."""
-        return [*self._nodes, *(seed for seed in self._seeds if seed not in self._nodes)]
+        """Every known node: those of the URL first, as others may have the addresses that nodes once had."""
+        return list(dict.fromkeys([*self._seeds, *self._nodes]))
 
     def learn(self, slots: Iterable[Sequence[Any]], asked: Address) -> None:
         """Learn the nodes from a node's answer to CLUSTER SLOTS."""
-        self.owner, found = None, [asked]
+        self.owner, self._nodes = None, []
         for first, last, *nodes in slots:
             addresses = [_address(node, asked) for node in nodes]
-            found += addresses
+            self._nodes += addresses
             if first <= SLOT <= last:
                 self.owner = addresses[0]
-        self._nodes = list(dict.fromkeys(found))
 
     def move(self, address: Sequence[Any], asked: Address) -> None:
         """Learn the owner from a node's redirection."""
@@ -168,7 +168,7 @@ class _ShardConnection:
             if self.db and self._says_cluster():
                 raise DatabaseRefused from None
             raise
-        self._is_in_cluster = self._says_cluster()
+        self._is_in_cluster = self._shard.is_in_use = self._says_cluster()
 
     def _says_cluster(self) -> bool:
         """Whether the server said in the handshake that it belongs to a cluster."""
@@ -176,11 +176,11 @@ class _ShardConnection:
         return (hello.get("mode") or hello.get(b"mode")) in ("cluster", b"cluster")
 
     def _slots(self) -> list[Sequence[Any]]:
-        """The answer to CLUSTER SLOTS; without a permission to ask, redirections tell the owner."""
+        """The answer to CLUSTER SLOTS; where that is refused, redirections tell the owner."""
         self.send_command("CLUSTER", "SLOTS", check_health=False)
         try:
             found: list[Sequence[Any]] = super().read_response()  # type: ignore[misc]
-        except NoPermissionError:
+        except ResponseError:
             return []
         return found
 
@@ -210,9 +210,10 @@ def shard_options(urls: Sequence[str]) -> dict[str, Any]:
     return {"connection_class": connection_class, "shard": Shard(seeds)}
 
 
-def may_be_clustered(redis: Redis) -> bool:
-    """Whether a client can use a server that belongs to a cluster."""
-    return "shard" in redis.connection_pool.connection_kwargs
+def uses_shard(redis: Redis) -> bool:
+    """Whether a client that is connected uses the state's slot of a cluster."""
+    shard = redis.connection_pool.connection_kwargs.get("shard")
+    return shard is not None and shard.is_in_use
 
 
 def with_prefix(key: Any) -> Any:

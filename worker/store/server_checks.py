@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from worker.store.cluster import DatabaseRefused, may_be_clustered
+from worker.store.cluster import DatabaseRefused, uses_shard
 
 OLDEST_VERSION = (6, 2)
 """The oldest Redis that is tested."""
@@ -84,7 +84,7 @@ def check_cluster(redis: Redis, info: Mapping[str, Any]) -> Finding:
     """Whether a script reaches all keys: on a cluster only those of the state, which share a hash tag."""
     if not info.get("cluster_enabled"):
         return Finding(Check.CLUSTER, Outcome.OK, "off")
-    if not may_be_clustered(redis):
+    if not uses_shard(redis):
         message = (
             "a Redis Cluster, where queues lie on several masters and no script reaches all of them: use a"
             " Redis without cluster mode, Sentinel or RabbitMQ; the state may be on a cluster"
@@ -134,7 +134,7 @@ def check_persistence(info: Mapping[str, Any]) -> Finding:
 
 def check_replication(info: Mapping[str, Any], wait_replicas: int = 0) -> Finding:
     """Whether it is a master, and has the replicas that writes wait for."""
-    if info.get("role") != "master":
+    if info.get("role", "master") != "master":
         message = "a replica, which accepts no write: the URL must lead to the master"
         return Finding(Check.REPLICATION, Outcome.FAILED, message)
     replicas = info.get("connected_slaves", 0)

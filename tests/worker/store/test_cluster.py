@@ -1,13 +1,17 @@
 """The state's client on a real Redis Cluster: where its keys lie, and how it finds their master."""
 
+import re
+
 import pytest
 
-from devstack.processes import free_port
+from devstack.processes import ROOT, free_port
 from worker.store.cluster import KEY_PREFIX, SLOT, Address, DatabaseRefused, Shard, with_prefix
 from worker.store.connections import connect_redis
+from worker.store.server_checks import Outcome, check_shards
 
 AWAY = f"redis://127.0.0.1:{free_port()}"
 KEY = "audience:some"
+PROGRAM = re.compile(r"```python\n(import os\n.*?connect_redis.*?)```", re.DOTALL)
 HERE = Address("here", 1)
 
 
@@ -95,7 +99,22 @@ def test_a_database_but_the_first_is_refused_with_the_reason(redis_cluster):
         client.get(KEY)
 
 
-def test_a_user_who_may_not_ask_for_the_slots_is_redirected(redis_cluster):
+def test_the_documented_program_copies_the_state_of_another_server(
+    real_redis, real_redis_url, redis_cluster, cluster_redis, monkeypatch
+):
+    real_redis.hset("audience:connections", "1-a", "{}")
+    real_redis.set("audience:received:id", 1, ex=100)
+    real_redis.set("another program's", 1)
+    monkeypatch.setenv("OLD_REDIS_URL", real_redis_url)
+    monkeypatch.setenv("AUDIENCE_REDIS_URL", redis_cluster.url)
+    (program,) = PROGRAM.findall((ROOT / "docs/high-availability.md").read_text("utf-8"))
+    exec(program)
+    assert sorted(cluster_redis.keys()) == ["audience:connections", "audience:received:id"]
+    assert cluster_redis.hgetall("audience:connections") == {"1-a": "{}"}
+    assert 0 < cluster_redis.ttl("audience:received:id") <= 100
+
+
+def test_a_user_who_may_not_ask_for_the_slots_is_redirected_and_told(redis_cluster):
     for number in range(3):
         redis_cluster.client(number).acl_setuser(
             "limited", enabled=True, nopass=True, reset=True, keys=[f"{KEY_PREFIX}*"], categories=["+@all"]
@@ -103,6 +122,7 @@ def test_a_user_who_may_not_ask_for_the_slots_is_redirected(redis_cluster):
         redis_cluster.client(number).execute_command("ACL", "SETUSER", "limited", "-cluster")
     with connect_redis(redis_cluster.url, username="limited", password="any") as client:
         assert client.set(KEY, 1)
+        assert check_shards(client).outcome == Outcome.WARNING
     for number in range(3):
         redis_cluster.client(number).acl_deluser("limited")
 
