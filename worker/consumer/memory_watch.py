@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alerts
 from worker.queues import CHANGES_QUEUE
-from worker.store.server_checks import Outcome, check_eviction
+from worker.store.server_checks import Finding, Outcome, check_eviction
 
 WATCH_INTERVAL_SECONDS = 1.0
 """Callers can fill megabytes in a second."""
@@ -58,9 +58,7 @@ class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
     def check(self, consumer: Consumer) -> None:
         """Alert where a Redis is nearly full; consume changes only where none is full."""
         try:
-            memories = [redis.info("memory") for redis in servers(consumer)]
-            for memory in memories:
-                alert_of_eviction(consumer.app.services.alerts, memory)
+            memories = [self._memory(consumer, redis) for redis in servers(consumer)]
             fullest = max(memories, key=fullness)
             if fullness(fullest) >= ALERT_FRACTION:
                 alert(consumer.app.services.alerts, fullest)
@@ -72,6 +70,11 @@ class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
         elif self._has_paused_changes:
             consumer.add_task_queue(CHANGES_QUEUE)
             self._has_paused_changes = False
+
+    def _memory(self, consumer: Consumer, redis: Redis) -> dict[str, Any]:
+        memory: dict[str, Any] = redis.info("memory")
+        alert_of_eviction(consumer.app.services.alerts, check_eviction(redis, memory))
+        return memory
 
     def _pause_changes(self, consumer: Consumer) -> None:
         if consumer.task_consumer.consuming_from(CHANGES_QUEUE):
@@ -107,9 +110,8 @@ def alert(alerts: Alerts, memory: dict[str, Any]) -> None:
     alerts.raise_alert(Failure(AlertType.INTERNAL_SERVER_ERROR, "OutOfMemory", problem))
 
 
-def alert_of_eviction(alerts: Alerts, memory: dict[str, Any]) -> None:
+def alert_of_eviction(alerts: Alerts, finding: Finding) -> None:
     """Raise an alert for a server that removes messages when it is full, once within the cooldown."""
-    finding = check_eviction(memory)
     if finding.outcome == Outcome.FAILED and alerts.start_cooldown(EVICTION_SUBJECT):
         logger.error("Redis: %s: %s", finding.check, finding.message)
         alerts.raise_alert(

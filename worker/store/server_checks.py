@@ -12,6 +12,8 @@ from worker.store.cluster import DatabaseRefused, uses_shard
 OLDEST_VERSION = (6, 2)
 """The oldest Redis that is tested."""
 KEPT_POLICY = "noeviction"
+EXPIRING_KEYS_ALONE = "volatile-"
+"""The beginning of the policies that remove keys only that expire some time."""
 MAX_LAG_SECONDS = 10
 """A replica says each second how far it is. Redis's own default of `min-replicas-max-lag`."""
 PROBE_SECONDS = 5
@@ -65,7 +67,7 @@ def check_redis(redis: Redis, key_prefix: str, wait_replicas: int = 0) -> Iterat
         return
     yield check_version(info)
     yield check_cluster(redis, info)
-    yield check_eviction(info)
+    yield check_eviction(redis, info)
     yield check_persistence(info)
     yield check_replication(info, wait_replicas)
     yield check_permissions(redis, key_prefix, wait_replicas)
@@ -109,11 +111,18 @@ def check_shards(redis: Redis) -> Finding:
     return Finding(Check.CLUSTER, Outcome.OK, message)
 
 
-def check_eviction(info: Mapping[str, Any]) -> Finding:
+def check_eviction(redis: Redis, info: Mapping[str, Any]) -> Finding:
     """Whether a full server refuses writes, and removes no message."""
     policy, limit = info.get("maxmemory_policy", KEPT_POLICY), info.get("maxmemory")
     if policy == KEPT_POLICY:
         return Finding(Check.EVICTION, Outcome.OK, policy)
+    if policy.startswith(EXPIRING_KEYS_ALONE) and uses_shard(redis):
+        # ElastiCache Serverless has no other policy. No message, dead letter or setting of the state expires.
+        message = (
+            f"{policy}: a full cluster removes leases and idempotency records, and batches are repeated; set"
+            f" maxmemory-policy to {KEPT_POLICY}, or have it never full"
+        )
+        return Finding(Check.EVICTION, Outcome.WARNING, message)
     advice = f"{policy}: set maxmemory-policy to {KEPT_POLICY}, or Redis removes messages"
     if limit:
         return Finding(Check.EVICTION, Outcome.FAILED, advice)

@@ -35,6 +35,7 @@ class Server:
 
     used = 0
     policy = "noeviction"
+    connection_pool = SimpleNamespace(connection_kwargs={})
 
     def info(self, section):
         if self.used is None:

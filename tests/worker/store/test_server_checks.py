@@ -90,6 +90,21 @@ def test_nothing_is_wrong_with_the_state_on_a_cluster(cluster_redis):
     assert "Redis Cluster of 3 masters" in found[Check.CLUSTER].message
 
 
+@pytest.mark.parametrize(
+    ("policy", "outcome"), [("volatile-lru", Outcome.WARNING), ("allkeys-lru", Outcome.FAILED)]
+)
+def test_a_cluster_may_remove_what_expires_and_nothing_else(policy, outcome, redis_cluster, cluster_redis):
+    owner = redis_cluster.client(redis_cluster.owner())
+    owner.config_set("maxmemory", "1gb")
+    owner.config_set("maxmemory-policy", policy)
+    try:
+        found = findings(cluster_redis)[Check.EVICTION]
+    finally:
+        owner.config_set("maxmemory-policy", "noeviction")
+        owner.config_set("maxmemory", 0)
+    assert (found.outcome, policy in found.message) == (outcome, True)
+
+
 def test_a_cluster_some_of_whose_slots_have_no_master_is_a_failure(redis_cluster, cluster_redis):
     owner, slot = redis_cluster.client(redis_cluster.owner()), 0
     owner.cluster("DELSLOTS", slot)
@@ -147,7 +162,7 @@ def test_a_replica_is_a_failure(info, outcome):
 
 
 def test_a_policy_that_the_server_does_not_tell_is_taken_for_kept():
-    assert check_eviction({}).outcome == Outcome.OK
+    assert check_eviction(Redis(), {}).outcome == Outcome.OK
 
 
 def test_a_server_that_cannot_be_asked_is_a_failure_without_its_url():
