@@ -30,6 +30,7 @@ CONFIGURATION = "acme"
 STREAMS = ("orders", "mPTravelAudiences", "crm-sync", "winback", "newsletter")
 MINUTES = 60
 WAITING_BATCHES = 12
+WAITING_RECORDS = 6_000
 OPEN_ALL = "document.querySelectorAll('#alert-groups details').forEach(found => { found.open = true; })"
 READY = "document.readyState == 'complete'"
 NO_BANNER = "!document.getElementById('no-workers')"
@@ -114,18 +115,21 @@ def fill(env: Mapping[str, str]) -> dict[str, Stream]:
 def _deliver(services: Services, stream: Stream, chance: Random) -> None:
     """An hour of deliveries."""
     now = services.clock()
+    accepted = refusals = 0
     for minute in range(MINUTES):
         services.history._clock = lambda at=now - MINUTES * (MINUTES - 1 - minute): at  # type: ignore[misc]
+        delivered, refused = chance.randint(20_000, 90_000), chance.choice((0, 0, 0, 500))
+        accepted, refusals = accepted + delivered, refusals + refused
         services.history.record(
             stream,
             services.redis,
-            delivered=chance.randint(20_000, 90_000),
-            refused=chance.choice((0, 0, 0, 500)),
+            delivered=delivered,
+            refused=refused,
             size=10_000_000,
             seconds=chance.choice((0.04, 0.2, 0.2, 1.0)),
         )
-    services.counters.enqueued(stream, 3_300_000)
-    services.counters.delivered(stream, accepted=3_294_000, refused=7_500)
+    services.counters.enqueued(stream, accepted + WAITING_RECORDS)
+    services.counters.delivered(stream, accepted=accepted, refused=refusals)
 
 
 def _fail(services: Services, stream: Stream, audience: int, failure: Failure) -> None:

@@ -16,7 +16,6 @@ from worker.dashboard.alerts import (
     Query,
     alert_page,
     read_query,
-    section_of,
 )
 from worker.dashboard.page import Page
 from worker.errors import NotRegistered
@@ -50,7 +49,6 @@ class AlertsPage(Page):
 
     def get_template_namespace(self) -> dict[str, Any]:
         ours = {
-            "advice": _advice,
             "alerts_shown": ALERTS_SHOWN,
             "bar_height": BAR_HEIGHT,
             "bar_width": BAR_WIDTH,
@@ -85,12 +83,3 @@ class HelpPage(Page):
 
     def reader(self, *path: str) -> Callable[[], list[AlertType]]:
         return partial(list, AlertType)
-
-    def get_template_namespace(self) -> dict[str, Any]:
-        return {**super().get_template_namespace(), "section_of": section_of}
-
-
-def _advice(name: str) -> str:
-    """The next step of an alert of this type, as a sentence."""
-    found = AlertType.named(name)
-    return f"{found.advice[:1].upper()}{found.advice[1:]}." if found else ""

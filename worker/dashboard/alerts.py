@@ -1,6 +1,5 @@
 """The System Alerts page as data: connections by volume, each with its types, each with its alerts."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import NamedTuple
 
+from worker.dashboard.labels import section_of
 from worker.dashboard.paging import PageQuery, Part, part_of
 from worker.failures.alert_types import AlertType, Severity
 from worker.failures.alerts import Alert, AlertState
@@ -200,11 +200,6 @@ class AlertPage:
     open_fatal: int
     connections: Sequence[str]
     """Connections that the filter suggests: those with the most of the alerts that match."""
-
-
-def section_of(alert_type: str) -> str:
-    """The anchor of a type's section."""
-    return re.sub(r"[^a-z0-9]+", "-", alert_type.lower()).strip("-")
 
 
 def read_query(arguments: Mapping[str, str]) -> Query:

@@ -27,6 +27,7 @@ from worker.dashboard.dead_letter_pages import (
     DeadLettersPage,
     JobPage,
 )
+from worker.dashboard.environment import EnvironmentIcon
 from worker.dashboard.jobs import Jobs
 from worker.dashboard.metrics_page import MetricsPage
 from worker.dashboard.navigation import TEMPLATES, loader
@@ -168,6 +169,7 @@ HANDLERS = [
     url(r"/api/queues/length", QueueLengths),
     url(r"/metrics", MetricsPage),
     url(r"/api/task/result/(.+)", HiddenResult),
+    url(r"/audience/environment.svg", EnvironmentIcon, name="environment-icon"),
     url(rf"{STATIC_PATH}(.*)", StaticFileHandler, {"path": str(STATIC)}, name="audience-static"),
 ]
 """Matched before Flower's own."""

@@ -5,19 +5,19 @@ paused streams nor those of stopped workers, which are the ones that hold a back
 """
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 from flower.api import BaseApiHandler
-from flower.views import BaseHandler
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from tornado import web
 from tornado.ioloop import IOLoop
 
 from worker.broker.client import backlogs
-from worker.dashboard.labels import age, count
-from worker.queues import CHANGES_QUEUE, DEFAULT_QUEUE
+from worker.dashboard.page import Page
+from worker.queues import CHANGES_QUEUE, DEFAULT_QUEUE, is_stream_queue
 from worker.state.queue_heads import Waiting
 
 ANSWER_SECONDS = 1.0
@@ -34,41 +34,37 @@ class QueueRow(NamedTuple):
     """The age of its oldest message; None where there is none or it is not known."""
 
 
-class QueueHandler:
-    """Reads the installation's queues in a thread, so that no other request waits."""
+class QueuesShown(NamedTuple):
+    """What the Broker page shows."""
 
-    async def read_queues(self: Any) -> list[QueueRow]:
-        """Every queue, the changes' first. Raises `RedisError` and `OperationalError`."""
-        read = partial(_read_rows, self.capp, self.application.live_workers)
-        rows: list[QueueRow] = await IOLoop.current().run_in_executor(None, read)
-        return rows
+    url: str
+    """The broker's, without its password."""
+    queues: list[QueueRow]
+    problem: str | None
+    """The class of the error, where the broker or Redis does not answer."""
 
 
-class BrokerPage(QueueHandler, BaseHandler):  # type: ignore[misc]
-    """In the place of Flower's Broker page."""
+class BrokerPage(Page):
+    """In the place of Flower's Broker page. Without the broker, it says so and lists nothing."""
+
+    template = "queues.html"
+
+    def reader(self, *path: str) -> Callable[[], QueuesShown]:
+        return partial(_read_page, self.capp, self.application.broker_uri, self.application.live_workers)
 
     def get_template_namespace(self) -> dict[str, Any]:
-        return {**super().get_template_namespace(), "count": count, "age": age}
-
-    @web.authenticated
-    async def get(self) -> None:
-        """Serve it; where the broker or Redis does not answer, it says so and lists nothing."""
-        try:
-            queues, problem = await self.read_queues(), None
-        except (RedisError, OperationalError) as error:
-            # The error's own text may hold a password.
-            queues, problem = [], type(error).__name__
-        self.render("queues.html", broker_url=self.application.broker_uri, queues=queues, problem=problem)
+        return {**super().get_template_namespace(), "is_stream_queue": is_stream_queue}
 
 
-class QueueLengths(QueueHandler, BaseApiHandler):  # type: ignore[misc]
+class QueueLengths(BaseApiHandler):  # type: ignore[misc]
     """In the place of Flower's `/api/queues/length`, with its form and two keys more."""
 
     @web.authenticated
     async def get(self) -> None:
         """Serve it as JSON."""
+        read = partial(_read_rows, self.capp, self.application.live_workers)
         try:
-            queues = await self.read_queues()
+            queues = await IOLoop.current().run_in_executor(None, read)
         except (RedisError, OperationalError) as error:
             raise web.HTTPError(503, f"{type(error).__name__}: the broker or Redis does not answer") from None
         self.write({"active_queues": [_as_flower(row) for row in queues]})
@@ -89,6 +85,14 @@ def _count_consumers(capp: Any, workers: int) -> Counter[str]:
         return Counter()
     answers = capp.control.inspect(timeout=ANSWER_SECONDS, limit=workers).active_queues() or {}
     return Counter(queue["name"] for queues in answers.values() for queue in queues)
+
+
+def _read_page(capp: Any, url: str, workers: int) -> QueuesShown:
+    try:
+        return QueuesShown(url, _read_rows(capp, workers), None)
+    except (RedisError, OperationalError) as error:
+        # The error's own text may hold a password.
+        return QueuesShown(url, [], type(error).__name__)
 
 
 def _read_rows(capp: Any, workers: int) -> list[QueueRow]:

@@ -7,7 +7,7 @@ from math import isinf
 from tornado.escape import xhtml_escape
 
 from schemas.records import Skip
-from worker.failures.alert_types import Severity
+from worker.failures.alert_types import AlertType, Severity
 from worker.failures.alerts import AlertState
 from worker.flow.circuit_breakers import OPERATOR, CircuitBreaker
 from worker.status import StreamState
@@ -16,6 +16,9 @@ FEW = 10
 """Records a second, below which a rate is shown with a decimal."""
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 """Seconds."""
+KIBI = 1024
+SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+HUNDRED = 100
 
 BADGES = {
     AlertState.OPEN: "task-state-started",
@@ -48,6 +51,17 @@ def reason_label(breaker: CircuitBreaker) -> str:
     return "paused by an operator" if breaker.reason == OPERATOR else breaker.reason
 
 
+def advice(reason: str) -> str:
+    """The next step of an alert of this type, as a sentence; empty where the reason is no type of alert."""
+    found = AlertType.named(reason)
+    return f"{found.advice[:1].upper()}{found.advice[1:]}." if found else ""
+
+
+def section_of(alert_type: str) -> str:
+    """The anchor of a type's section on the page that explains the types."""
+    return re.sub(r"[^a-z0-9]+", "-", alert_type.lower()).strip("-")
+
+
 def with_code(text: str) -> str:
     """Markup of a text whose code is in backticks."""
     return re.sub("`([^`]+)`", r'<code class="text-break">\1</code>', xhtml_escape(text))
@@ -56,6 +70,15 @@ def with_code(text: str) -> str:
 def count(number: int | None) -> str:
     """A number as people read it; a dash where it is not known."""
     return "\N{EM DASH}" if number is None else f"{number:,}"
+
+
+def size(octets: int) -> str:
+    """A number of bytes as people read it, with three digits."""
+    number, units = float(octets), iter(SIZE_UNITS)
+    unit = next(units)
+    while number >= KIBI and unit != SIZE_UNITS[-1]:
+        number, unit = number / KIBI, next(units)
+    return f"{number:,.0f} {unit}" if number >= HUNDRED or unit == SIZE_UNITS[0] else f"{number:.3g} {unit}"
 
 
 def age(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from http.client import responses
 from typing import Any
 
 from flower.views import BaseHandler
@@ -14,11 +15,14 @@ from tornado.web import RequestHandler
 from worker.dashboard.labels import (
     BADGES,
     SKIP_LABELS,
+    advice,
     age,
     clock_time,
     count,
     quantile,
     reason_label,
+    section_of,
+    size,
     utc,
     with_code,
 )
@@ -26,6 +30,8 @@ from worker.failures.alert_types import AlertType
 from worker.failures.alerts import AlertState
 
 REFRESH_SECONDS = 5
+FLOWERS_ERRORS = (401, 403, 404, 500)
+"""Statuses that Flower answers with pages of its own."""
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -101,15 +107,20 @@ class Page(BaseHandler):  # type: ignore[misc]
         except (RedisError, OperationalError) as error:
             raise web.HTTPError(503, f"{type(error).__name__}: try again") from None
 
-    def _title(self) -> str:
-        name = self.application.environment_name
-        return f"{name} · audience-firehose" if name else "audience-firehose"
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say on a page why a request is not served; Flower writes some reasons as bare text."""
+        found = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(found, web.HTTPError) and status_code not in FLOWERS_ERRORS:
+            reason = responses.get(status_code, "Not served")
+            self.render("problem.html", reason=reason, message=found.get_message())
+        else:
+            super().write_error(status_code, **kwargs)
 
     def get_template_namespace(self) -> dict[str, Any]:
         """Names that every template of ours may use."""
         ours = {
+            "advice": advice,
             "age": age,
-            "environment_title": self._title(),
             "now": self.services.clock(),
             "seconds": quantile,
             "settings_of": asdict,
@@ -119,6 +130,8 @@ class Page(BaseHandler):  # type: ignore[misc]
             "count": count,
             "may_act": self.application.access.may_act(self.request.headers.get("Authorization", "")),
             "reason_label": reason_label,
+            "section_of": section_of,
+            "size": size,
             "refresh_seconds": REFRESH_SECONDS,
             "skip_labels": SKIP_LABELS,
             "states": list(AlertState),

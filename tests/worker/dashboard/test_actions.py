@@ -132,5 +132,9 @@ def test_every_page_bears_the_environments_name_and_the_number_of_fatal_alerts(p
         for path in ("/streams", "/alerts", "/workers", "/broker"):
             body = site.get(path).body
             assert 'id="environment">staging<' in body
-        assert "staging ·" in site.get("/streams").body
+            assert "<title>staging · " in body
+            assert 'rel="icon" href="/audience/environment.svg"' in body
+        icon = site.get("/audience/environment.svg")
+        assert (icon.status, icon.headers["Content-Type"]) == (200, "image/svg+xml")
+        assert ">S</text>" in icon.body
         assert re.search(r'id="pending-alerts">\s*<a [^>]*>2<', site.get("/workers").body)

@@ -96,7 +96,7 @@ def test_a_senseless_filter_is_refused(dashboard):
     answer = dashboard.get("/alerts?range=%3Cscript%3E")
 
     assert answer.status == 400
-    assert answer.body == "range: must be one of 1h, 12h, 24h, 7d, all, custom"
+    assert 'id="problem">range: must be one of 1h, 12h, 24h, 7d, all, custom<' in answer.body
 
 
 @pytest.mark.parametrize("query", ["", "?connection=%22%3E%3Cscript%3E"])
@@ -114,18 +114,17 @@ def test_the_streams_page_shows_state_and_counters(dashboard):
 
     assert answer.status == 200
     assert re.fullmatch(
-        r"flowing main, us-east-1 flowing 0 0 — — 0 0 — / — 1,234 5 7 anonymous users \d{4}-\d\d-\d\d \S+",
+        r"flowing main, us-east-1 flowing 0 — — 0 0% 0 0 — / — \d{4}-\d\d-\d\d \S+ 1,234 5 7 anonymous users",
         flowing,
     )
-    assert re.search(r"paused main, us-east-1 paused Stream Not Found since \d{4}-\d\d-\d\d \S+ UTC", paused)
-    assert "audience-firehose resume 2-" in paused
+    assert re.search(r"paused main, us-east-1 paused Stream Not Found since \d{4}-\d\d-\d\d \S+ 0 ", paused)
     assert re.search(
-        r"failing 500 - Internal Server Error failures in a row: 1 since \S+ \S+ UTC"
-        r" tried again at \d{4}-\d\d-\d\d \S+ UTC 0 0 ",
+        r"failing 500 - Internal Server Error, 1 failure in a row since \S+ \S+"
+        r" tried again at \d{4}-\d\d-\d\d \S+ 0 ",
         failing,
     )
-    assert re.search(r"failing 500 - Internal Server Error .* UTC one batch tries it 0 0 ", tried)
-    assert re.fullmatch(r"disconnected main, us-east-1 not connected records left: 3 0 0 .*", disconnected)
+    assert re.search(r"failing 500 - Internal Server Error, .* one batch probes it 0 ", tried)
+    assert re.fullmatch(r"disconnected main, us-east-1 not connected records left: 3 0 .*", disconnected)
     assert none.endswith("40 without a connection")
 
 
@@ -145,7 +144,7 @@ def test_waiting_batches_are_counted(place, dashboard):
 
     paused, *_ = rows(dashboard.get("/streams").body)
 
-    assert re.search(r"resume \S+ 0 3 ", paused)
+    assert re.search(r"since \S+ \S+ 3 ", paused)
 
 
 @pytest.mark.parametrize("path", [*FLOWERS_PAGES, "/alerts", "/streams"])

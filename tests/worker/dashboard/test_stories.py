@@ -6,6 +6,7 @@ from itertools import count
 from urllib.request import urlopen
 
 import pytest
+from axe import violations
 from stack import Stack
 from waiting import eventually
 
@@ -24,7 +25,8 @@ BROWSER = find_browser()
 FLOOD = 10_500
 """Invalid messages, more than the list of alerts holds entries."""
 MAX_PAGE_BYTES = 100_000
-NARROW = 390
+WIDE, NARROW = 1280, 390
+"""Of a screen and of a telephone, in CSS pixels."""
 MOST_TABS = 60
 """Presses of the Tab key that lead to any control of a page."""
 PAGES = ("/alerts", "/alerts/types", "/streams", "/dead-letters", "/broker")
@@ -181,10 +183,23 @@ def test_a_delivery_is_seen_in_the_metrics_and_on_the_stream_s_page(page, stack)
         assert "audience_firehose_delivery_seconds_count 2\n" in metrics
 
         open_page(page, f"{url}/streams/{audience.stream.queue}")
-        assert re.search(r"enqueued to accepted: \d+ m?s / \d+ m?s", page.text("#live"))
+        assert re.fullmatch(r"\d+ m?s / \d+ m?s", page.text("#quantiles"))
+        assert page.text("#billed") == "10 KiB"
         assert page.evaluate("document.querySelector('.sparkline').getAttribute('aria-label')") == (
             "2 delivered and 0 refused in the last hour"
         )
+
+
+def test_the_dead_letters_of_a_stream_are_replayed_from_its_page(page, stack):
+    audience, other = stack.audience(), stack.audience(stream="other")
+    kill_a_message(stack, audience)
+    kill_a_message(stack, other)
+    with dashboard(stack) as url:
+        open_page(page, f"{url}/streams/{audience.stream.queue}")
+        follow(page, "#replay")
+
+        eventually(lambda: page.text("#progress") == "Finished: 1 of 1 done.", what="the end of the job")
+        assert [letter.stream for letter in stack.services.dead_letters.all()] == [other.stream]
 
 
 def test_an_action_that_holds_records_back_asks_first(page, stack):
@@ -268,6 +283,29 @@ def test_no_page_scrolls_sideways_on_a_telephone(page, eventful):
         page.evaluate("document.querySelectorAll('details').forEach(found => { found.open = true; })")
         page.resize(NARROW, 844)
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW, url
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_axe_finds_nothing_serious_on_any_page(page, eventful, theme, width):
+    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+    for url in eventful:
+        open_page(page, url)
+        page.resize(width, 844)
+        page.evaluate("document.querySelectorAll('details').forEach(found => { found.open = true; })")
+        assert page.evaluate("document.documentElement.dataset.bsTheme") == theme
+        assert violations(page) == [], url
+
+
+def test_the_count_of_fatal_alerts_is_seen_on_a_telephone_without_opening_the_menu(page, eventful):
+    count = "#pending-alerts-narrow"
+    open_page(page, eventful[0])
+    page.resize(NARROW, 844)
+    eventually(lambda: page.text(count) == "1 fatal alerts are open", what="the count, on the open page")
+    for url in eventful:
+        open_page(page, url)
+        page.resize(NARROW, 844)
+        assert page.text(count) == "1 fatal alerts are open", url
 
 
 def test_every_control_has_a_name_and_every_id_is_one_element_s(page, eventful):

@@ -28,17 +28,19 @@
 
     function show(page) {
         var fresh = page.getElementById("live"),
-            badge = document.getElementById("pending-alerts"),
-            freshBadge = page.getElementById("pending-alerts"),
             focused = document.activeElement && document.activeElement.id;
         if (!fresh) {
             throw new Error("no such region");
         }
         keepOpen(fresh);
         region.replaceChildren.apply(region, Array.from(fresh.childNodes));
-        if (badge && freshBadge) {
-            badge.replaceWith(freshBadge);
-        }
+        ["pending-alerts", "pending-alerts-narrow"].forEach(function (id) {
+            var badge = document.getElementById(id),
+                freshBadge = page.getElementById(id);
+            if (badge && freshBadge) {
+                badge.replaceWith(freshBadge);
+            }
+        });
         if (focused && document.getElementById(focused)) {
             document.getElementById(focused).focus();
         }
