@@ -9,6 +9,7 @@ the signature that we rely on.
 from collections.abc import Callable, Iterable, Mapping
 
 from billiard import pool
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from botocore.client import BaseClient
 from botocore.credentials import Credentials
 from botocore.session import Session
@@ -86,3 +87,13 @@ def set_connection_pools(client: BaseClient, pools: Mapping[str, type]) -> None:
     The dictionary is one object, shared with the managers of direct and of proxied connections.
     """
     client._endpoint.http_session._pool_classes_by_scheme.update(pools)  # type: ignore[attr-defined]
+
+
+def sign_request(client: BaseClient, operation: str, request: AWSRequest) -> None:
+    """Sign a request as the client signs its own, with its credentials as they are now."""
+    client._request_signer.sign(operation, request)  # type: ignore[attr-defined]
+
+
+def send_request(client: BaseClient, request: AWSPreparedRequest) -> AWSResponse:
+    """Send a request as the client sends its own, and read the response. Raises what a call raises."""
+    return client._endpoint.http_session.send(request)  # type: ignore[attr-defined, no-any-return]

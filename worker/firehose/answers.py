@@ -5,10 +5,13 @@ entry says what became of its record.
 """
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 MALFORMED_RESPONSE = "MalformedResponse"
 """A code of our own: an answer, or an entry of one, that does not say what became of the record."""
+
+RECORD_ID = itemgetter("RecordId")
 
 
 def refusal_codes(answer: object, records: int) -> list[str]:
@@ -20,6 +23,8 @@ def refusal_codes(answer: object, records: int) -> list[str]:
     entries = answer.get("RequestResponses") if isinstance(answer, Mapping) else None
     if not isinstance(entries, list) or len(entries) != records:
         return [MALFORMED_RESPONSE] * records
+    if _are_all_accepted(entries):
+        return [""] * records
     return [refusal_code(entry) for entry in entries]
 
 
@@ -32,6 +37,14 @@ def refusal_code(entry: Any) -> str:
     if entry.get("ErrorMessage") or not entry.get("RecordId"):
         return MALFORMED_RESPONSE
     return ""
+
+
+def _are_all_accepted(entries: list[Any]) -> bool:
+    """Whether each entry holds a RecordId and nothing else. Usual, and cheaper than to look at each alone."""
+    try:
+        return all(map(RECORD_ID, entries)) and sum(map(len, entries)) == len(entries)
+    except (KeyError, TypeError):
+        return False
 
 
 def request_id(answer: object) -> str | None:

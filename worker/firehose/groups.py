@@ -55,14 +55,16 @@ def firehose_records(groups: Iterable[Group]) -> list[str]:
     return records
 
 
-def lines_in(firehose_record: str) -> int:
-    """How many lines a Firehose record holds. A line without its newline is one, too."""
-    return firehose_record.count("\n") or 1
+def lines_in(firehose_records: Sequence[str]) -> int:
+    """How many lines Firehose records hold. A line without its newline is one, too."""
+    # To find a newline before the last character costs a third of counting.
+    shared = [record for record in firehose_records if record.find("\n", 0, -1) >= 0]
+    return len(firehose_records) + sum(record.count("\n") - 1 for record in shared)
 
 
 def records_in(groups: Iterable[Group]) -> int:
     """How many records these groups hold, as counters count them: lines."""
-    return sum(map(lines_in, firehose_records(groups)))
+    return lines_in(firehose_records(groups))
 
 
 def size_of(groups: Iterable[Group]) -> Size:
@@ -73,7 +75,7 @@ def size_of(groups: Iterable[Group]) -> Size:
 
 def billed_bytes(sizes: Iterable[int]) -> int:
     """The bytes that AWS bills for Firehose records of these sizes."""
-    return BILLING_STEP_BYTES * sum(-(-size // BILLING_STEP_BYTES) for size in sizes)
+    return BILLING_STEP_BYTES * sum([-(-size // BILLING_STEP_BYTES) for size in sizes])
 
 
 def remaining_after(groups: Sequence[Group], refused: Sequence[bool]) -> list[Group]:

@@ -67,7 +67,8 @@ def put(client: "FirehoseClient", delivery_stream_name: str, groups: Sequence[Gr
 
 def billing_of(data: Sequence[bytes]) -> Billing:
     """Compute what AWS bills for these Firehose records."""
-    shared = [record for record in data if record.count(b"\n") > 1]
+    # To find a newline before the last character costs a third of counting.
+    shared = [r for r in data if r.find(b"\n", 0, -1) >= 0 and r.count(b"\n") > 1]
     alone = billed_bytes(len(line) for record in shared for line in record.splitlines(keepends=True))
     return Billing(billed_bytes(map(len, data)), alone - billed_bytes(map(len, shared)))
 
@@ -126,9 +127,8 @@ def put_singly(
 
 def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str]) -> Outcome:
     """The outcome of a call. `codes` holds a refusal's code, or "", for each record of `data`."""
-    billing = billing_of([record for record, code in zip(data, codes, strict=True) if not code])
     if not any(codes):
-        return Outcome(records_in(groups), 0, [], None, billing)
+        return Outcome(records_in(groups), 0, [], None, billing_of(data))
     remaining = remaining_after(groups, [bool(code) for code in codes])
     # A refused record is always worth another try: what is wrong for good refuses the whole call.
     failure = of_code(next(filter(None, codes)), status=500).failure
@@ -138,5 +138,5 @@ def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str
         refused=records_in(compress(firehose_records(groups), codes)),
         remaining=remaining,
         failure=failure,
-        billing=billing,
+        billing=billing_of([record for record, code in zip(data, codes, strict=True) if not code]),
     )
