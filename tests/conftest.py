@@ -53,6 +53,7 @@ STATE_TESTS = (
     "worker/flow",
     "worker/store/test_atomic.py",
     "tasks/test_deliver.py",
+    "tasks/test_runs.py",
 )
 """Tests of the state, which run on a Redis Cluster, too."""
 SERVERS_OF_THEIR_OWN = {"chaos", "devstack", "end_to_end"}

@@ -27,7 +27,7 @@ def cluster(tmp_path):
 def stack(tmp_path, cluster):
     broker = Broker(tmp_path)
     with FakeFirehose() as firehose:
-        stack = Stack(tmp_path, broker.url, firehose, databases=(0, 0), state_url=cluster.url)
+        stack = Stack(tmp_path, broker.url, firehose, databases=(0, 0), state_url=cluster.urls)
         stack.configure("main")
         yield stack
     broker.stop()

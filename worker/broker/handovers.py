@@ -57,7 +57,8 @@ class Handovers:
 
 def needs_marks(broker_url: str, redis_url: str) -> bool:
     """Whether the broker is a Redis that may lose what the state keeps: another server, as the URLs tell."""
-    broker, state = urlsplit(broker_url), urlsplit(redis_url)
+    # Of several URLs, which are nodes of a cluster, one is enough: the broker is never on one.
+    broker, state = urlsplit(broker_url), urlsplit(redis_url.partition(";")[0])
     if broker.scheme.startswith("sentinel"):
         return True
     if not broker.scheme.startswith(("redis", "unix")):

@@ -42,6 +42,8 @@ def test_where_broker_and_state_are_one_server_nothing_is_marked(app, real_redis
         ("redis+socket:///run/a.sock", "unix:///run/b.sock", True),
         ("amqp://localhost//", "redis://localhost:6379/0", False),
         ("sentinel://one:26379/0", "sentinel://one:26379/1", True),
+        ("redis://broker:6379/0", "redis://one:6379;redis://two:6379", True),
+        ("redis://broker:6379/0", "sentinel://one:26379;sentinel://two:26379", True),
     ],
 )
 def test_marks_are_needed_where_the_broker_is_another_redis_than_the_state(broker, state, expected):
