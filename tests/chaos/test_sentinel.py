@@ -18,10 +18,11 @@ from tls import Certificate
 from waiting import eventually
 
 from devstack import processes
-from devstack.firehose import FakeFirehose
+from devstack.firehose import FakeFirehose, error, fail
 from worker.store.sentinel import kombu_url
 
 DOCUMENT = (processes.ROOT / "docs/high-availability.md").read_text("utf-8")
+NOT_CONFIRMED = "TooFewReplicas: the message goes back to the broker"
 WAIT_REPLICAS = "AUDIENCE_REDIS_WAIT_REPLICAS"
 
 
@@ -62,8 +63,10 @@ def make_stack(tmp_path):
     """A stack over the master that a sentinel names."""
     with FakeFirehose() as firehose:
 
-        def make(replicated):
-            stack = Sentineled(tmp_path, replicated.url, firehose, databases=(0, 1), query=replicated.query)
+        def make(replicated, broker_url=None):
+            stack = Sentineled(
+                tmp_path, replicated.url, firehose, (0, 1), broker_url=broker_url, query=replicated.query
+            )
             # The caller is Celery as it comes, but for the transport, which reads the URL in its own way.
             stack.caller.conf.broker_url, options = kombu_url(stack.environment["CELERY_BROKER_URL"])
             stack.caller.conf.broker_transport_options = options
@@ -75,18 +78,14 @@ def make_stack(tmp_path):
 
 @dataclass
 class Sentineled(Stack):
-    """A stack whose broker and state are the databases of a master."""
+    """A stack whose state is a database of a master, and its broker as well, unless that is elsewhere."""
 
     query: str = ""
 
     @property
     def environment(self):
-        urls = {
-            name: f"{self.redis_url}/{database}{self.query}"
-            for name, database in zip(
-                ("CELERY_BROKER_URL", "AUDIENCE_REDIS_URL"), self.databases, strict=True
-            )
-        }
+        broker, state = (f"{self.redis_url}/{database}{self.query}" for database in self.databases)
+        urls = {"CELERY_BROKER_URL": self.broker_url or broker, "AUDIENCE_REDIS_URL": state}
         return super().environment | urls
 
 
@@ -153,6 +152,34 @@ def test_failovers_under_load_lose_nothing_that_replicas_have_confirmed(
         assert load.sent == RECORDS
         assert worker.is_running
         worker.kill()
+
+
+@pytest.fixture
+def broker_url(tmp_path):
+    """A broker on a server of its own."""
+    (tmp_path / "broker").mkdir()
+    with processes.redis(tmp_path / "broker") as (_, url):
+        yield f"{url}/0"
+
+
+@pytest.mark.parametrize("confirms", [False, True])
+def test_a_dead_letter_that_no_replica_has_outlives_the_master_only_where_it_was_to_be_confirmed(
+    make_stack, two_replicas, broker_url, confirms
+):
+    stack = make_stack(two_replicas, broker_url)
+    audience = stack.audience()
+    two_replicas.wait_for_replica(2)
+    stack.firehose.faults.append(fail(error("ResourceNotFoundException")))
+    with stack.worker("--concurrency", "2", env=HASTE | {WAIT_REPLICAS: str(int(confirms))}) as worker:
+        with two_replicas.cut_off():
+            stack.send(*audience.added("refused"))
+            eventually(audience.letters)
+            eventually(lambda: stack.broker_client().hlen("unacked") == 0 or NOT_CONFIRMED in worker.output())
+            two_replicas.kill_master()
+        eventually(two_replicas.is_failed_over)
+        stored_again = eventually(audience.letters) if confirms else audience.letters()
+        worker.kill()
+    assert (len(stored_again), audience.customers()) == (int(confirms), [])
 
 
 def is_sent(stack, *changes):

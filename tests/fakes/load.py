@@ -21,6 +21,7 @@ from stack import Audience
 from waiting import eventually
 
 from devstack.firehose import Answer, Call
+from worker.queues import CHANGES_QUEUE
 from worker.status import StreamStatus
 
 CUSTOMER = re.compile(rb"customer-(\d+)")
@@ -133,10 +134,10 @@ class Load:
         return self.status()
 
     def _is_broker_empty(self) -> bool:
-        broker = self.audience.stack.broker_client()
-        return not any(
-            (broker.hlen("unacked"), broker.llen("audience.changes"), broker.llen(self.audience.stream.queue))
-        )
+        # Atomically: a message goes from a queue to `unacked`, and its batches into other queues.
+        with self.audience.stack.broker_client().pipeline(transaction=True) as pipe:
+            pipe.hlen("unacked").llen(CHANGES_QUEUE).llen(self.audience.stream.queue)
+            return not any(pipe.execute())
 
     def _enqueue(self, customers: range) -> None:
         changes = [self.audience.added_user(**self._identities(number)) for number in customers]

@@ -1,24 +1,29 @@
-"""Stops the process that imports it (SIGSTOP) just after it has sent messages, where a test asks for that.
+"""Stops the process that imports it (SIGSTOP) at a moment of a task, where a test asks for that.
 
-A worker imports it with `--include stopping_point`. The test writes a file named `armed`; the process that
-next sends a message renames it to `stopped-PID` and stops, until the test kills or continues it. One
-process stops for each file, and later ones go on.
+A worker imports it with `--include stopping_point`. The test writes a file named `armed-MOMENT-TASK`; the
+process that next comes to that moment of that task renames it to `stopped-PID` and stops, until the test
+kills or continues it. One process stops for each file, and later ones go on.
 """
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
 import psutil
-from celery.signals import after_task_publish
+from celery.signals import after_task_publish, before_task_publish, task_postrun, task_prerun
 from waiting import eventually
 
 DIRECTORY = "STOPPING_POINT"
 """The environment variable that names the directory of the files."""
 SENDS = "STOPPING_POINT_SENDS"
 """The environment variable with the number of messages that a process sends before it may stop."""
+ANY = "any"
+"""In place of a task: whichever comes first."""
+BEGINS, SENDING, SENT, ENDED = "begins", "sending", "sent", "ended"
+"""The moments: a task begins; a message of a task is about to be sent, or is sent; a task has ended."""
 
 
 class StoppingPoint:
@@ -32,9 +37,9 @@ class StoppingPoint:
             SENDS: str(sends),
         }
 
-    def arm(self) -> None:
-        """Have the next process that sends a message stop after it."""
-        (self._directory / "armed").touch()
+    def arm(self, moment: str = SENT, task: str = ANY) -> None:
+        """Have the next process that comes to a moment of a task stop there."""
+        (self._directory / f"armed-{moment}-{task}").touch()
 
     def wait(self) -> int:
         """Wait until a process has stopped. Returns its ID."""
@@ -44,15 +49,41 @@ class StoppingPoint:
         eventually(lambda: psutil.Process(process).status() == psutil.STATUS_STOPPED)
         return process
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Wait until a process has stopped, and let it go on in the end, where it is still there."""
+        process = self.wait()
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
 
 if directory := os.environ.get(DIRECTORY):
     sent, least = count(1), int(os.environ[SENDS])
 
-    @after_task_publish.connect(weak=False)
-    def stop_where_armed(**_: object) -> None:
+    def stop_where_armed(moment: str, task: str) -> None:
         """Stop this process where the test has asked for it."""
-        if next(sent) < least:
-            return
-        with suppress(FileNotFoundError):
-            Path(directory, "armed").rename(Path(directory, f"stopped-{os.getpid()}"))
-            os.kill(os.getpid(), signal.SIGSTOP)
+        for name in (task, ANY):
+            armed = Path(directory, f"armed-{moment}-{name}")
+            with suppress(FileNotFoundError):
+                armed.rename(Path(directory, f"stopped-{os.getpid()}"))
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    @task_prerun.connect(weak=False)
+    def begins(task: object = None, **_: object) -> None:
+        stop_where_armed(BEGINS, str(getattr(task, "name", "")))
+
+    @before_task_publish.connect(weak=False)
+    def sending(sender: str = "", **_: object) -> None:
+        stop_where_armed(SENDING, sender)
+
+    @after_task_publish.connect(weak=False)
+    def was_sent(sender: str = "", **_: object) -> None:
+        if next(sent) >= least:
+            stop_where_armed(SENT, sender)
+
+    @task_postrun.connect(weak=False)
+    def ended(task: object = None, **_: object) -> None:
+        stop_where_armed(ENDED, str(getattr(task, "name", "")))
