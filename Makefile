@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest -q --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos install up check upstream bench screenshots lock clean environment
+.PHONY: help demo test chaos install up check upstream bench performance screenshots lock clean environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,15 @@ upstream: $(INSTALLED) ## after an upgrade: what moved of the insides of Celery 
 
 bench: $(INSTALLED) ## measure throughput beside plain Celery and bare boto3 (ARGS=--json)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+PAIRS ?= 5
+RESULTS := docs/performance
+
+performance: $(INSTALLED) ## measure all of docs/performance.md anew (PAIRS=5); takes an hour
+	@$(BIN)/python -m benchmarks throughput --pairs $(PAIRS) --json > $(RESULTS)/throughput.jsonl.new
+	@$(BIN)/python -m benchmarks growth --json > $(RESULTS)/growth.jsonl.new
+	@for name in throughput growth; do mv $(RESULTS)/$$name.jsonl.new $(RESULTS)/$$name.jsonl; done
+	@$(BIN)/python -m benchmarks growth --write
 
 screenshots: $(INSTALLED) ## take the pictures of the dashboard in docs/images anew; needs Chromium
 	@$(BIN)/python -m devstack.screenshots

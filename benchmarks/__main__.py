@@ -1,18 +1,21 @@
 """`make bench`: a table, or with `--json` one object a contender.
 
-`throughput`, `flow` and `dashboard` measure other figures: each with `--list`.
+`throughput`, `flow` and `dashboard` measure other figures, each scenario of which `--list` names; `growth`
+measures how the costs grow.
 """
 
 import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 from benchmarks import dashboard, flow, throughput
 from benchmarks.bench import Bench
 from benchmarks.contenders import CONTENDERS, PLAIN_SINGLES, Comparison, Contender, compare
+from benchmarks.growth.command import main as measure_growth
 from benchmarks.machine import describe_machine
 from benchmarks.stack import Late, running
 from devstack.interruption import Interruption, Interruptions
@@ -20,7 +23,12 @@ from devstack.processes import StartError
 
 SIGNALLED = 128
 """A shell adds this to a signal's number to make an exit status."""
-COMMANDS = {command.name: command for command in (throughput.COMMAND, flow.COMMAND, dashboard.COMMAND)}
+COMMANDS: dict[str, Callable[[list[str], Interruptions], int]] = {
+    "throughput": throughput.COMMAND.run,
+    "flow": flow.COMMAND.run,
+    "dashboard": dashboard.COMMAND.run,
+    "growth": measure_growth,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +36,7 @@ def main(arguments: list[str]) -> int:
     with Interruptions() as interruptions:
         try:
             if arguments and (command := COMMANDS.get(arguments[0])):
-                return command.run(arguments[1:], interruptions)
+                return command(arguments[1:], interruptions)
             return run_contenders(_arguments(arguments), interruptions)
         except Interruption:
             return SIGNALLED + (interruptions.signal or 0)

@@ -7,6 +7,7 @@ their own. All are put under a name that nobody consumes, and renamed to their q
 import base64
 import json
 from collections.abc import Iterator, Sequence
+from hashlib import shake_128
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -53,9 +54,8 @@ class Load(NamedTuple):
 
 
 def filler(number: int, size: int) -> str:
-    """A text of so many characters that compresses like hex digits, another one for each number."""
-    digits = base64.b16encode(number.to_bytes(8)).decode()
-    return (digits * (size // len(digits) + 1))[:size]
+    """A text of about so many characters that compresses like hex digits, another one for each number."""
+    return shake_128(number.to_bytes(8)).hexdigest(size // 2)
 
 
 def put_waiting(stack: Stack, load: Load, messages: int) -> None:

@@ -1,17 +1,16 @@
 """Changes that wait: the calls in which they leave, and the bytes that they take in Redis."""
 
 from collections.abc import Iterator
-from time import sleep
 from typing import NamedTuple
 
 from benchmarks.bench import CONFIGURATION, REGION, Bench
 from benchmarks.changes import AUDIENCE, BATCH
 from benchmarks.contenders import CONCURRENCY
 from benchmarks.figures import Figure, at_most
+from benchmarks.memory import used_bytes
 from benchmarks.messages import Load, is_settled, put_waiting, release
 from benchmarks.runs import forward, warm
 from benchmarks.scenario import Scenario
-from benchmarks.stack import Stack
 from worker.flow.circuit_breakers import OPERATOR
 from worker.queues import Stream
 
@@ -19,8 +18,6 @@ SINGLES = 10_000
 CALLS_FLOOR, CALLS_GOAL = 60, 25
 """Calls for so many."""
 STREAM = Stream(CONFIGURATION, REGION, "waiting")
-SETTLE_SECONDS = 0.5
-"""Seconds in which Redis frees what it buffered."""
 
 
 def calls(bench: Bench) -> Iterator[Figure]:
@@ -76,21 +73,14 @@ def _waiting(bench: Bench, load: Load, messages: int) -> Bytes:
     stack = bench.stack
     bench.services.circuit_breakers.pause(STREAM, OPERATOR)
     with stack.workers(1, bench.concurrency(CONCURRENCY)):
-        before = _used(stack)
+        before = used_bytes(stack)
         put_waiting(stack, load, messages)
-        sent = _used(stack) - before
+        sent = used_bytes(stack) - before
         release(stack.broker, load)
         stack.wait_for(lambda: is_settled(stack.broker, load), "all changes taken in")
-        after = _used(stack)
+        after = used_bytes(stack)
     queue = stack.broker.memory_usage(STREAM.queue, samples=0) or 0
     return Bytes(sent, after - before, queue)
-
-
-def _used(stack: Stack) -> int:
-    """Bytes of Redis but for its clients' buffers and that of the append-only file."""
-    sleep(SETTLE_SECONDS)
-    info = stack.broker.info("memory")
-    return int(info["used_memory"] - info["mem_clients_normal"] - info["mem_aof_buffer"])
 
 
 SCENARIOS = [

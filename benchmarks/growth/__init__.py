@@ -1,0 +1,1 @@
+"""The cost of growth: of larger records, and of more streams, workers and connections."""
