@@ -18,9 +18,9 @@ from kombu.message import Message
 from worker.broker.serialization import CONTENT_TYPE
 from worker.queues import FORWARD_RUN
 
-RUN_BYTES = 1024 * 1024
+RUN_BYTES = 2 * 1024 * 1024
 """At most, as the messages lie in Redis, beyond the first of them. Bounds the memory of a pool process."""
-RUN_CONTENT_BYTES = 8 * RUN_BYTES
+RUN_CONTENT_BYTES = 4 * RUN_BYTES
 """At most, of the content of its messages, which may be compressed. The next run has what is beyond."""
 RUN_MESSAGE_BYTES = 640 * 1024
 """A message with more content is in no run, so no record of a run can be too large for Firehose."""
