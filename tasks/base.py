@@ -13,7 +13,9 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from worker.failures.alerts import TaskCall
+from worker.broker.messages import TaskCall
+from worker.broker.redis.bodies import read_body, tag_of_body
+from worker.failures import alerts
 from worker.failures.dead_lettering import Undeliverable
 from worker.logs.fields import log_fields
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
@@ -49,6 +51,13 @@ class ForwarderTask(Task):  # type: ignore[misc]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task. The worker calls this; Celery's autoretry is inside `run`."""
         try:
+            if (tag := tag_of_body(kwargs)) is not None:
+                call = self._read_body(tag)
+                if call is None:
+                    # It was requeued, and is another reservation's.
+                    return None
+                args, kwargs = tuple(call.args), call.kwargs
+                self.request.update(args=args, kwargs=kwargs)
             return self._run_or_dead_letter(args, kwargs)
         except (DeadLettered, Retry, Ignore, Reject):
             raise
@@ -59,13 +68,17 @@ class ForwarderTask(Task):  # type: ignore[misc]
             self._release()
             raise Reject(type(error).__name__, requeue=True) from None
 
+    def _read_body(self, tag: str) -> TaskCall | None:
+        with self.app.producer_or_acquire() as producer:
+            return read_body(producer.channel, tag)
+
     def undeliverable(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Undeliverable:
         """The part of a call that failed for good and was not delivered."""
         raise NotImplementedError
 
     def dead_letter(self, undeliverable: Undeliverable) -> None:
         """Store the undelivered part of this message as a dead letter, and raise its alert."""
-        call = TaskCall(self.name, self.request.id, getattr(self.request, "origin", None))
+        call = alerts.TaskCall(self.name, self.request.id, getattr(self.request, "origin", None))
         self.app.services.dead_lettering.dead_letter(
             replace(undeliverable, call=call), even_if_full=self.empties_redis
         )

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from schemas.settings import Configuration
 from tasks.base import ForwarderTask
+from worker.broker.redis.bodies import cost_headers
 from worker.celery import app
 from worker.errors import DeliveryError, PermanentError, TransientError, WorkerTroubleError
 from worker.failures.alert_types import AlertType, Failure, Severity
@@ -122,11 +123,13 @@ class DeliveryTask(ForwarderTask):
         malformed = self._malformed_answers(exc)
         if exc is not None and malformed >= MALFORMED_ATTEMPTS:
             raise exc
-        if malformed or hasattr(self.request, MALFORMED_ANSWERS):
-            options["headers"] = {**(self.request.headers or {}), MALFORMED_ANSWERS: malformed}
         kwargs = dict(self.request.kwargs)
         if isinstance(exc, DeliveryError) and exc.remaining is not None:
             kwargs["records"] = exc.remaining
+        headers = {**(self.request.headers or {}), **cost_headers(*size_of(kwargs["records"]))}
+        if malformed or hasattr(self.request, MALFORMED_ANSWERS):
+            headers[MALFORMED_ANSWERS] = malformed
+        options["headers"] = headers
         try:
             signal = super().retry(
                 args=(), kwargs=kwargs, exc=exc, throw=False, argsrepr=HIDDEN, kwargsrepr=HIDDEN, **options
@@ -210,7 +213,7 @@ class DeliveryTask(ForwarderTask):
                 stream.task,
                 kwargs=kwargs,
                 queue=stream.queue,
-                headers=self._enqueued_at_header(),
+                headers={**self._enqueued_at_header(), **cost_headers(*size_of(kwargs["records"]))},
                 argsrepr=HIDDEN,
                 kwargsrepr=HIDDEN,
                 # A full Redis takes nothing but retries. This one replaces a message that held more.
@@ -359,9 +362,9 @@ class DeliveryTask(ForwarderTask):
     def _accepted_bytes(self, remaining: Sequence[Group]) -> int:
         return size_of(self.request.kwargs["records"]).bytes - size_of(remaining).bytes
 
-    def _enqueued_at_header(self) -> dict[str, float] | None:
+    def _enqueued_at_header(self) -> dict[str, float]:
         enqueued_at = self.request.get(ENQUEUED_AT_HEADER)
-        return None if enqueued_at is None else {ENQUEUED_AT_HEADER: enqueued_at}
+        return {} if enqueued_at is None else {ENQUEUED_AT_HEADER: enqueued_at}
 
     def _seconds_since_enqueued(self) -> float | None:
         """None for a message that does not say, such as a replay's."""

@@ -20,6 +20,7 @@ from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import ForwarderTask
 from tasks.fan_out import Part, fan_out
+from worker.broker.redis.bodies import cost_headers
 from worker.broker.serialization import dumps
 from worker.celery import app
 from worker.errors import WorkerTroubleError
@@ -214,7 +215,8 @@ class ProducerTask(ForwarderTask):
             kwargs=make_delivery(stream, chain),
             queue=stream.queue,
             task_id=str(UUID(bytes=digest.digest())),
-            headers={ENQUEUED_AT_HEADER: round(self.app.services.clock(), 3)},
+            headers={ENQUEUED_AT_HEADER: round(self.app.services.clock(), 3)}
+            | cost_headers(chain[0].firehose_records, chain[0].bytes),
             argsrepr=HIDDEN,
             kwargsrepr=HIDDEN,
         )

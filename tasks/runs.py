@@ -22,7 +22,8 @@ from schemas.sources.mparticle import translate
 from tasks.base import INFRASTRUCTURE_ERRORS
 from tasks.fan_out import Part, fan_out
 from tasks.forward import ProducerTask, content_digest, includes_metadata, sequence_of
-from worker.broker.messages import TaskCall, read_plain_call
+from worker.broker.messages import TaskCall, read_call
+from worker.broker.redis.bodies import cost_headers
 from worker.broker.redis.reservations import Connected, HandOver, Obstacle
 from worker.broker.redis.runs import RUN_CONTENT_BYTES, RUN_MESSAGE_BYTES
 from worker.celery import app
@@ -135,8 +136,8 @@ class RunTask(ProducerTask):
             envelope = orjson.loads(text)
         except orjson.JSONDecodeError:
             return None, 0
-        found = read_plain_call(envelope)
-        if found is None:
+        found = read_call(envelope)
+        if found is None or not found.is_plain:
             return None, 0
         is_large = found.content_bytes > RUN_MESSAGE_BYTES
         return None if is_large else self._as_plain(tag, envelope, found.call), found.content_bytes
@@ -258,7 +259,7 @@ class RunTask(ProducerTask):
                         kwargs=make_delivery(stream, chain),
                         queue=stream.queue,
                         task_id=str(UUID(bytes=digest.digest())),
-                        headers=enqueued_at,
+                        headers=enqueued_at | cost_headers(chain[0].firehose_records, chain[0].bytes),
                         argsrepr=HIDDEN,
                         kwargsrepr=HIDDEN,
                         producer=connected.producer,

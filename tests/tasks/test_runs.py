@@ -4,18 +4,28 @@ Here is what only a run does. Its broker is a real Redis.
 """
 
 import json
+from random import Random
 
 import pytest
 from little_worker import RunWorker, forget_producers
 from redis.exceptions import ConnectionError
 
+from devstack.firehose import refuse_once
 from schemas.records import Skip
-from tasks import runs
+from tasks import base, runs
 from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
 from worker.broker.redis.runs import RUN_CONTENT_BYTES
 from worker.config import read_settings
+from worker.consumer.request import MAX_LOST_PROCESSES
 from worker.consumer.uncounted_runs import LATE_AFTER_SECONDS, record_late
-from worker.queues import CHANGES_QUEUE, FORWARD, FORWARD_MPARTICLE, FORWARD_RUN
+from worker.queues import (
+    BYTES_HEADER,
+    CHANGES_QUEUE,
+    FORWARD,
+    FORWARD_MPARTICLE,
+    FORWARD_RUN,
+    RECORDS_HEADER,
+)
 from worker.services import Services
 
 
@@ -287,3 +297,48 @@ def test_a_malformed_call_of_a_run_becomes_a_dead_letter(worker, services, kwarg
     worker.send(FORWARD_RUN, kwargs)
     worker.run(CHANGES_QUEUE)
     assert len(services.dead_letters.all()) == 1
+
+
+@pytest.fixture
+def large_batch(worker, stream, send):
+    """A batch of the stream, in a message of which the main process does not see the body."""
+    random = Random(1)
+    send(*(added(f"{number}-{random.randbytes(300).hex()}") for number in range(10)))
+    worker.run(CHANGES_QUEUE)
+    return stream
+
+
+def test_a_batch_is_read_from_the_broker_and_delivered(worker, large_batch, firehose, services, broker):
+    worker.run(large_batch.queue)
+    assert len(firehose.accepted("travel")) == 10
+    assert services.counters.of(large_batch).delivered == 10
+    assert broker.hlen("unacked") == 0
+
+
+def test_a_retry_of_a_batch_that_was_read_from_the_broker_has_its_records_and_their_cost(
+    worker, large_batch, firehose
+):
+    firehose.faults.append(refuse_once(b'"3-'))
+    worker.run_one(large_batch.queue)
+    (retry,) = worker.waiting(large_batch.queue)
+    _, kwargs, _ = retry.payload
+    assert len(kwargs["records"]) == 1
+    assert (retry.headers[RECORDS_HEADER], retry.headers[BYTES_HEADER]) == (1, len(kwargs["records"][0]))
+    worker.run(large_batch.queue)
+    assert len(firehose.accepted("travel")) == 10
+
+
+def test_a_batch_that_was_requeued_before_its_process_read_it_is_left_alone(
+    worker, large_batch, firehose, broker, monkeypatch
+):
+    monkeypatch.setattr(base, "read_body", lambda *_: None)
+    worker.run(large_batch.queue)
+    assert not firehose.calls
+
+
+def test_a_poison_batch_that_was_left_in_the_broker_becomes_a_dead_letter(worker, large_batch, services):
+    for _ in range(MAX_LOST_PROCESSES + 1):
+        worker.die_over_one(large_batch.queue)
+    (letter,) = services.dead_letters.all()
+    assert letter.records == 10
+    assert not worker.waiting(large_batch.queue)

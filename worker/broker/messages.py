@@ -71,12 +71,17 @@ class PlainCall(NamedTuple):
     call: TaskCall
     content_bytes: int
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that the call asks of Celery is to run it: no ETA, no retry, no call to follow."""
+        return not any(map(self.call.fields.get, NOT_PLAIN))
 
-def read_plain_call(envelope: Any) -> PlainCall | None:
-    """The call in an envelope of kombu's transport for Redis, where all that it asks of Celery is to run it.
 
-    None for a call of protocol 1, one with an ETA, a retry, or further calls that follow it, and for anything
-    that is not as expected: `read_task_call` and Celery read those.
+def read_call(envelope: Any) -> PlainCall | None:
+    """The call in an envelope of kombu's transport for Redis, at a fraction of kombu's cost.
+
+    None for a call of protocol 1, one that further calls follow, and for anything that is not as expected:
+    `read_task_call` and Celery read those.
     """
     match envelope:
         case {
@@ -85,23 +90,17 @@ def read_plain_call(envelope: Any) -> PlainCall | None:
             "headers": {"task": str()} as headers,
             "properties": {"body_encoding": "base64"},
         }:
-            if not any(map(headers.get, NOT_PLAIN)):
-                return _plain_call(headers, body)
+            try:
+                content = b64decode(body)
+                if compression := headers.get("compression"):
+                    content = decompress(content, compression)
+                args, kwargs, embed = orjson.loads(content)
+            except Exception:
+                # Whatever is wrong, `read_task_call` meets it again, and the message becomes a dead letter.
+                return None
+            if type(args) is list and type(kwargs) is dict and not (embed and any(embed.values())):
+                return PlainCall(TaskCall(headers, args, kwargs), len(content))
     return None
-
-
-def _plain_call(headers: dict[str, Any], body: str) -> PlainCall | None:
-    try:
-        content = b64decode(body)
-        if compression := headers.get("compression"):
-            content = decompress(content, compression)
-        args, kwargs, embed = orjson.loads(content)
-    except Exception:
-        # Whatever is wrong, `read_task_call` meets it again, and the message becomes a dead letter.
-        return None
-    if type(args) is not list or type(kwargs) is not dict or (embed and any(embed.values())):
-        return None
-    return PlainCall(TaskCall(headers, args, kwargs), len(content))
 
 
 class Delivered(Protocol):

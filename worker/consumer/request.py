@@ -18,6 +18,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
+from worker.broker.redis.bodies import read_body, tag_of_body
 from worker.broker.redis.runs import is_run
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import Failure
@@ -112,21 +113,28 @@ class RedactingRequest(Request):  # type: ignore[misc]
     def _dead_letter_if_poison(self) -> bool:
         """Count a lost process, and store a dead letter where it is one too many. True: it is stored."""
         try:
-            if self._record_lost_process() <= MAX_LOST_PROCESSES:
+            args, kwargs = self._arguments()
+            if self._record_lost_process(kwargs) <= MAX_LOST_PROCESSES:
                 return False
-            self._dead_letter()
+            self._dead_letter(args, kwargs)
         except RedisError as error:
             logger.warning("%s: the message is requeued", type(error).__name__)
             return False
         return True
 
-    def _record_lost_process(self) -> int:
+    def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """The call's arguments, which the broker has where the worker has left them there."""
+        args, kwargs, *_ = self._payload
+        if (tag := tag_of_body(kwargs)) is not None and (call := read_body(self._message.channel, tag)):
+            return call.args, call.kwargs
+        return args, kwargs
+
+    def _record_lost_process(self, kwargs: dict[str, Any]) -> int:
         """Count a process that was lost over this attempt; the number of them so far."""
-        key = str(self.task.idempotency_key(self.id, self._payload[1]))
+        key = str(self.task.idempotency_key(self.id, kwargs))
         return int(self._app.services.idempotency.record_lost_worker(key, self._context.retries))
 
-    def _dead_letter(self) -> None:
-        args, kwargs, _ = self._payload
+    def _dead_letter(self, args: list[Any], kwargs: dict[str, Any]) -> None:
         error = WorkerLostError()
         self.task.request_stack.push(self._context)
         try:

@@ -10,12 +10,13 @@ from redis.exceptions import RedisError
 
 from schemas.quotas import Quota
 from worker.broker.messages import TaskCall
+from worker.broker.redis.bodies import tag_of_body
 from worker.firehose.groups import size_of
 from worker.flow.admission import Admission, Cost, Decision
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.flow.concurrency import ProbeLimit
 from worker.flow.queue_pauses import QueuePauses
-from worker.queues import Stream, stream_of
+from worker.queues import BYTES_HEADER, RECORDS_HEADER, Stream, stream_of
 
 CIRCUIT_BREAKER_OR_QUOTA = "circuit breaker or quota"
 """The reason for which a queue is paused when its stream may not take a batch now."""
@@ -102,6 +103,10 @@ class SharedLimits:
 def cost_of(call: TaskCall) -> Cost:
     """The share of a quota that a delivery's records take. A call that is no delivery costs one request,
     and its task dead-letters it."""
+    if tag_of_body(call.kwargs) is not None:
+        records, size = (call.fields.get(name) for name in (RECORDS_HEADER, BYTES_HEADER))
+        if type(records) is int and type(size) is int and records > 0 and size >= 0:
+            return Cost(records, size)
     try:
         return Cost(*size_of(call.kwargs["records"]))
     except (KeyError, TypeError, ValueError):

@@ -17,6 +17,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps, loads
 from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError
 
+from worker.broker.redis.bodies import leave_body
 from worker.broker.redis.client import Client
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import Message, parse, wrap_malformed
@@ -272,7 +273,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 self._await_poll_interval()
             raise redis.Empty
         queue, message, tags, _ = answer.reserved
-        self._deliver_reserved(parse(message, tags[0], queue) if message else make_run(tags, queue), queue)
+        payload = leave_body(parse(message, tags[0], queue), tags[0]) if message else make_run(tags, queue)
+        self._deliver_reserved(payload, queue)
         return True
 
     def _await_poll_interval(self) -> None:

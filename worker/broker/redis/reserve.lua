@@ -24,7 +24,8 @@
 --          a message was reserved, its queue, 1 where its list is empty now or 0, message, delivery tag; for a run,
 --          an empty message and the delivery tags of all its messages, in their order
 --
--- A run's messages are recorded like any other: a worker of any version requeues them one by one.
+-- A run's messages are recorded like any other: a worker of any version requeues them one by one. Of a delivery
+-- message whose headers tell its cost the answer lacks the body, which the pool process reads.
 --
 -- kombu records the exchange and routing key a message was sent with, and looks up the queue when it
 -- requeues. Here the record names the queue itself: a message is requeued to where it came from.
@@ -47,6 +48,8 @@ local STAMP = '{"sequence":"'
 local SEPARATOR = '\6' -- kombu's, between the name of a queue and a priority
 local ALONE = '"alone"' -- the first member of a message that is in no run; a sequence number may be before it
 local ALONE_BYTES = 64
+local COST = '"firehose_bytes"' -- the header that tells what a batch costs
+local LEAN_BYTES = 2048 -- the body of a shorter message is no burden
 local TAIL_BYTES = 320 -- what kombu's own properties end with is within the last bytes of its envelope
 
 -- A JSON text whose characters are the bytes of a string (Latin-1).
@@ -189,6 +192,15 @@ local function reserve_run(key, first, first_tag, queue)
     return tags
 end
 
+-- A delivery message without its body, where its headers tell what that costs; nil for any other.
+local function without_body(message)
+    local first, last = message:find('^{"body": ?"')
+    local close = first and #message > LEAN_BYTES and message:find('"', last + 1, true)
+    if close and message:find(COST, close, true) then
+        return message:sub(1, last) .. message:sub(close)
+    end
+end
+
 -- Record a message that was popped from a list. Returns the message and its delivery tag, or those of a run.
 local function reserve(key, message, name)
     local tag, queue = delivery_tag(message), quoted(name)
@@ -202,7 +214,7 @@ local function reserve(key, message, name)
     end
     redis.call('ZADD', KEYS[1], ARGV[1], tag)
     redis.call('HSET', KEYS[2], tag, recorded(message, queue))
-    return message, tag
+    return key:sub(1, #ARGV[3]) == ARGV[3] and without_body(message) or message, tag
 end
 
 local first_of_sweep = FIRST_LIST + ARGV[4]
