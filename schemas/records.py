@@ -131,14 +131,26 @@ class Renderer:
 
     def __init__(self, projection: Projection) -> None:
         self._projection = projection
-        self._forwards_all = not projection.excluded
-        self._templates: dict[tuple[int, str, bool], bytes] = {}
-        """Of records, by audience ID, audience name and whether they tell of a member."""
+        self._forwards_all = not projection.excluded and projection.send_anonymous_users
+        self._templates: dict[tuple[int, str, str], bytes] = {}
+        """Of the records of users that were added or removed, by audience ID, audience name and type."""
 
     def render(
         self, change: Change, stamp: Stamp, position: int
     ) -> tuple[tuple[bytes, ...], tuple[Skip, ...]]:
         """The content of a `Rendered`. `position` is the change's in its message, whose stamp it is."""
+        template = self._templates.get((change.audience_id, change.audience_name, change.type))
+        if template is None or change.first_device_identities is not None:
+            return self._render(change, stamp, position)
+        # Most changes: a user was added to an audience that came up before, or removed from it.
+        user = change.user_identities if self._forwards_all else self._forwarded(change.user_identities)
+        if not (user and self._forwards_all) and (skip := self._skip_reason(user)):
+            return (), (skip,)
+        return (self._fill(template, change, user, stamp, 2 * position),), ()
+
+    def _render(
+        self, change: Change, stamp: Stamp, position: int
+    ) -> tuple[tuple[bytes, ...], tuple[Skip, ...]]:
         if change.type == AUDIENCE_DELETED:
             return (self._fill(self._template(DELETION, change, False), change, {}, stamp, 2 * position),), ()
         user = self._forwarded(change.user_identities)
@@ -150,7 +162,9 @@ class Renderer:
             return self._render_identity_change(change, user, stamp, position)
         if skip := self._skip_reason(user):
             return (), (skip,)
-        return (self._line(change, change.type == MEMBER_ADDED, user, stamp, 2 * position),), ()
+        template = self._template(RECORD, change, change.type == MEMBER_ADDED)
+        self._templates[change.audience_id, change.audience_name, change.type] = template
+        return (self._fill(template, change, user, stamp, 2 * position),), ()
 
     def _render_identity_change(
         self, change: Change, user: dict[str, str], stamp: Stamp, position: int
@@ -167,12 +181,12 @@ class Renderer:
             if skip := self._skip_reason(who):
                 skipped.append(skip)
             else:
-                lines.append(self._line(change, is_member, who, stamp, place))
+                lines.append(self._fill(self._template(RECORD, change, is_member), change, who, stamp, place))
         return tuple(lines), tuple(skipped)
 
     def _forwarded(self, user: dict[str, str]) -> dict[str, str]:
         """The identities of a user that the connection forwards."""
-        if self._forwards_all:
+        if not self._projection.excluded:
             return user
         return {name: value for name, value in user.items() if name not in self._projection.excluded}
 
@@ -186,13 +200,6 @@ class Renderer:
     def _is_anonymous(self, user: dict[str, str]) -> bool:
         """Whether nothing but the MPID tells who the user is. An empty value tells nothing."""
         return not any(value for name, value in user.items() if name != self._projection.anonymous_name)
-
-    def _line(self, change: Change, is_member: bool, user: dict[str, str], stamp: Stamp, place: int) -> bytes:
-        key = change.audience_id, change.audience_name, is_member
-        template = self._templates.get(key)
-        if template is None:
-            template = self._templates[key] = self._template(RECORD, change, is_member)
-        return self._fill(template, change, user, stamp, place)
 
     def _fill(self, template: bytes, change: Change, user: dict[str, str], stamp: Stamp, place: int) -> bytes:
         if self._projection.include_metadata:

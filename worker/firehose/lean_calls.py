@@ -11,7 +11,6 @@ answer that is no plain success is handed to botocore, which reads it as if it h
 errors are its own.
 """
 
-from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +18,7 @@ from uuid import uuid4
 
 import orjson
 from botocore.awsrequest import AWSRequest, AWSResponse
+from pybase64 import b64encode
 
 from worker.upstream import send_request, sign_request
 
@@ -46,7 +46,7 @@ def make_calls_lean(client: "FirehoseClient") -> None:
 def request_body(delivery_stream_name: str, data: Sequence[bytes]) -> bytes:
     """The body of a call with these records, of which there is at least one."""
     name = orjson.dumps(delivery_stream_name)
-    records = b'"},{"Data":"'.join([b2a_base64(record, newline=False) for record in data])
+    records = b'"},{"Data":"'.join([b64encode(record) for record in data])
     return b'{"DeliveryStreamName":%b,"Records":[{"Data":"%b"}]}' % (name, records)
 
 
