@@ -1,11 +1,11 @@
 """alerts, acknowledge."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
-from operator import itemgetter
+from operator import itemgetter, methodcaller
 from typing import Any
 
 import click
@@ -147,25 +147,32 @@ def _follow(services: Services, since: timedelta | None, wanted: Mapping[str, An
 
 
 def _new_alerts(services: Services, since: timedelta | None) -> Iterator[list[Row]]:
-    """What there is of `since`, and every second what is new, newest first. Waits while Redis is away."""
-    known = alert_rows(services.alerts.all(), services.alerts)
+    """Yield the alerts of `since`, and every second what is new, newest first."""
+    known = _read_patiently(services, methodcaller("all"))
     last = known[0]["id"] if known else None
     yield recent(known, _latest, since, services.clock()) if since else []
-    is_away = False
     while True:
         services.sleep(FOLLOW_INTERVAL_SECONDS)
+        found = _read_patiently(services, methodcaller("newer_than", last))
+        last = found[0]["id"] if found else last
+        yield found
+
+
+def _read_patiently(services: Services, read: Callable[[Alerts], Sequence[Alert]]) -> list[Row]:
+    """The rows of the alerts that `read` returns. While Redis is away it waits, and says so once."""
+    is_away = False
+    while True:
         try:
-            found = alert_rows(services.alerts.newer_than(last), services.alerts)
+            found = alert_rows(read(services.alerts), services.alerts)
         except RedisError as error:
             if not is_away:
                 note(f"{explain(error)}; waiting for it")
             is_away = True
-            continue
-        if is_away:
-            note("Redis is back")
-        is_away = False
-        last = found[0]["id"] if found else last
-        yield found
+            services.sleep(FOLLOW_INTERVAL_SECONDS)
+        else:
+            if is_away:
+                note("Redis is back")
+            return found
 
 
 def _line(row: Row) -> str:

@@ -131,6 +131,29 @@ def test_following_outlives_a_redis_that_is_away(operator, services, dead_letter
     assert followed.stderr.count("Redis is back") == 1
 
 
+def test_following_begins_while_redis_is_away(operator, services, dead_lettered, monkeypatch):
+    def away():
+        raise RedisConnectionError("Error 111 connecting to localhost:6379")
+
+    def come_back():
+        monkeypatch.undo()
+        monkeypatch.setattr(services, "sleep", sleep)
+        dead_lettered("before")
+
+    rounds = iter([lambda: None, come_back, lambda: dead_lettered("new")])
+
+    def sleep(_):
+        next_or_ctrl_c(rounds)()
+
+    monkeypatch.setattr(services, "sleep", sleep)
+    monkeypatch.setattr(services.alerts, "all", away)
+    followed = operator.runs("alerts", "--follow", "--json", "--since", "1h")
+
+    assert [json.loads(line)["dead_letter_id"] for line in followed.stdout.splitlines()] == ["before", "new"]
+    assert followed.stderr.count("waiting for it") == 1
+    assert followed.stderr.count("Redis is back") == 1
+
+
 def test_acknowledge_takes_one_alert_or_all(operator, dead_lettered):
     for identifier in "abc":
         dead_lettered(identifier)
