@@ -44,6 +44,8 @@ if not broker_url.startswith("amqp") and not broker_url.startswith("pyamqp"):
     broker_transport_options |= TIMEOUTS | KEEPALIVE
 else:
     broker_transport_options[QUEUE_TYPE_OPTION] = current_settings().rabbitmq_queue_type
+    # A task that cannot send requeues its message; while it waits for connections, its worker does not end.
+    task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.2}
 # RabbitMQ: the connection is given up after two of these seconds without a sign of life.
 broker_heartbeat = 10
 # Otherwise Celery would delay messages by its own exchanges where a queue is a quorum queue.

@@ -11,9 +11,10 @@ class Link:
     """A TCP link to the server of a URL: open until `drop`, and for new connections again after `heal`."""
 
     def __init__(self, url):
-        self._server = (urlsplit(url).hostname, urlsplit(url).port)
+        parts = urlsplit(url)
+        self._server = (parts.hostname, parts.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = url.replace(f":{parts.port}", f":{self._listener.getsockname()[1]}")
         self._peers = {}
         self._dead = set()
         self._drops = False

@@ -30,7 +30,7 @@ from kombu.message import Message
 from kombu.transport import pyamqp
 
 from worker.broker.rabbitmq_queues import holds_calls, queue_arguments
-from worker.broker.rabbitmq_timeouts import BoundedConnection
+from worker.broker.rabbitmq_timeouts import BoundedChannel, BoundedConnection
 from worker.queues import delay_queue
 from worker.upstream import register_transport
 
@@ -142,7 +142,7 @@ class DelayQueues:
         self._declared.add(seconds)
 
 
-class Channel(pyamqp.Channel):  # type: ignore[misc]
+class Channel(BoundedChannel):
     """Delays messages in the broker, and loses none on its way to a queue."""
 
     def basic_publish_confirm(

@@ -5,6 +5,8 @@ py-amqp waits without limit for an answer, and reads in a loop without end where
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from amqp.transport import SSLTransport as TLSSocket
@@ -13,6 +15,8 @@ from kombu.transport import pyamqp
 
 ANSWER_TIMEOUT_SECONDS = 10.0
 """Until RabbitMQ must have answered, or taken what is written. It answers in milliseconds."""
+CLOSE_TIMEOUT_SECONDS = 2.0
+"""The same where a channel or a connection is closed, which nothing depends on."""
 SHORTEST_READ_SECONDS = 0.001
 """The shortest time that a read waits: 0 stands for a read that does not wait at all."""
 
@@ -33,11 +37,33 @@ class BoundedTLSSocket(_WholeFrames, TLSSocket):  # type: ignore[misc]
     """The same over TLS."""
 
 
+class BoundedChannel(pyamqp.Channel):  # type: ignore[misc]
+    """A channel whose close does not hold up its process."""
+
+    def close(self, *args: Any, **options: Any) -> Any:
+        with self.connection.closing() if self.connection else nullcontext():
+            return super().close(*args, **options)
+
+
 class BoundedConnection(pyamqp.Connection):  # type: ignore[misc]
     """A connection that waits for no answer without limit."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"write_timeout": ANSWER_TIMEOUT_SECONDS} | options)
+        self._answer_timeout = ANSWER_TIMEOUT_SECONDS
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Wait less for answers, which are those of a close."""
+        self._answer_timeout = CLOSE_TIMEOUT_SECONDS
+        try:
+            yield
+        finally:
+            self._answer_timeout = ANSWER_TIMEOUT_SECONDS
+
+    def close(self, *args: Any, **options: Any) -> Any:
+        with self.closing():
+            return super().close(*args, **options)
 
     def Transport(  # noqa: N802
         self,
@@ -68,7 +94,7 @@ class BoundedConnection(pyamqp.Connection):  # type: ignore[misc]
         if timeout is not None:
             super().drain_events(timeout)
             return
-        deadline = time.monotonic() + ANSWER_TIMEOUT_SECONDS
+        deadline = time.monotonic() + self._answer_timeout
         try:
             while not self.blocking_read(max(deadline - time.monotonic(), SHORTEST_READ_SECONDS)):
                 pass

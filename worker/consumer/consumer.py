@@ -20,6 +20,7 @@ from worker.broker.messages import queue_of, read_task_call
 from worker.broker.redis.set_aside import forget, is_set_aside, parts_of
 from worker.consumer.dropped_messages import is_dropped
 from worker.consumer.flow_control import make_flow_control
+from worker.consumer.lost_connections import give_up_connections
 from worker.consumer.request import RedactingRequest
 from worker.consumer.validation import is_valid
 from worker.failures.alert_types import AlertType, Failure
@@ -62,6 +63,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         super().on_connection_error_after_connected(exc)
+        give_up_connections(self)
         self.broker_trouble.lost(self, exc)
 
     def reset_rate_limits(self) -> None:

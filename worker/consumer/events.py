@@ -5,6 +5,7 @@ RabbitMQ's confirmation, while the process does nothing else, not even stop.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,12 @@ class BoundedDispatcher(EventDispatcher):  # type: ignore[misc]
         self._monotonic = monotonic
         self._silent_until = -1.0
         super().__init__(*args, **options)
+
+    def give_up(self) -> None:
+        """Send no more, and close the connection without a word."""
+        self._silent_until = math.inf
+        if self.connection is not None:
+            self.connection.collect()
 
     def _publish(
         self, event: Mapping[str, Any], producer: Producer | None, routing_key: str, **_retry: Any

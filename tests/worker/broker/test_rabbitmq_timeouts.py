@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import pytest
 from amqp.exceptions import RecoverableConnectionError
 
-from worker.broker import rabbitmq_timeouts
 from worker.broker.rabbitmq_timeouts import BoundedConnection, BoundedTCPSocket
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -38,15 +37,10 @@ def test_a_frame_that_has_come_in_part_ends_a_read_that_does_not_wait_and_is_kep
             assert ours.read_frame() == (1, 1, b"abc" + b"d" * 13)
 
 
-@pytest.fixture
-def brief(monkeypatch):
-    """An answer is overdue at once."""
-    monkeypatch.setattr(rabbitmq_timeouts, "ANSWER_TIMEOUT_SECONDS", 0.2)
-
-
-def test_an_answer_that_does_not_come_ends_the_connection_though_heartbeats_do(brief):
+def test_an_answer_that_does_not_come_ends_the_connection_though_heartbeats_do():
     with connected() as (ours, peer):
         connection = BoundedConnection()
+        connection._answer_timeout = 0.2
         connection.transport = ours
         connection.on_inbound_frame = lambda frame: frame[0] != 8
         ended = threading.Event()

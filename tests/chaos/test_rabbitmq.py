@@ -1,0 +1,138 @@
+"""RabbitMQ is half-open or killed: a worker comes back by itself, with classic and with quorum queues."""
+
+import re
+import time
+from contextlib import ExitStack
+
+import pytest
+from chaos import CONCURRENCY, FULL, HASTE
+from link import Link
+from load import Load
+from stack import Stack
+from waiting import eventually
+
+from devstack import processes
+from devstack.firehose import FakeFirehose
+from devstack.ports import free_port
+
+RECORDS = 20_000 if FULL else 2_000
+PER_MESSAGE = 20
+LOST = "Connection to broker lost"
+LOST_WITHIN_SECONDS = 45
+BACK_WITHIN_SECONDS = 30
+STOPS_WITHIN_SECONDS = 60
+"""As measured, 24; a busy machine takes longer, and a worker that does not stop takes for ever."""
+HOST = "chaos"
+ENVIRONMENT = HASTE | {"AUDIENCE_VISIBILITY_TIMEOUT": "300"}
+"""Idempotency records are kept for four times that, and messages come back after half a minute here."""
+
+
+class Server:
+    """A private RabbitMQ that is killed and started again, and keeps its directory and its port."""
+
+    def __init__(self, directory, default_type):
+        self._directory, self._default_type, self._port = directory, default_type, free_port()
+        self.start()
+
+    def start(self):
+        self._running = ExitStack()
+        running = processes.rabbitmq(self._directory, port=self._port)
+        self.process, self.url = self._running.enter_context(running)
+
+    def make_virtual_host(self):
+        """A virtual host whose queues are of the type by default."""
+        processes.rabbitmqctl(self.process, "add_vhost", HOST, "--default-queue-type", self._default_type)
+        processes.rabbitmqctl(self.process, "set_permissions", "-p", HOST, "guest", ".*", ".*", ".*")
+
+    def stop(self):
+        self._running.close()
+
+    def kill(self):
+        """End it as a power failure does, with Erlang's machine."""
+        self.process.kill()
+        self.stop()
+
+
+@pytest.fixture(params=["classic", "quorum"])
+def server(request, tmp_path):
+    try:
+        processes.rabbitmq_server()
+    except processes.StartError as error:
+        pytest.skip(str(error))
+    server = Server(tmp_path, request.param)
+    try:
+        server.make_virtual_host()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def stack(server, tmp_path):
+    """A stack without a worker, with its state on a Redis."""
+    with processes.redis(tmp_path) as (_, redis_url), FakeFirehose() as firehose:
+        stack = Stack(tmp_path, redis_url, firehose, databases=(0, 1), broker_url=f"{server.url}/{HOST}")
+        stack.caller.conf.broker_transport_options = {"confirm_publish": True}
+        stack.configure("main")
+        yield stack
+
+
+@pytest.fixture
+def link(server):
+    with Link(server.url) as link:
+        yield link
+
+
+@pytest.fixture
+def load(stack):
+    return Load(stack.audience(), RECORDS, per_message=PER_MESSAGE)
+
+
+def through(link):
+    """The environment of a worker that reaches the broker by a link."""
+    return ENVIRONMENT | {"CELERY_BROKER_URL": f"{link.url}/{HOST}"}
+
+
+def seconds_until_more_arrive(load):
+    """Seconds until records arrive that had not."""
+    start, arrived = time.monotonic(), load.arrived()
+    eventually(lambda: load.arrived() > arrived, timeout=BACK_WITHIN_SECONDS)
+    return round(time.monotonic() - start)
+
+
+def test_a_half_open_connection_to_rabbitmq_is_replaced_and_nothing_is_lost(stack, link, load, tell):
+    with stack.worker("--concurrency", str(CONCURRENCY), env=through(link)) as worker:
+        load.send(RECORDS // 2)
+        eventually(lambda: load.arrived() > RECORDS // 4)
+        link.drop()
+        load.send()
+        eventually(lambda: LOST in worker.output(), timeout=LOST_WITHIN_SECONDS)
+        link.heal()
+        seconds = seconds_until_more_arrive(load)
+        load.arrive()
+        assert worker.is_running
+    tell(load, f"packets dropped; flows again after {seconds} s")
+
+
+def test_a_worker_stops_when_told_to_while_rabbitmq_is_half_open(stack, link, load):
+    with stack.worker("--concurrency", str(CONCURRENCY), env=through(link)) as worker:
+        load.send()
+        eventually(lambda: load.arrived() > RECORDS // 4)
+        link.drop()
+        worker.terminate()
+        eventually(lambda: not worker.is_running, timeout=STOPS_WITHIN_SECONDS)
+
+
+def test_a_killed_rabbitmq_loses_nothing(stack, server, load, tell):
+    with stack.worker("--concurrency", str(CONCURRENCY), "--without-mingle", env=ENVIRONMENT) as worker:
+        load.send(RECORDS // 2)
+        eventually(lambda: load.arrived() > RECORDS // 4)
+        server.kill()
+        with load.sending():
+            eventually(lambda: load.refusals)
+            server.start()
+            seconds = seconds_until_more_arrive(load)
+        load.arrive()
+        assert worker.is_running
+        assert not re.search("Unrecoverable", worker.output())
+    tell(load, f"RabbitMQ killed; flows again after {seconds} s")
