@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
-from kombu.asynchronous import get_event_loop
+from kombu.asynchronous import Hub, get_event_loop
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps, loads
 from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError
@@ -21,10 +21,18 @@ from worker.broker.redis.bodies import leave_body
 from worker.broker.redis.client import Client
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import Message, parse, wrap_malformed
-from worker.broker.redis.poll import POLL_INTERVAL_SECONDS, Answer, Poll, PollCommands
+from worker.broker.redis.poll import (
+    POLL_INTERVAL_SECONDS,
+    POLLS_BEFORE_WAIT,
+    WAITING_POLL_INTERVAL_SECONDS,
+    Answer,
+    Poll,
+    PollCommands,
+)
 from worker.broker.redis.qos import QoS
 from worker.broker.redis.rotation import Rotation
 from worker.broker.redis.runs import ALONE, make_run
+from worker.broker.redis.waiting import Waiter
 from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, is_stream_queue
 from worker.store.atomic import is_out_of_memory
 from worker.store.replicas import TooFewReplicas, run_confirmed
@@ -75,6 +83,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
     """Whether the message now being delivered is recorded as unacknowledged already."""
     _poll_timer: Any = None
     """The timer of the next poll, during the poll interval."""
+    _empty_polls = 0
+    """In a row."""
+    _waiter: Waiter | None = None
     receivers = 0
     """Connections that the last broadcast reached."""
     _command_client: Client | None = None
@@ -109,6 +120,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close. A server that does not answer is waited for once, by one of the connection's channels."""
+        if self._waiter is not None:
+            self._waiter.close()
         try:
             super().close()
         except self.connection_errors:
@@ -272,6 +285,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
             if not self._rotation.has_stream_candidates:
                 self._await_poll_interval()
             raise redis.Empty
+        self._empty_polls = 0
+        if self._waiter is not None:
+            self._waiter.found_message()
         queue, message, tags, _ = answer.reserved
         payload = leave_body(parse(message, tags[0], queue), tags[0]) if message else make_run(tags, queue)
         self._deliver_reserved(payload, queue)
@@ -282,8 +298,20 @@ class Channel(redis.Channel):  # type: ignore[misc]
         hub = get_event_loop()
         if hub is None:
             sleep(POLL_INTERVAL_SECONDS)
-        else:
-            self._poll_timer = hub.call_later(POLL_INTERVAL_SECONDS, self._poll_again)
+            return
+        is_waiting = self._wait_for_changes(hub)
+        interval = WAITING_POLL_INTERVAL_SECONDS if is_waiting else POLL_INTERVAL_SECONDS
+        self._poll_timer = hub.call_later(interval, self._poll_again)
+
+    def _wait_for_changes(self, hub: Hub) -> bool:
+        """Have the server tell an idle worker of the next message of changes. False: it will not."""
+        self._empty_polls += 1
+        if self._empty_polls < POLLS_BEFORE_WAIT or CHANGES_QUEUE not in self._rotation.queues:
+            return False
+        if self._waiter is None:
+            self._waiter = Waiter(self.pool, hub, CHANGES_QUEUE, self.poll_at_once)
+        self._waiter.begin()
+        return self._waiter.is_waiting
 
     def poll_at_once(self) -> None:
         """End the poll interval: kombu polls before its loop waits for anything again."""

@@ -15,7 +15,11 @@ from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, STREAM_QUEUE_PREFIX
 from worker.store.scripts import Script
 
 POLL_INTERVAL_SECONDS = 0.01
-"""Between two polls of empty queues: a hundredth of a core, and 5 ms of latency on average."""
+"""Between two polls of empty queues: 5 ms of latency on average."""
+WAITING_POLL_INTERVAL_SECONDS = 0.02
+"""Between two polls while the worker waits for changes besides: a hundredth of a core."""
+POLLS_BEFORE_WAIT = 5
+"""That find nothing, in a row: each waiting worker is told of each message, so busy workers do not wait."""
 
 LAST_SEQUENCE_NUMBER = "audience.sequence"
 """The key in the broker's Redis."""

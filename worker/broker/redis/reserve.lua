@@ -151,10 +151,15 @@ local function added(seen)
     return names, #names == MAX_ADDED and tonumber(answer[#answer]) or last
 end
 
+-- Whether any of the lists from one position in KEYS to another holds messages.
+local function hold_messages(first, last)
+    return first <= last and redis.call('EXISTS', unpack(KEYS, first, last)) > 0
+end
+
 -- The zero-based positions of the non-empty ones among the lists from a position in KEYS on.
 local function non_empty(first)
     local positions = {}
-    if first > #KEYS or redis.call('EXISTS', unpack(KEYS, first)) == 0 then return positions end
+    if not hold_messages(first, #KEYS) then return positions end
     for i = first, #KEYS do
         if redis.call('EXISTS', KEYS[i]) == 1 then positions[#positions + 1] = i - first end
     end
@@ -220,9 +225,10 @@ end
 local first_of_sweep = FIRST_LIST + ARGV[4]
 local names, last = added(tonumber(ARGV[5]))
 local found = non_empty(first_of_sweep)
+local may_reserve = hold_messages(FIRST_LIST, first_of_sweep - 1)
 for i = FIRST_LIST, first_of_sweep - 1 do
     local key = KEYS[i]
-    local message = redis.call('RPOP', key)
+    local message = may_reserve and redis.call('RPOP', key)
     local is_empty = not message or redis.call('EXISTS', key) == 0
     if is_empty then remove_from_index(key) end
     if message then
