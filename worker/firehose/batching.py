@@ -68,30 +68,58 @@ class Batch:
     connection_ids: set[str] = field(default_factory=set)
     audience_ids: set[int] = field(default_factory=set)
     _open_record: list[str] = field(default_factory=list, repr=False)
-    """The lines of the last group, while it is a Firehose record that further lines may share."""
+    """The parts of the last group, while it is a Firehose record that further lines may share."""
+    _open_lines: int = 0
     _open_bytes: int = 0
     _last_source: Source | None = None
 
-    def add(self, records: Lines, size: "_Size", source: Source) -> None:
-        """Append an atomic group of Firehose records."""
-        self.close_record()
-        group = as_group([record.decode() for record in records])
-        self.groups.append(group)
-        if source.aggregate and isinstance(group, str):
-            self._open_record, self._open_bytes = [group], size.bytes
-        self._count(size, source)
-
-    def add_line(self, line: str, size: int, base64_size: int, source: Source) -> None:
-        """Append a group of a single line, of these bytes, that is a Firehose record."""
+    def add_record(self, record: str, lines: int, size: int, base64_size: int, source: Source) -> None:
+        """Append an atomic group of one Firehose record of so many lines and bytes: the usual group."""
         if self._open_record:
             self.close_record()
-        self.groups.append(line)
-        self.records += 1
+        if source.aggregate:
+            self._open_record, self._open_lines, self._open_bytes = [record], lines, size
+        self.groups.append(record)
+        self.records += lines
         self.firehose_records += 1
         self.bytes += size
         self.base64_bytes += base64_size
         if source is not self._last_source:
-            self._note(source)
+            self._add_source(source)
+
+    def add(self, records: Lines, size: "_Size", source: Source) -> None:
+        """Append an atomic group of several Firehose records."""
+        self.close_record()
+        self.groups.append(as_group([record.decode() for record in records]))
+        self.records += size.records
+        self.firehose_records += size.firehose_records
+        self.bytes += size.bytes
+        self.base64_bytes += size.base64_bytes
+        self._add_source(source)
+
+    def try_join(self, record: str, lines: int, size: int, base64_size: int, source: Source) -> bool:
+        """Put a group's lines into the last Firehose record. False: it has no room."""
+        if (
+            not self._open_record
+            or self._open_bytes + size > AGGREGATED_RECORD_BYTES
+            or self._open_lines + lines > AGGREGATED_RECORD_LINES
+        ):
+            return False
+        self._open_record.append(record)
+        self._open_lines += lines
+        self._open_bytes += size
+        self.records += lines
+        self.bytes += size
+        self.base64_bytes += base64_size
+        if source is not self._last_source:
+            self._add_source(source)
+        return True
+
+    def close_record(self) -> None:
+        """End the Firehose record that lines share: what comes next begins another."""
+        if self._open_record:
+            self.groups[-1] = "".join(self._open_record)
+            self._open_record = []
 
     def has_room(self, limit: BatchLimit, firehose_records: int, size: int, base64_size: int) -> bool:
         """Whether so many more Firehose records, of these bytes, are within the limit."""
@@ -101,33 +129,7 @@ class Batch:
             and self.base64_bytes + base64_size <= MAX_BATCH_BYTES
         )
 
-    def try_join(self, records: Lines, size: "_Size", source: Source) -> bool:
-        """Put a group's lines into the last Firehose record. False: it has no room."""
-        if (
-            not (self._open_record and source.aggregate and len(records) == 1)
-            or self._open_bytes + size.bytes > AGGREGATED_RECORD_BYTES
-            or len(self._open_record) + size.records > AGGREGATED_RECORD_LINES
-        ):
-            return False
-        self._open_record.append(records[0].decode())
-        self._open_bytes += size.bytes
-        self._count(size._replace(firehose_records=0), source)
-        return True
-
-    def close_record(self) -> None:
-        """End the Firehose record that lines share: what comes next begins another."""
-        if self._open_record:
-            self.groups[-1] = "".join(self._open_record)
-            self._open_record = []
-
-    def _count(self, size: "_Size", source: Source) -> None:
-        self.records += size.records
-        self.firehose_records += size.firehose_records
-        self.bytes += size.bytes
-        self.base64_bytes += size.base64_bytes
-        self._note(source)
-
-    def _note(self, source: Source) -> None:
+    def _add_source(self, source: Source) -> None:
         self.connection_ids.add(source.connection_id)
         self.audience_ids.add(source.audience_id)
         self._last_source = source
@@ -149,10 +151,10 @@ class Batches:
 
     def add(self, lines: Lines, source: Source) -> None:
         """Append an atomic group, which may be sent before and after any other."""
-        if len(lines) == 1 and not source.aggregate:
-            self._independent.add_line(lines[0], source)
-            return
         records = _firehose_records(lines, source)
+        if len(records) == 1:
+            self._independent.add_record(records[0], len(lines), source)
+            return
         size = _size(records, source)
         if size.fits_one_call:
             self._independent.add(records, size, source)
@@ -206,16 +208,13 @@ class _Size(NamedTuple):
 
 def _size(records: Lines, source: Source) -> _Size:
     lines = sum(record.count(b"\n") for record in records) if source.aggregate else len(records)
-    if len(records) == 1:
-        size = len(records[0])
-        return _Size(lines, 1, size, (size + 2) // 3 * 4)
-    base64_bytes = sum((len(record) + 2) // 3 * 4 for record in records)
-    return _Size(lines, len(records), sum(map(len, records)), base64_bytes)
+    sizes = list(map(len, records))
+    return _Size(lines, len(records), sum(sizes), sum((size + 2) // 3 * 4 for size in sizes))
 
 
 def _firehose_records(lines: Lines, source: Source) -> Lines:
     """The Firehose records of an atomic group: its lines, or as few as can hold them."""
-    if not source.aggregate or len(lines) == 1:
+    if len(lines) == 1 or not source.aggregate:
         return lines
     records: list[list[bytes]] = [[]]
     size = 0
@@ -242,27 +241,31 @@ class _Packer:
 
     def add(self, records: Lines, size: _Size, source: Source) -> None:
         """Append an atomic group that one call can take."""
-        if self._try_join(records, size, source):
+        if len(records) == 1:
+            self.add_record(records[0], size.records, source)
             return
         if self._is_full or not self._has_room_for(size):
-            self.batches.append(Batch())
-            self._is_full = False
+            self._append_batch()
         self.batches[-1].add(records, size, source)
 
-    def add_line(self, line: bytes, source: Source) -> None:
-        """`add` of a group of a single line that shares no Firehose record: the usual group, cheaper."""
-        size = len(line)
+    def add_record(self, record: bytes, lines: int, source: Source) -> None:
+        """Append an atomic group of one Firehose record of so many lines, or put them into the last one."""
+        text, size = record.decode(), len(record)
         base64_size = (size + 2) // 3 * 4
+        if (
+            source.aggregate
+            and not self._is_full
+            and self.batches[-1].has_room(self._limit, 0, size, base64_size)
+            and self.batches[-1].try_join(text, lines, size, base64_size, source)
+        ):
+            return
         if self._is_full or not self.batches[-1].has_room(self._limit, 1, size, base64_size):
-            self.batches.append(Batch())
-            self._is_full = False
-        self.batches[-1].add_line(line.decode(), size, base64_size, source)
+            self._append_batch()
+        self.batches[-1].add_record(text, lines, size, base64_size, source)
 
-    def _try_join(self, records: Lines, size: _Size, source: Source) -> bool:
-        if self._is_full or not source.aggregate:
-            return False
-        has_room = self._has_room_for(size._replace(firehose_records=0))
-        return has_room and self.batches[-1].try_join(records, size, source)
+    def _append_batch(self) -> None:
+        self.batches.append(Batch())
+        self._is_full = False
 
     def add_in_pieces(self, lines: Lines, source: Source) -> None:
         """Append an atomic group of any size: one that no call can take fills several batches in a row."""

@@ -50,6 +50,11 @@ def test_an_aggregated_record_holds_at_most_500_lines_and_50_kib():
     assert max(map(len, sent(batched([[line(1_000)]] * 200)))) <= AGGREGATED_RECORD_BYTES
 
 
+def test_the_lines_of_one_user_count_towards_the_500_of_a_record():
+    groups = [[line(2)] * 400, *[[line(2)]] * 200]
+    assert [record.count("\n") for record in sent(batched(groups))] == [500, 100]
+
+
 def test_a_batch_counts_lines_and_its_limit_counts_firehose_records():
     ((batch,),) = batched([[line(374)]] * 250)
     assert (batch.records, batch.firehose_records, batch.bytes) == (250, 2, 250 * 374)
