@@ -70,6 +70,8 @@ def test_workers_that_are_killed_over_runs_of_single_changes_lose_nothing(stack,
             worker = start()
     load.send()
     load.arrive()
+    # A run whose process was killed before it was counted is counted by another worker.
+    eventually(lambda: load.status().counts.enqueued == load.records)
     status = load.settle()
     tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.largest_put())
     assert (status.counts.enqueued, status.counts.delivered, status.dead) == (load.records, load.records, 0)

@@ -17,8 +17,8 @@ from worker.services import Services
 from worker.state.run_counts import RunCounts
 from worker.store.entries import CORRUPT_ERRORS
 
-CHECK_INTERVAL_SECONDS = 10.0
-LATE_AFTER_SECONDS = 10.0
+CHECK_INTERVAL_SECONDS = 5.0
+LATE_AFTER_SECONDS = 5.0
 """For so long a run's own process may still be about to record its counters."""
 
 logger = logging.getLogger(__name__)
