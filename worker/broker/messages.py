@@ -5,7 +5,7 @@ In protocol 2, which Celery sends by default, the headers describe the call, and
 project looks into headers or bodies for a call's fields. Source: "Message Protocol", Celery's documentation.
 """
 
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -91,7 +91,7 @@ def read_call(envelope: Any) -> PlainCall | None:
             "properties": {"body_encoding": "base64"},
         }:
             try:
-                content = b64decode(body)
+                content = a2b_base64(body)
                 if compression := headers.get("compression"):
                     content = decompress(content, compression)
                 args, kwargs, embed = orjson.loads(content)
