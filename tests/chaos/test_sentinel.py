@@ -1,6 +1,5 @@
 """Redis Sentinel: the master is killed under load, and its replica takes over."""
 
-import re
 import subprocess
 import time
 from contextlib import nullcontext
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from chaos import CONCURRENCY, HASTE, RECORDS
+from confirming_caller import confirm_messages
 from kombu.exceptions import OperationalError
 from kombu.transport import redis as kombu_redis
 from load import Load
@@ -21,7 +21,6 @@ from devstack import processes
 from devstack.firehose import FakeFirehose, error, fail
 from worker.store.sentinel import kombu_url
 
-DOCUMENT = (processes.ROOT / "docs/high-availability.md").read_text("utf-8")
 NOT_CONFIRMED = "TooFewReplicas: the message goes back to the broker"
 WAIT_REPLICAS = "AUDIENCE_REDIS_WAIT_REPLICAS"
 
@@ -109,8 +108,7 @@ def test_servers_and_sentinels_that_ask_for_tls_and_passwords_fail_over(make_sta
 def confirming(monkeypatch):
     """Have callers in this process wait for a replica, by the lines of the documentation."""
     monkeypatch.setattr(kombu_redis.Channel, "_put", kombu_redis.Channel._put)
-    (lines,) = re.findall(r"^```python\n(.+?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
-    return lambda: exec(lines, {})
+    return confirm_messages
 
 
 @pytest.mark.parametrize("confirms", [False, True])
@@ -143,12 +141,17 @@ def test_failovers_under_load_lose_nothing_that_replicas_have_confirmed(
     load = Load(stack.audience(), RECORDS, refused_by=(OperationalError, RedisError, RuntimeError))
     confirming()
     with stack.worker("--concurrency", str(CONCURRENCY), env=HASTE | {WAIT_REPLICAS: "1"}) as worker:
-        with load.sending():
+        with load.sending(RECORDS // 2):
             eventually(lambda: load.arrived() > 0)
+            began = time.monotonic()
             two_replicas.fail_over()
+        before = load.arrived()
+        load.send()
+        eventually(lambda: load.arrived() > before)
+        flows = time.monotonic() - began
         load.arrive()
         load.settle()
-        tell(load, "SENTINEL FAILOVER, writes wait for one replica", allowed=RECORDS // 2)
+        tell(load, f"SENTINEL FAILOVER, flows after {flows:.1f} s", allowed=RECORDS // 2)
         assert load.sent == RECORDS
         assert worker.is_running
         worker.kill()

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -34,6 +35,15 @@ def test_the_commands_of_compose_are_those_that_the_tests_run():
     program, *settings = SERVICES["redis"]["command"]
     assert program == "redis-server"
     assert tuple(settings[: len(processes.REDIS_SETTINGS)]) == processes.REDIS_SETTINGS
+
+
+def test_the_state_can_be_on_a_server_of_its_own():
+    (url,) = re.findall(r"export AUDIENCE_REDIS_URL=(\S+)", COMPOSE.read_text("utf-8"))
+
+    state = SERVICES[urlsplit(url).hostname]
+    assert state["command"] == SERVICES["redis"]["command"]
+    assert state["profiles"] == ["two-servers"]
+    assert not set(state["volumes"]) & set(SERVICES["redis"]["volumes"])
 
 
 def test_the_image_runs_a_worker():

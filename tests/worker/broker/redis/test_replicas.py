@@ -1,20 +1,17 @@
 """Messages that replicas confirm: this project's, and those of callers by the documented lines."""
 
-import re
-
 import pytest
 from celery import Celery
+from confirming_caller import confirm_messages
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
 from replication import replication
 
-from devstack.processes import ROOT
 from worker.broker.redis.transport import SentinelChannel, Transport, register_redis_transport
 from worker.queues import CHANGES_QUEUE
 from worker.store import replicas
 from worker.store.replicas import TooFewReplicas
 
-DOCUMENT = (ROOT / "docs/high-availability.md").read_text("utf-8")
 REPLY_QUEUE = "some.reply.celery.pidbox"
 
 
@@ -80,8 +77,7 @@ def caller(pair, monkeypatch):
     """An app of a caller that has the lines of the documentation."""
     register_redis_transport()
     monkeypatch.setattr(kombu_redis.Channel, "_put", kombu_redis.Channel._put)
-    (lines,) = re.findall(r"^```python\n(.+?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
-    exec(lines.replace("2000", "50"), {})
+    confirm_messages(timeout_milliseconds=50)
     app = Celery("caller", broker=pair.url, set_as_current=False)
     with Connection(pair.url, transport=kombu_redis.Transport) as connection:
         yield lambda: app.send_task(
