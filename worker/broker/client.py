@@ -19,6 +19,7 @@ TIMEOUT_SECONDS = 5
 """To connect, and for each answer: a person is waiting."""
 CONNECT_RETRIES = 1
 SEND_RETRIES = {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 1.0}
+PING_SECONDS = 1.0
 QUEUES_PER_CALL = 500
 HEAD_BYTES = 256
 HEAD_DIGITS = 16
@@ -59,6 +60,12 @@ def backlogs(app: Celery, queues: Iterable[str]) -> dict[str, Backlog]:
         if isinstance(channel, redis_transport.Channel):
             return _redis_backlogs(channel, list(queues))
         return {queue: Backlog(_length(connection, channel, queue)) for queue in queues}
+
+
+def has_workers(app: Celery) -> bool:
+    """Whether any worker answers within a second. Raises as `queue_lengths` does."""
+    with connect(app) as connection, as_operational(connection):
+        return bool(app.control.ping(timeout=PING_SECONDS, limit=1, connection=connection))
 
 
 def may_call(app: Celery, queue: str, tasks: Iterable[str]) -> bool:

@@ -52,7 +52,8 @@ def _checked(text: str, services: Services) -> Change:
         item = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise click.ClickException(
-            f"the change is not JSON, at line {error.lineno}, column {error.colno}"
+            f"the change is not JSON, at line {error.lineno}, column {error.colno};"
+            " of a file, give one line: head -1 FILE | audience-firehose explain -"
         ) from None
     schema = ChangeSchema(current_settings().catalogue)
     changes, invalid = check_changes(schema, [item], lambda: int(services.clock()))

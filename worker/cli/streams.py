@@ -10,7 +10,7 @@ import click
 
 from schemas.records import Skip
 from schemas.settings import Configuration
-from worker.broker.client import queue_lengths
+from worker.broker.client import has_workers, queue_lengths
 from worker.cli.application import application
 from worker.cli.auditing import record_action
 from worker.cli.completion import complete_connection
@@ -33,6 +33,9 @@ from worker.status import Status, StreamState, StreamStatus
 
 KEY_ARN = re.compile(r"arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
 
+NO_WORKERS = (
+    "no worker answers: nothing is delivered, whatever the states; start one: celery -A worker worker"
+)
 SHOWN_AUDIENCES = 10
 """Audiences without a connection that the table is followed by."""
 
@@ -241,11 +244,14 @@ def status(
         found = app.services.status.read(partial(queue_lengths, app))
         rows = [_row(stream_status) for stream_status in found.rows]
         is_whole = not any(wanted.values())
+        notes = _unconnected(found) if is_whole else []
+        if not as_json and found.broker_answers and not has_workers(app):
+            notes = [*notes, NO_WORKERS]
         return Listing(
             [*rows, _incoming_row(found)] if is_whole else narrowed(rows, wanted),
             STATUS_COLUMNS,
             "no such streams",
-            notes=_unconnected(found) if is_whole else [],
+            notes=notes,
             # A broker that is away is no reason to withhold the rest.
             problem=explain(found.problem) if found.problem else None,
         )

@@ -12,6 +12,8 @@ from worker.failures.alerts import AlertState
 from worker.flow.circuit_breakers import OPERATOR, CircuitBreaker
 from worker.status import StreamState
 
+LEAST = 0.1
+"""Records a second, below which a rate is shown as less than that."""
 FEW = 10
 """Records a second, below which a rate is shown with a decimal."""
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -97,6 +99,8 @@ def age(seconds: float | None) -> str:
 
 def rate(per_second: float) -> str:
     """Records a second, with a digit more where there are few."""
+    if 0 < per_second < LEAST:
+        return f"<{LEAST}"
     has_few = 0 < per_second < FEW
     return f"{per_second:.1f}" if has_few else f"{per_second:,.0f}"
 

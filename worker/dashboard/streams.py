@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.quotas import Quota
+from schemas.records import Skip
 from worker.dashboard.labels import MINUTE
 from worker.dashboard.paging import PageQuery, Part, part_of
 from worker.queues import Stream
@@ -11,6 +12,8 @@ from worker.state.history import StreamHistory
 from worker.status import Status, StreamState, StreamStatus
 
 ROWS_PER_PAGE = 50
+AUDIENCES_SHOWN = 10
+"""Audiences without a connection that the page names."""
 RATE_MINUTES = 5
 """Complete minutes that a rate is the mean of."""
 SPARK_WIDTH, SPARK_HEIGHT = 120, 24
@@ -92,6 +95,21 @@ class StreamsPage:
     query: StreamQuery
     status: Status
     rows: Part[StreamRow]
+
+    @property
+    def unconnected(self) -> Sequence[tuple[int, int]]:
+        """Audiences without a connection and their skipped changes, those with the most first."""
+        return list(self._unconnected.items())[:AUDIENCES_SHOWN]
+
+    @property
+    def further_unconnected(self) -> int:
+        """Audiences beyond those."""
+        return max(len(self._unconnected) - AUDIENCES_SHOWN, 0)
+
+    @property
+    def _unconnected(self) -> Mapping[int, int]:
+        skips = self.status.skipped_audiences.get(Skip.NO_CONNECTION)
+        return skips.by_audience if skips else {}
 
 
 Key = Callable[[StreamStatus], tuple[object, ...]]

@@ -129,6 +129,8 @@ def queues(monkeypatch):
     # All tests of a process share the broker in memory, other files' tests too.
     forget_all_messages()
     monkeypatch.setenv("CELERY_BROKER_WRITE_URL", "memory://")
+    # No worker is there, and nobody waits for one to answer.
+    monkeypatch.setattr(broker, "PING_SECONDS", 0.01)
     yield Broker()
     memory.Channel.queues.clear()
 

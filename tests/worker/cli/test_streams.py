@@ -406,3 +406,10 @@ def test_status_without_a_broker_shows_the_rest_and_fails(operator, services, no
     assert (stream["queued"], stream["delivered"]) == (None, 40)
     assert result.exit_code == 1
     assert "CELERY_BROKER_URL" in result.stderr
+
+
+def test_status_tells_people_that_no_worker_answers(operator):
+    operator.connects()
+
+    assert "no worker answers" in operator.runs("status").stderr
+    assert operator.runs("status", "--json").stderr == ""

@@ -153,6 +153,7 @@ def eventful(place):
     services.circuit_breakers.record_failure(tried, AlertType.INTERNAL_SERVER_ERROR, first=0, longest=0)
     services.counters.delivered(flowing, accepted=1234, refused=5)
     services.counters.skipped({(flowing, Skip.ANONYMOUS): 7, (None, Skip.NO_CONNECTION): 40})
+    services.skipped_audiences.record({(777, Skip.NO_CONNECTION): 40})
     services.circuit_breakers.pause(paused, AlertType.STREAM_NOT_FOUND)
     gone = Failure(AlertType.STREAM_NOT_FOUND, "ResourceNotFoundException", "there is no such stream")
     (connection,) = services.registry.snapshot().connections_to(paused)

@@ -3,7 +3,7 @@
 import pytest
 
 from worker.dashboard.environment import icon
-from worker.dashboard.labels import advice, size
+from worker.dashboard.labels import advice, rate, size
 from worker.failures.alert_types import AlertType
 from worker.flow.circuit_breakers import OPERATOR
 
@@ -14,6 +14,13 @@ from worker.flow.circuit_breakers import OPERATOR
 )
 def test_bytes_are_shown_with_three_digits(octets, shown):
     assert size(octets) == shown
+
+
+@pytest.mark.parametrize(
+    ("per_second", "shown"), [(0, "0"), (0.03, "<0.1"), (0.5, "0.5"), (9.96, "10.0"), (1_234, "1,234")]
+)
+def test_a_rate_that_is_not_nothing_is_not_shown_as_nothing(per_second, shown):
+    assert rate(per_second) == shown
 
 
 def test_a_pause_by_a_refusal_has_a_next_step_and_one_by_an_operator_has_none():

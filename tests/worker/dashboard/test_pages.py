@@ -128,6 +128,12 @@ def test_the_streams_page_shows_state_and_counters(dashboard):
     assert none.endswith("40 without a connection")
 
 
+def test_audiences_without_a_connection_are_named(dashboard):
+    page = dashboard.get("/streams").body
+
+    assert "audience 777 (40)" in re.search(r'id="unconnected">(.*?)</p>', page, re.DOTALL)[1]
+
+
 def test_paused_streams_are_counted_apart_from_failing_ones(dashboard):
     page = dashboard.get("/streams").body
 

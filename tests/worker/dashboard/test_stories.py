@@ -14,6 +14,7 @@ from devstack import processes
 from devstack.browser import NAMELESS, REPEATED_IDS, browser, find_browser
 from devstack.firehose import FakeFirehose
 from devstack.ports import free_port
+from worker.broker.client import has_workers
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
@@ -234,9 +235,11 @@ def test_a_banner_says_that_no_worker_answers_until_one_does(page, stack):
     with dashboard(stack) as url:
         open_page(page, f"{url}/streams")
         assert "No worker answers" in page.text("#no-workers")
+        assert not has_workers(stack.caller)
 
         with stack.worker():
             eventually(lambda: page.text("#no-workers") == "", what="the open page without the banner")
+            assert has_workers(stack.caller)
 
 
 def test_alerts_are_opened_and_acknowledged_by_keyboard(page, stack):
