@@ -43,7 +43,7 @@ bench: $(INSTALLED) ## measure throughput beside plain Celery and bare boto3 (AR
 PAIRS ?= 5
 RESULTS := docs/performance
 
-performance: $(INSTALLED) ## measure all of docs/performance.md anew (PAIRS=5); takes an hour
+performance: $(INSTALLED) ## measure all of docs/performance.md anew (PAIRS=5); takes 45 minutes
 	@$(BIN)/python -m benchmarks throughput --pairs $(PAIRS) --json > $(RESULTS)/throughput.jsonl.new
 	@$(BIN)/python -m benchmarks growth --json > $(RESULTS)/growth.jsonl.new
 	@for name in throughput growth; do mv $(RESULTS)/$$name.jsonl.new $(RESULTS)/$$name.jsonl; done

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,11 +17,12 @@ GIB = 2**30
 
 
 def describe_machine() -> str:
-    """A line: processor, cores, memory, load, and versions."""
+    """A line: the day, processor, cores, memory, load, and versions."""
     versions = [f"Redis {_redis_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
     memory = psutil.virtual_memory().total / GIB
+    load, today = os.getloadavg()[0], date.today().isoformat()
     return (
-        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f};"
+        f"{today}: {_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, load {load:.1f};"
         f" {platform.system()}, Python {platform.python_version()}, {', '.join(versions)}"
     )
 
