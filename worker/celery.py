@@ -29,6 +29,7 @@ from worker.firehose.clients import Clients
 from worker.firehose.permissions import PutRecordOnly
 from worker.logs.per_task_lines import drop_per_task_lines
 from worker.logs.repetitions import drop_repetitions
+from worker.logs.sentry import redact_sentry
 from worker.logs.setup import set_up_logs
 from worker.services import KEPT_VISIBILITY_TIMEOUTS, Services, connect
 from worker.state.installation import Installation
@@ -111,6 +112,7 @@ def make_app() -> AudienceFirehose:
     drop_repetitions()
     drop_per_task_lines()
     collect_less()
+    redact_sentry()
     app.steps["worker"].add(Requirements)
     app.steps["consumer"].add(TaskEvents)
     app.steps["consumer"].add(BrokerTrouble)
