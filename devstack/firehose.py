@@ -28,6 +28,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
 
+from devstack.ports import LOOPBACK
+
 MAX_RECORDS = 500
 MAX_RECORD_BYTES = 1_024_000
 MAX_BATCH_BYTES = 4 * 2**20
@@ -66,6 +68,7 @@ class Call:
     records: list[bytes]
     signed_at: str = ""
     """By the caller's clock, as its X-Amz-Date says."""
+    client_address: str = ""
 
 
 @dataclass
@@ -191,7 +194,9 @@ def becomes_active_once_described(stream: Stream) -> Fault:
 class FakeFirehose:
     """The server, in a thread of the test."""
 
-    def __init__(self, port: int = 0, only_counts: bool = False, latency: float = 0.0) -> None:
+    def __init__(
+        self, port: int = 0, only_counts: bool = False, latency: float = 0.0, address: str = LOOPBACK
+    ) -> None:
         self.faults: list[Fault] = []
         self.calls: list[Call] = []
         self.credentials: set[str] | None = None
@@ -205,12 +210,13 @@ class FakeFirehose:
         self.conducts: dict[str, Conduct] = {}
         """By stream, while the server only counts."""
         self.counted_calls: list[Counted] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+        self._address = address
+        self._server = ThreadingHTTPServer((address, port), _handler(self))
         self._server.daemon_threads = True
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://{self._address}:{self._server.server_port}"
 
     def create(
         self,
@@ -368,6 +374,7 @@ def _handler(firehose: FakeFirehose) -> type[BaseHTTPRequestHandler]:
                 stream_name=asked["DeliveryStreamName"],
                 records=[base64.b64decode(record["Data"]) for record in records],
                 signed_at=self.headers.get("X-Amz-Date", ""),
+                client_address=self.client_address[0],
             )
 
         def _count(self, body: bytes) -> None:

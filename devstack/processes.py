@@ -270,11 +270,16 @@ def _rabbitmq_definitions(virtual_hosts: Sequence[str]) -> dict[str, Any]:
 
 
 def worker(
-    log: Path, env: Mapping[str, str], *options: str, name: str = "worker", app: str = "worker"
+    log: Path,
+    env: Mapping[str, str],
+    *options: str,
+    name: str = "worker",
+    app: str = "worker",
+    inside: Sequence[str] = (),
 ) -> Process:
-    """A worker, as operators start one. Not ready yet: see `wait_for_worker`."""
+    """A worker, as operators start one, run by the command `inside`. Not ready: see `wait_for_worker`."""
     command = installed([*worker_command(app), "-n", f"{name}@%h", *options])
-    return Process(name, command, log, env)
+    return Process(name, [*inside, *command], log, env)
 
 
 def wait_for_worker(process: Process) -> Process:

@@ -3,7 +3,6 @@
 import subprocess
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import pytest
 from chaos import CONCURRENCY, HASTE, RECORDS
@@ -13,13 +12,12 @@ from kombu.transport import redis as kombu_redis
 from load import Load
 from redis.exceptions import RedisError
 from sentinel import Replicated, Security
-from stack import Stack
+from sentineled import Sentineled
 from tls import Certificate
 from waiting import eventually
 
 from devstack import processes
 from devstack.firehose import FakeFirehose, error, fail
-from worker.store.sentinel import kombu_url
 
 NOT_CONFIRMED = "TooFewReplicas: the message goes back to the broker"
 WAIT_REPLICAS = "AUDIENCE_REDIS_WAIT_REPLICAS"
@@ -66,26 +64,10 @@ def make_stack(tmp_path):
             stack = Sentineled(
                 tmp_path, replicated.url, firehose, (0, 1), broker_url=broker_url, query=replicated.query
             )
-            # The caller is Celery as it comes, but for the transport, which reads the URL in its own way.
-            stack.caller.conf.broker_url, options = kombu_url(stack.environment["CELERY_BROKER_URL"])
-            stack.caller.conf.broker_transport_options = options
             stack.configure("main")
             return stack
 
         yield make
-
-
-@dataclass
-class Sentineled(Stack):
-    """A stack whose state is a database of a master, and its broker as well, unless that is elsewhere."""
-
-    query: str = ""
-
-    @property
-    def environment(self):
-        broker, state = (f"{self.redis_url}/{database}{self.query}" for database in self.databases)
-        urls = {"CELERY_BROKER_URL": self.broker_url or broker, "AUDIENCE_REDIS_URL": state}
-        return super().environment | urls
 
 
 def test_servers_and_sentinels_that_ask_for_tls_and_passwords_fail_over(make_stack, secured):

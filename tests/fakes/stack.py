@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -123,12 +123,15 @@ class Stack:
         }
 
     @contextmanager
-    def worker(self, *options: str, env: Mapping[str, str] | None = None) -> Iterator[processes.Process]:
-        """A worker that consumes."""
+    def worker(
+        self, *options: str, env: Mapping[str, str] | None = None, inside: Sequence[str] = ()
+    ) -> Iterator[processes.Process]:
+        """A worker that consumes, run by the command `inside`."""
         name = f"worker{len(self.logs)}"
         log = self.directory / f"{name}.log"
         self.logs.append(log)
-        started = processes.worker(log, self.environment | dict(env or {}), *options, name=name)
+        environment = self.environment | dict(env or {})
+        started = processes.worker(log, environment, *options, name=name, inside=inside)
         with started as process:
             yield processes.wait_for_worker(process)
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from redis import Redis
-from redis.sentinel import Sentinel
+from redis.connection import Connection
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 SCHEME = "sentinel"
 DEFAULT_PORT = 26379
@@ -27,7 +28,33 @@ SSL_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "
 """Those of a `rediss://` URL."""
 SENTINEL_SSL = "sentinel_ssl"
 SENTINEL_CREDENTIALS = ("sentinel_username", "sentinel_password")
+SENTINEL_TIMEOUT_SECONDS = 5
+"""For a connection to a sentinel, and for its answer; then the next sentinel is asked."""
 PARAMETERS = (MASTER_NAME, SSL, *SSL_OPTIONS, SENTINEL_SSL, *SENTINEL_CREDENTIALS)
+
+
+class _LedBySentinels(Connection):  # type: ignore[misc]
+    """A connection that leaves a master that does not answer, and asks the sentinels before it connects.
+
+    redis-py keeps a connection to a master of sentinels where an answer does not come in time, and connects
+    to the same host again where a command finds it closed: in vain, where that master is cut off.
+    """
+
+    def read_response(self, *args: Any, disconnect_on_error: bool = True, **options: Any) -> Any:
+        return super().read_response(*args, disconnect_on_error=disconnect_on_error, **options)
+
+    def send_packed_command(self, *args: Any, **options: Any) -> None:
+        if not self.is_connected:
+            self.connect()
+        super().send_packed_command(*args, **options)
+
+
+class MasterConnection(_LedBySentinels, SentinelManagedConnection):  # type: ignore[misc]
+    """A connection to the master that the sentinels name."""
+
+
+class MasterTlsConnection(_LedBySentinels, SentinelManagedSSLConnection):  # type: ignore[misc]
+    """The same over TLS."""
 
 
 class SentinelUrl(NamedTuple):
@@ -67,6 +94,7 @@ class SentinelUrl(NamedTuple):
             db=self.database,
             username=unquote(user) or None,
             password=unquote(password) or None,
+            connection_class=MasterTlsConnection if self.tls else MasterConnection,
             **_tls_options(self.tls),
         )
 
@@ -109,7 +137,11 @@ def kombu_url(text: str) -> tuple[str, dict[str, Any]]:
     if not is_sentinel(text):
         return text, {}
     parsed = parse_sentinel_url(text)
-    return parsed.url, {MASTER_NAME: parsed.master, "sentinel_kwargs": dict(parsed.sentinel_options)}
+    timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), SENTINEL_TIMEOUT_SECONDS)
+    return parsed.url, {
+        MASTER_NAME: parsed.master,
+        "sentinel_kwargs": {**timeouts, **parsed.sentinel_options},
+    }
 
 
 def _parameters(queries: list[dict[str, list[str]]]) -> dict[str, str]:

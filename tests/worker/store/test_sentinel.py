@@ -1,12 +1,17 @@
 """URLs of Redis Sentinel."""
 
+import os
+import signal
+
 import pytest
 from celery import Celery
-from redis.sentinel import SentinelManagedSSLConnection
+from redis.exceptions import TimeoutError
 
+from devstack import processes
 from worker.config import read_settings
 from worker.errors import SettingError
-from worker.store.sentinel import kombu_url, parse_sentinel_url
+from worker.store.connections import connect_redis
+from worker.store.sentinel import MasterTlsConnection, kombu_url, parse_sentinel_url
 
 
 def test_the_database_the_master_and_the_password_hold_for_each_sentinel():
@@ -52,7 +57,7 @@ def test_tls_holds_for_the_servers_and_the_sentinels_and_verifies_their_certific
     query = "ssl_cert_reqs=required&ssl_ca_certs=/ca.pem"
     assert parsed.url == f"sentinel://a:26379/1?{query};sentinel://b:26379/1?{query}"
     assert parsed.sentinel_options == verified
-    assert parsed.connect().connection_pool.connection_class is SentinelManagedSSLConnection
+    assert parsed.connect().connection_pool.connection_class is MasterTlsConnection
 
 
 @pytest.mark.parametrize(
@@ -72,7 +77,7 @@ def test_servers_and_sentinels_may_differ_in_tls(query, servers, sentinels):
 
 def test_the_sentinels_password_is_an_option_and_in_no_url_that_celery_may_show():
     url, options = kombu_url("sentinel://:server@a?sentinel_username=u&sentinel_password=s%26cret")
-    assert options["sentinel_kwargs"] == {"username": "u", "password": "s&cret"}
+    assert options["sentinel_kwargs"].items() >= {"username": "u", "password": "s&cret"}.items()
     assert "cret" not in url
     app = Celery(set_as_current=False, broker=url, broker_transport_options=options)
     assert "cret" not in app.conf.humanize()
@@ -82,3 +87,23 @@ def test_a_parameter_that_is_not_known_is_named_and_its_value_is_not():
     with pytest.raises(ValueError, match="sentinel_pasword") as caught:
         parse_sentinel_url("sentinel://a?sentinel_pasword=secret")
     assert "secret" not in str(caught.value)
+
+
+def test_after_a_master_that_hangs_the_sentinels_are_asked_again(tmp_path, real_redis, monkeypatch):
+    client = connect_redis("sentinel://a")
+    with processes.redis(tmp_path) as (hanging, url):
+        masters = [("127.0.0.1", int(url.rpartition(":")[2]))]
+        monkeypatch.setattr(client.connection_pool.sentinel_manager, "discover_master", lambda _: masters[-1])
+        client.set("audience:test", "hanging")
+        os.kill(hanging.pid, signal.SIGSTOP)
+        real_redis.set("audience:test", "promoted")
+        masters.append(("127.0.0.1", real_redis.connection_pool.connection_kwargs["port"]))
+        with pytest.raises(TimeoutError):
+            client.get("audience:test")
+        assert client.get("audience:test") == b"promoted"
+        os.kill(hanging.pid, signal.SIGCONT)
+
+
+def test_a_sentinel_that_hangs_is_not_waited_for_without_limit():
+    _, options = kombu_url("sentinel://a")
+    assert options["sentinel_kwargs"].keys() >= {"socket_timeout", "socket_connect_timeout"}

@@ -12,7 +12,7 @@ from kombu.transport import redis
 
 from worker.broker.redis.channel import CHANNEL_OPTIONS, Channel
 from worker.broker.redis.poller import Poller
-from worker.store.sentinel import SCHEME
+from worker.store.sentinel import SCHEME, MasterConnection, MasterTlsConnection
 from worker.upstream import register_transport
 
 OVERDUE_CHECK_SECONDS = 1.0
@@ -39,6 +39,8 @@ class SentinelChannel(Channel, redis.SentinelChannel):  # type: ignore[misc]
     """A channel whose connections lead to the master that the sentinels name."""
 
     from_transport_options = (*redis.SentinelChannel.from_transport_options, *CHANNEL_OPTIONS)
+    connection_class = MasterConnection
+    connection_class_ssl = MasterTlsConnection
 
 
 class SentinelTransport(Transport):
