@@ -1,9 +1,9 @@
 """The cost of a record, step by step, in one process: `python -m benchmarks.records`.
 
-CPU time of the steps that the records of a full message go through, from the JSON of the changes to Firehose's
-answer, and of a bare boto3 call with the same records. Celery, Redis and the local Firehose, which is another
-process, are not in it. Each figure is the least of many runs, in µs a record, so that a busy machine disturbs it
-little.
+CPU time of the steps that the records of a full message go through, from the JSON of the changes to
+Firehose's answer, and of a bare boto3 call with the same records. Celery, Redis and the local Firehose, which
+is another process, are not in it. Each figure is the least of many runs, in µs a record, so that a busy
+machine disturbs it little.
 """
 
 import argparse

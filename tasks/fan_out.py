@@ -39,13 +39,13 @@ class StreamGroups:
         self._oversize: list[tuple[Lines, Source]] = []
 
     def add(self, change: Change, user: User, lines: tuple[bytes, ...], source: Source) -> None:
-        """Append a change's lines to its user's group.
+        """Append a change's lines, one or a removal and the addition after it, to its user's group.
 
         A removal that is too large for Firehose is set apart alone, and its addition is sent: what a
         stream hears last is then still true. An addition that is too large takes its removal along.
         """
         fitting = lines
-        if any(map(is_oversize, lines)):
+        if is_oversize(lines[0]) or is_oversize(lines[-1]):
             fitting = () if is_oversize(lines[-1]) else lines[-1:]
             self._oversize.append((lines[: len(lines) - len(fitting)], source))
             if not fitting:
@@ -152,10 +152,11 @@ def fan_out(
             user = users.user_of(change)
             for renderer, connections in receivers:
                 lines, skips = renderer.render(change, part.stamp, position)
-                for groups, source in connections:
-                    if lines:
+                if lines:
+                    for groups, source in connections:
                         groups.add(change, user, lines, source)
-                    for skip in skips:
+                for skip in skips:
+                    for groups, _ in connections:
                         skipped[Skipped(groups.stream, change.audience_id, skip)] += 1
     return routing.batches(), skipped
 

@@ -151,7 +151,7 @@ class Batches:
 
     def add(self, lines: Lines, source: Source) -> None:
         """Append an atomic group, which may be sent before and after any other."""
-        records = _firehose_records(lines, source)
+        records = lines if len(lines) == 1 else _firehose_records(lines, source)
         if len(records) == 1:
             self._independent.add_record(records[0], len(lines), source)
             return
