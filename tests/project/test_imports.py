@@ -14,7 +14,7 @@ from devstack.processes import ROOT
 
 MAY_IMPORT = {
     "celeryconfig": {"schemas", "worker"},
-    "benchmarks": {"schemas", "worker", "benchmarks", "devstack"},
+    "benchmarks": {"schemas", "worker", "tasks", "benchmarks", "devstack"},
 }
 OURS = {"benchmarks", "celeryconfig", "devstack", "schemas", "tasks", "tests", "worker"}
 PASSES_THE_ENVIRONMENT_ON = ROOT / "devstack"

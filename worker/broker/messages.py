@@ -5,13 +5,13 @@ In protocol 2, which Celery sends by default, the headers describe the call, and
 project looks into headers or bodies for a call's fields. Source: "Message Protocol", Celery's documentation.
 """
 
-from binascii import a2b_base64
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 from kombu.compression import decompress
 from kombu.message import Message
+from pybase64 import b64decode
 
 EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 """Fields that protocol 2 holds in the body's third part."""
@@ -91,7 +91,7 @@ def read_call(envelope: Any) -> PlainCall | None:
             "properties": {"body_encoding": "base64"},
         }:
             try:
-                content = a2b_base64(body)
+                content = b64decode(body, validate=True)
                 if compression := headers.get("compression"):
                     content = decompress(content, compression)
                 args, kwargs, embed = orjson.loads(content)

@@ -1,4 +1,4 @@
-"""JSON for messages, by orjson, which costs a third of kombu's own.
+"""JSON and base64 for messages, by orjson and pybase64, at a fraction of the cost of kombu's own.
 
 Python's JSON reads the texts that orjson refuses: half a surrogate pair must make its own change invalid and
 not the whole message. kombu's JSON writes the types that orjson does not know, which Celery's control
@@ -12,7 +12,9 @@ from typing import Any
 
 import orjson
 from kombu.serialization import register
+from kombu.transport.virtual import Base64
 from kombu.utils import json as kombu_json
+from pybase64 import b64decode, b64encode_as_string
 
 CONTENT_TYPE = "application/json"
 MAX_DEPTH = 1024
@@ -42,6 +44,23 @@ def loads(text: str | bytes) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         return _parse_leniently(text if isinstance(text, str) else bytes(text).decode())
+
+
+class FastBase64(Base64):  # type: ignore[misc]
+    """kombu's codec of bodies in Redis: the same texts and bytes."""
+
+    def encode(self, body: str | bytes) -> str:
+        """The base64 of a body."""
+        return b64encode_as_string(body.encode() if isinstance(body, str) else body)
+
+    def decode(self, text: str | bytes) -> bytes:
+        """The body. Raises `ValueError`."""
+        try:
+            return b64decode(text, validate=True)
+        except ValueError:
+            # With a line break or another character, which kombu skips.
+            body: bytes = super().decode(text)
+            return body
 
 
 def _parse_leniently(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""JSON for messages: what orjson refuses, Python's and kombu's JSON still read and write."""
+"""JSON and base64 for messages: what orjson refuses, Python's and kombu's JSON still read and write."""
 
 import json
 from datetime import UTC, datetime
@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.serialization import dumps as kombu_dumps
 from kombu.serialization import loads as kombu_loads
+from kombu.transport.virtual import Base64
 
-from worker.broker.serialization import dumps, loads, register_orjson
+from worker.broker.serialization import FastBase64, dumps, loads, register_orjson
 
 INTEGERS = st.integers(min_value=-(2**63), max_value=2**64 - 1)
 """orjson reads larger ones as floats. No field of a change may hold one."""
@@ -52,3 +53,22 @@ def test_types_of_celery_s_control_messages_are_written():
     content = {"eta": datetime(2026, 1, 1, tzinfo=UTC)}
     content_type, encoding, text = kombu_dumps(content, serializer="json")
     assert kombu_loads(text, content_type, encoding)["eta"] in (content["eta"], content["eta"].isoformat())
+
+
+@given(st.text() | st.binary())
+def test_a_body_is_encoded_and_decoded_as_kombu_does(body):
+    encoded = FastBase64().encode(body)
+    assert encoded == Base64().encode(body)
+    assert FastBase64().decode(encoded) == Base64().decode(encoded)
+
+
+def decoded(codec, text):
+    try:
+        return codec.decode(text)
+    except ValueError:
+        return ValueError
+
+
+@given(st.text(alphabet="QUJDRA=+/ \n-_é"))
+def test_any_text_is_decoded_as_kombu_does(text):
+    assert decoded(FastBase64(), text) == decoded(Base64(), text)

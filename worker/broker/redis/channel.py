@@ -14,7 +14,7 @@ from typing import Any
 
 from kombu.asynchronous import Hub, get_event_loop
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError
 
 from worker.broker.redis.bodies import leave_body
@@ -33,6 +33,7 @@ from worker.broker.redis.qos import QoS
 from worker.broker.redis.rotation import Rotation
 from worker.broker.redis.runs import ALONE, make_run
 from worker.broker.redis.waiting import Waiter
+from worker.broker.serialization import FastBase64, dumps
 from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, is_stream_queue
 from worker.store.atomic import is_out_of_memory
 from worker.store.replicas import TooFewReplicas, run_confirmed
@@ -79,6 +80,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     QoS = QoS
     Message = Message
+    codecs = {**redis.Channel.codecs, "base64": FastBase64()}
     is_delivering_reserved = False
     """Whether the message now being delivered is recorded as unacknowledged already."""
     _poll_timer: Any = None

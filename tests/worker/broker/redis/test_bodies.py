@@ -100,8 +100,9 @@ def test_a_message_whose_body_stayed_comes_back_with_it(connection):
 
 def test_a_malformed_body_is_kept_as_text(connection, server):
     send(connection)
-    text = server.rpop(STREAM).replace('"body_encoding": "base64"', '"body_encoding": "none"')
-    server.lpush(STREAM, text)
+    envelope = json.loads(server.rpop(STREAM))
+    envelope["properties"]["body_encoding"] = "none"
+    server.lpush(STREAM, json.dumps(envelope))
     message = reserve(connection)
     kept = read_body(message.channel, tag_of_body(arguments(message))).kwargs
     assert json.loads(kept["malformed"])["headers"]["id"] == "one"
