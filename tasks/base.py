@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from worker.broker.messages import TaskCall
-from worker.broker.redis.bodies import read_body, tag_of_body
+from worker.broker.redis.bodies import is_body_left, read_body
 from worker.failures import alerts
 from worker.failures.dead_lettering import Undeliverable
 from worker.logs.fields import log_fields
@@ -51,8 +51,8 @@ class ForwarderTask(Task):  # type: ignore[misc]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task. The worker calls this; Celery's autoretry is inside `run`."""
         try:
-            if (tag := tag_of_body(kwargs)) is not None:
-                call = self._read_body(tag)
+            if is_body_left(kwargs, tag := (self.request.properties or {}).get("delivery_tag")):
+                call = self._read_body(str(tag))
                 if call is None:
                     # It was requeued, and is another reservation's.
                     return None

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
+from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from schemas.changes import Change, check_changes
@@ -100,7 +101,7 @@ class RunTask(ProducerTask):
         """Run the task; where it fails, have each of its messages run alone, and fail alone."""
         try:
             return self.run(tags)
-        except INFRASTRUCTURE_ERRORS:
+        except (Retry, Ignore, Reject, *INFRASTRUCTURE_ERRORS):
             raise
         except Exception as error:
             logger.error("%s in a run: its %d messages are run one by one", type(error).__name__, len(tags))
@@ -120,35 +121,35 @@ class RunTask(ProducerTask):
         for position, (tag, text) in enumerate(zip(tags, connected.read(tags), strict=True)):
             if text is None:
                 continue
-            found, content_bytes = self._read_plain(tag, text)
-            room -= content_bytes
+            found, content_bytes = self._read_plain(tag, text, connected.now)
             if found is None:
                 alone.append(tag)
-            elif room < 0:
+                continue
+            room -= content_bytes
+            if room < 0:
                 return plain, alone, list(tags[position:])
-            else:
-                plain.append(found)
+            plain.append(found)
         return plain, alone, []
 
-    def _read_plain(self, tag: str, text: bytes) -> tuple[Plain | None, int]:
+    def _read_plain(self, tag: str, text: bytes, now: int) -> tuple[Plain | None, int]:
         """A message, where it is a valid call with valid changes alone; and the bytes of its content."""
         try:
             envelope = orjson.loads(text)
         except orjson.JSONDecodeError:
             return None, 0
-        found = read_call(envelope)
+        found = read_call(envelope, max_bytes=RUN_MESSAGE_BYTES)
         if found is None or not found.is_plain:
             return None, 0
-        is_large = found.content_bytes > RUN_MESSAGE_BYTES
-        return None if is_large else self._as_plain(tag, envelope, found.call), found.content_bytes
+        return self._as_plain(tag, envelope, found.call, now), found.content_bytes
 
-    def _as_plain(self, tag: str, envelope: dict[str, Any], call: TaskCall) -> Plain | None:
+    def _as_plain(self, tag: str, envelope: dict[str, Any], call: TaskCall, now: int) -> Plain | None:
         if call.args or not is_valid(call):
             return None
         sequence = sequence_of(call.fields.get(SEQUENCE_HEADER) or envelope.get("sequence"))
         if sequence is None:
             return None
-        checked = self._check(call, sequence // MICROSECONDS)
+        # Numbers go on from where they were, where the broker's clock was ahead and was set back.
+        checked = self._check(call, min(sequence // MICROSECONDS, now))
         if checked is None:
             return None
         return Plain(tag, content_digest(call.id, call.kwargs), sequence, *checked)
@@ -171,37 +172,29 @@ class RunTask(ProducerTask):
         first: dict[bytes, Plain] = {}
         repeated: list[Plain] = []
         for message in found:
-            if not snapshot.corrupt.isdisjoint(change.audience_id for change in message.changes):
+            is_corrupt = not snapshot.corrupt.isdisjoint(change.audience_id for change in message.changes)
+            # Of one that was run alone, the task of single messages knows whether it is to be run again.
+            if is_corrupt or message.attempt in done:
                 alone.append(message.tag)
-            elif message.digest in first or message.attempt in done:
+            elif message.digest in first:
                 repeated.append(message)
             else:
                 first[message.digest] = message
-        counted = self.app.services.run_recorder.counted(list(first))
-        if again := [message for message in first.values() if message.digest in counted]:
-            logger.warning("%d messages are run again: the broker has lost what was made of them", len(again))
-            self._hand_over(connected, again, [], snapshot, run_id=f"{self.request.id}-again")
-        fresh = [message for message in first.values() if message.digest not in counted]
-        return self._hand_over(connected, fresh, repeated, snapshot, run_id=self.request.id, is_new=True)
+        return self._hand_over(connected, list(first.values()), repeated, snapshot)
 
     def _hand_over(
-        self,
-        connected: Connected,
-        messages: list[Plain],
-        repeated: list[Plain],
-        snapshot: Snapshot,
-        *,
-        run_id: str,
-        is_new: bool = False,
+        self, connected: Connected, messages: list[Plain], repeated: list[Plain], snapshot: Snapshot
     ) -> Summary:
         """Hand the messages over; those that turn out to be gone or repeated are left out of the next try."""
+        run_id, recorder = self.request.id, self.app.services.run_recorder
+        counted = recorder.counted([message.digest for message in messages])
         while True:
             streams, skipped = self._fan_out(messages, repeated, snapshot)
-            enqueued = {stream: batches.records for stream, batches in streams.items()}
-            counts = RunCounts({}, {})
-            if is_new:
-                keys = (message.digest for message in messages)
-                counts = self.app.services.run_recorder.counts_of(enqueued, skipped, keys)
+            fresh = [message for message in messages if message.digest not in counted]
+            if len(fresh) == len(messages):
+                counts = self._counts(fresh, streams, skipped)
+            else:
+                counts = self._counts(fresh, *self._fan_out(fresh, repeated, snapshot))
             obstacles = connected.hand_over(
                 HandOver(
                     run_id=run_id,
@@ -215,13 +208,23 @@ class RunTask(ProducerTask):
                 break
             repeated += [m for m in messages if obstacles.get(m.tag) is Obstacle.COMPLETED]
             messages = [message for message in messages if message.tag not in obstacles]
+        if again := len(messages) - len(fresh):
+            logger.warning("%d messages were run again: the broker had lost what was made of them", again)
         self._count(connected, run_id, counts)
         return Summary(
             messages=len(messages),
             changes=sum(len(message.changes) for message in messages),
-            records=sum(enqueued.values()),
+            records=sum(batches.records for batches in streams.values()),
             streams=len(streams),
         )
+
+    def _counts(
+        self, messages: list[Plain], streams: dict[Stream, Batches], skipped: Counter[Skipped]
+    ) -> RunCounts:
+        """What is to be counted of the messages, of which these batches were made."""
+        enqueued = {stream: batches.records for stream, batches in streams.items()}
+        keys = (message.digest for message in messages)
+        return self.app.services.run_recorder.counts_of(enqueued, skipped, keys)
 
     def _fan_out(
         self, messages: list[Plain], repeated: list[Plain], snapshot: Snapshot

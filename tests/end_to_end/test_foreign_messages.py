@@ -71,6 +71,15 @@ def test_two_unknown_tasks_with_the_same_arguments_are_two_dead_letters(stack):
     eventually(lambda: len(letters(stack).keys() - before.keys()) == 2)
 
 
+def test_a_batch_for_a_task_that_does_not_exist_here_is_kept_with_its_records(stack, audience):
+    before, body = letters(stack), json.dumps([[], {"records": ["secretive" * 1000]}, {}])
+    cost = {"firehose_records": 1, "firehose_bytes": 9}
+    stack.push_raw(audience.stream.queue, body.encode(), task="audience.deliver.mars-1", **cost)
+    (identifier,) = eventually(lambda: letters(stack).keys() - before.keys())
+    kept = stack.services.dead_letters.message(letters(stack)[identifier])
+    assert kept.kwargs["body"] == body
+
+
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_50_mib_that_are_no_message_are_set_aside_as_they_are_and_can_be_discarded(stack, audience):
     before, content = letters(stack), randbytes(50 * 2**20)

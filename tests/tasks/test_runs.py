@@ -13,6 +13,8 @@ from redis.exceptions import ConnectionError
 from devstack.firehose import refuse_once
 from schemas.records import Skip
 from tasks import base, runs
+from worker.broker.redis.bodies import BODY_TAG
+from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER
 from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
 from worker.broker.redis.runs import RUN_CONTENT_BYTES
 from worker.config import read_settings
@@ -281,8 +283,9 @@ def test_messages_that_the_broker_has_again_after_a_failover_are_counted_once(
     broker.rpush(CHANGES_QUEUE, *before)
     send(added("c"))
     worker.run(CHANGES_QUEUE)
-    assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"], ["c"]]
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b", "c"]]
     assert two_servers.counters.of(stream).enqueued == 3
+    assert two_servers.counters.of(None).skipped == {}
 
 
 def test_a_call_of_a_run_by_somebody_else_ends_nothing(worker, connect, send, broker):
@@ -342,3 +345,48 @@ def test_a_poison_batch_that_was_left_in_the_broker_becomes_a_dead_letter(worker
     (letter,) = services.dead_letters.all()
     assert letter.records == 10
     assert not worker.waiting(large_batch.queue)
+
+
+def test_a_run_whose_state_is_missing_is_requeued_as_a_run(worker, connect, send, broker):
+    """It waits for another worker; nothing is wrong with its messages."""
+    connect()
+    send(added("a", 2), added("b", 2))
+    with pytest.MonkeyPatch.context() as without_state:
+        without_state.setattr(worker.app.installation, "is_state_missing", lambda _: True)
+        worker.run_one(CHANGES_QUEUE)
+    assert broker.llen(CHANGES_QUEUE) == 2
+    assert worker.run(CHANGES_QUEUE) == 1
+
+
+def test_a_repeat_is_counted_where_the_state_remembers_what_is_counted(
+    two_servers, worker, connect, send, caplog
+):
+    stream = connect()
+    for _ in range(2):
+        send(added("a"), task_id="one")
+        worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a"]]
+    assert two_servers.counters.of(None).skipped == {Skip.REPEATED: 1}
+    assert "run again" not in caplog.text
+
+
+@pytest.mark.parametrize("task", [FORWARD, FORWARD_MPARTICLE])
+def test_a_call_that_names_a_body_which_is_not_its_own_becomes_a_dead_letter(worker, connect, services, task):
+    connect()
+    worker.send(task, {BODY_TAG: "any"})
+    worker.run(CHANGES_QUEUE)
+    assert len(services.dead_letters.all()) == 1
+
+
+def test_a_change_without_a_timestamp_is_not_of_the_future_after_the_clock_of_redis_was_ahead(
+    worker, connect, send, broker, services
+):
+    stream = connect()
+    broker.set(LAST_SEQUENCE_NUMBER, 4 * 10**15)
+    timeless = added("a")
+    del timeless["timestamp"]
+    send(timeless)
+    worker.run(CHANGES_QUEUE)
+    (call,) = worker.calls(stream.queue)
+    record = json.loads(lines(call)[0])
+    assert int(record["MembershipChangedTimestamp"]) < 4 * 10**9

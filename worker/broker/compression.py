@@ -69,6 +69,15 @@ def register_bounded_compression() -> None:
         register(_bounded_encoder(encode), _bounded_decoder(make) if make else _refuse, content_type)
 
 
+def decompress_within(data: bytes, content_type: str, limit: int) -> bytes:
+    """Decompress what kombu has compressed by the method of this content type, into at most `limit` bytes.
+
+    Raises `MessageTooLarge`, `UnboundedCompression`, and what `decompress` raises.
+    """
+    make = DECOMPRESSORS.get(content_type)
+    return decompress(data, make, limit) if make else _refuse(data)
+
+
 def decompress(data: bytes, make: Callable[[], Decompressor], limit: int = MAX_DECOMPRESSED_BYTES) -> bytes:
     """Decompress one stream into at most `limit` bytes.
 

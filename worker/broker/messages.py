@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import orjson
-from kombu.compression import decompress
 from kombu.message import Message
 from pybase64 import b64decode
+
+from worker.broker.compression import MAX_DECOMPRESSED_BYTES, decompress_within
 
 EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 """Fields that protocol 2 holds in the body's third part."""
@@ -77,11 +78,11 @@ class PlainCall(NamedTuple):
         return not any(map(self.call.fields.get, NOT_PLAIN))
 
 
-def read_call(envelope: Any) -> PlainCall | None:
+def read_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> PlainCall | None:
     """The call in an envelope of kombu's transport for Redis, at a fraction of kombu's cost.
 
-    None for a call of protocol 1, one that further calls follow, and for anything that is not as expected:
-    `read_task_call` and Celery read those.
+    None for a call of protocol 1, one that further calls follow, one whose content has more than `max_bytes`,
+    and for anything that is not as expected: `read_task_call` and Celery read those.
     """
     match envelope:
         case {
@@ -93,7 +94,9 @@ def read_call(envelope: Any) -> PlainCall | None:
             try:
                 content = b64decode(body, validate=True)
                 if compression := headers.get("compression"):
-                    content = decompress(content, compression)
+                    content = decompress_within(content, compression, max_bytes)
+                if len(content) > max_bytes:
+                    return None
                 args, kwargs, embed = orjson.loads(content)
             except Exception:
                 # Whatever is wrong, `read_task_call` meets it again, and the message becomes a dead letter.

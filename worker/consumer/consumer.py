@@ -17,6 +17,7 @@ from vine import promise
 
 from worker.broker.client import is_rabbitmq
 from worker.broker.messages import queue_of, read_task_call
+from worker.broker.redis.bodies import whole_message
 from worker.broker.redis.set_aside import forget, is_set_aside, parts_of
 from worker.consumer.dropped_messages import is_dropped
 from worker.consumer.flow_control import make_flow_control
@@ -114,7 +115,12 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """Store the message as it came, then acknowledge it; if it cannot be stored, requeue it."""
         logger.error("%s arrived in %s: %s", what, queue_of(message), error_code)
         try:
-            self.app.services.dead_lettering.dead_letter(self._undeliverable(message, error_code, what))
+            whole = whole_message(message)
+            if whole is None:
+                # It was requeued, and is another reservation's.
+                message.requeue()
+                return
+            self.app.services.dead_lettering.dead_letter(self._undeliverable(whole, error_code, what))
             if is_set_aside(message):
                 forget(message)
         except RedisError as error:

@@ -18,8 +18,8 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
-from worker.broker.redis.bodies import read_body, tag_of_body
-from worker.broker.redis.runs import is_run
+from worker.broker.redis.bodies import is_body_left, read_body
+from worker.broker.redis.qos import QoS
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import Failure
 from worker.privacy import HIDDEN
@@ -113,21 +113,22 @@ class RedactingRequest(Request):  # type: ignore[misc]
     def _dead_letter_if_poison(self) -> bool:
         """Count a lost process, and store a dead letter where it is one too many. True: it is stored."""
         try:
-            args, kwargs = self._arguments()
-            if self._record_lost_process(kwargs) <= MAX_LOST_PROCESSES:
+            arguments = self._arguments()
+            if arguments is None or self._record_lost_process(arguments[1]) <= MAX_LOST_PROCESSES:
                 return False
-            self._dead_letter(args, kwargs)
+            self._dead_letter(*arguments)
         except RedisError as error:
             logger.warning("%s: the message is requeued", type(error).__name__)
             return False
         return True
 
-    def _arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """The call's arguments, which the broker has where the worker has left them there."""
+    def _arguments(self) -> tuple[list[Any], dict[str, Any]] | None:
+        """The call's arguments; None where they were left in the broker and are not reserved any more."""
         args, kwargs, *_ = self._payload
-        if (tag := tag_of_body(kwargs)) is not None and (call := read_body(self._message.channel, tag)):
-            return call.args, call.kwargs
-        return args, kwargs
+        if not is_body_left(kwargs, self._message.delivery_tag):
+            return args, kwargs
+        call = read_body(self._message.channel, self._message.delivery_tag)
+        return (call.args, call.kwargs) if call else None
 
     def _record_lost_process(self, kwargs: dict[str, Any]) -> int:
         """Count a process that was lost over this attempt; the number of them so far."""
@@ -149,10 +150,11 @@ class RunRequest(RedactingRequest):
     """A run. Where its process was lost, each of its messages is run alone: one may be a poison message."""
 
     def _dead_letter_if_poison(self) -> bool:
-        message = self._message
-        if is_run(message.delivery_tag):
-            message.channel.qos.part(message.delivery_tag)
-        return False
+        tag, qos = self._message.delivery_tag, getattr(self._message.channel, "qos", None)
+        if isinstance(qos, QoS) and qos.is_run(tag):
+            qos.part(tag)
+            return False
+        return super()._dead_letter_if_poison()
 
 
 def _error(exc_info: ExceptionInfo) -> BaseException:

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from schemas.quotas import Quota
 from worker.broker.messages import TaskCall
-from worker.broker.redis.bodies import tag_of_body
+from worker.broker.redis.bodies import BODY_TAG
 from worker.firehose.groups import size_of
 from worker.flow.admission import Admission, Cost, Decision
 from worker.flow.circuit_breakers import CircuitBreakers
@@ -103,7 +103,7 @@ class SharedLimits:
 def cost_of(call: TaskCall) -> Cost:
     """The share of a quota that a delivery's records take. A call that is no delivery costs one request,
     and its task dead-letters it."""
-    if tag_of_body(call.kwargs) is not None:
+    if BODY_TAG in call.kwargs:
         records, size = (call.fields.get(name) for name in (RECORDS_HEADER, BYTES_HEADER))
         if type(records) is int and type(size) is int and records > 0 and size >= 0:
             return Cost(records, size)

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from kombu.message import Message
 
-from worker.broker.messages import TaskCall, read_call
-from worker.broker.redis.message import decode
+from worker.broker.messages import TaskCall, queue_of, read_call
+from worker.broker.redis.message import decode, parse, text_of_record
+from worker.broker.serialization import CONTENT_TYPE
 from worker.queues import BYTES_HEADER, RECORDS_HEADER
 
 BODY_TAG = "audience_body"
@@ -20,11 +22,17 @@ BODY_TAG = "audience_body"
 
 def leave_body(payload: dict[str, Any], tag: str) -> dict[str, Any]:
     """A message as the main process handles it: where `reserve.lua` has left its body out, with the tag."""
-    if payload["body"] != "" or not isinstance(payload.get("headers"), dict):
+    headers = payload.get("headers")
+    if payload.get("body") != "" or not isinstance(headers, dict) or BYTES_HEADER not in headers:
         return payload
-    payload["headers"].pop("compression", None)
+    headers.pop("compression", None)
     payload["properties"].pop("body_encoding", None)
-    return {**payload, "body": orjson.dumps([[], {BODY_TAG: tag}, None]).decode()}
+    call = {"body": _left_body(tag), "content-type": CONTENT_TYPE, "content-encoding": "utf-8"}
+    return payload | call
+
+
+def _left_body(tag: str) -> str:
+    return orjson.dumps([[], {BODY_TAG: tag}, None]).decode()
 
 
 def cost_headers(firehose_records: int, size: int) -> dict[str, int]:
@@ -32,10 +40,23 @@ def cost_headers(firehose_records: int, size: int) -> dict[str, int]:
     return {RECORDS_HEADER: firehose_records, BYTES_HEADER: size}
 
 
-def tag_of_body(kwargs: Mapping[str, Any]) -> str | None:
-    """The delivery tag that names a call's body; None where the call has its arguments."""
-    tag = kwargs.get(BODY_TAG)
-    return tag if len(kwargs) == 1 and isinstance(tag, str) else None
+def is_body_left(kwargs: Mapping[str, Any], tag: Any) -> bool:
+    """Whether the call of the message with this delivery tag has its arguments in the broker."""
+    return len(kwargs) == 1 and isinstance(tag, str) and kwargs.get(BODY_TAG) == tag
+
+
+def whole_message(message: Message) -> Message | None:
+    """The message with its body, where that was left in the broker; None where it is not reserved any more.
+
+    Raises `RedisError`.
+    """
+    tag = message.delivery_tag
+    if not isinstance(tag, str) or message.body not in (_left_body(tag), _left_body(tag).encode()):
+        return message
+    text = _recorded_text(message.channel, tag)
+    if text is None:
+        return None
+    return message.channel.Message(parse(decode(text), tag, queue_of(message)), message.channel)
 
 
 def read_body(channel: Any, tag: str) -> TaskCall | None:
@@ -43,13 +64,17 @@ def read_body(channel: Any, tag: str) -> TaskCall | None:
 
     A malformed one has its text as its only argument. Raises `RedisError`.
     """
-    with channel.conn_or_acquire() as client:
-        record = client.hget(channel.unacked_key, tag)
-    if record is None:
+    text = _recorded_text(channel, tag)
+    if text is None:
         return None
-    text = record[1:-1].rsplit(b",", 2)[0]
     try:
         found = read_call(orjson.loads(text))
     except orjson.JSONDecodeError:
         found = None
     return found.call if found else TaskCall({}, [], {"malformed": decode(text)})
+
+
+def _recorded_text(channel: Any, tag: str) -> bytes | None:
+    with channel.conn_or_acquire() as client:
+        record: bytes | None = client.hget(channel.unacked_key, tag)
+    return record and text_of_record(record)

@@ -246,7 +246,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         finally:
             self._collected = None
 
-    def requeue_target(self, record: str, tag: str, alone: bool = False) -> tuple[list[str], str]:
+    def requeue_target(self, record: str, tag: str, alone: bool = False) -> tuple[str, str]:
         """The list that a recorded message belongs in, and the message as it will be there.
 
         With `alone`, no run will hold it.
@@ -259,8 +259,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
             message["properties"]["delivery_info"]["redelivered"] = True
             priority = self._get_message_priority(message, reverse=False)
         except Exception:
-            return [queue], _mark(wrap_malformed(text, tag, queue), alone)
-        return [self._q_for_pri(queue, priority)], _mark(message, alone)
+            return queue, _mark(wrap_malformed(text, tag, queue), alone)
+        return self._q_for_pri(queue, priority), _mark(message, alone)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         # Replies to `inspect` and the like are consumed without acknowledgement and must not be recorded.
@@ -291,7 +291,11 @@ class Channel(redis.Channel):  # type: ignore[misc]
         if self._waiter is not None:
             self._waiter.found_message()
         queue, message, tags, _ = answer.reserved
-        payload = leave_body(parse(message, tags[0], queue), tags[0]) if message else make_run(tags, queue)
+        if message:
+            payload = leave_body(parse(message, tags[0], queue), tags[0])
+        else:
+            payload = make_run(tags, queue)
+            self.qos.add_run(payload["properties"]["delivery_tag"], tags)
         self._deliver_reserved(payload, queue)
         return True
 

@@ -18,6 +18,11 @@ def decode(content: bytes | str) -> str:
     return content if isinstance(content, str) else content.decode(errors="backslashreplace")
 
 
+def text_of_record(record: bytes) -> bytes:
+    """The message of a record: that is a list of the message, its exchange and its queue."""
+    return record[1:-1].rsplit(b",", 2)[0]
+
+
 def wrap_malformed(text: str, tag: str, queue: str) -> dict[str, Any]:
     """A message, as kombu sends it, whose body is the text of a malformed one."""
     delivery_info = {"exchange": "", "routing_key": queue}
@@ -29,10 +34,17 @@ def wrap_malformed(text: str, tag: str, queue: str) -> dict[str, Any]:
 
 
 def parse(text: str, tag: str, queue: str) -> dict[str, Any]:
-    """The message that was reserved. Lua's parser accepts some texts that Python's does not."""
+    """The message that was reserved, with the delivery tag under which it is recorded.
+
+    `reserve.lua` looks for the tag only: the text may be no JSON, or no message of kombu's.
+    """
     try:
         payload: dict[str, Any] = loads(text)
-    except ValueError:
+        properties = payload["properties"]
+        properties["delivery_info"]["routing_key"]
+        properties["delivery_tag"] = tag
+    except Exception:
+        # kombu's decoding of dates and numbers raises any error.
         return wrap_malformed(text, tag, queue)
     _move_stamp(payload)
     return payload

@@ -1,5 +1,6 @@
 """Unacknowledged messages: acknowledged, requeued or delayed, each atomically and in a full Redis, too."""
 
+from collections.abc import Sequence
 from math import inf
 from time import time
 from typing import Any
@@ -9,7 +10,6 @@ from redis.exceptions import OutOfMemoryError
 
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode
-from worker.broker.redis.runs import is_run, tags_of
 from worker.queues import is_stream_queue
 from worker.store.scripts import Script
 
@@ -26,6 +26,8 @@ class QoS(redis.QoS):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._runs: dict[str, Sequence[str]] = {}
+        """By a run's delivery tag, those of its messages. Others choose tags, too: no name tells a run."""
         self._parted: set[str] = set()
         """Runs whose messages are requeued each to be reserved alone."""
 
@@ -38,8 +40,8 @@ class QoS(redis.QoS):  # type: ignore[misc]
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message. Of a run nothing is left to do: its task ends its messages."""
-        if is_run(delivery_tag):
-            self._parted.discard(delivery_tag)
+        if self.is_run(delivery_tag):
+            self._forget_run(delivery_tag)
         else:
             with self.channel.conn_or_acquire() as client:
                 ACKNOWLEDGE(client, keys=self._record_keys, args=[delivery_tag])
@@ -53,6 +55,14 @@ class QoS(redis.QoS):  # type: ignore[misc]
         else:
             self.ack(delivery_tag)
 
+    def add_run(self, delivery_tag: str, tags: Sequence[str]) -> None:
+        """Record a run that is about to be delivered, with the delivery tags of its messages."""
+        self._runs[delivery_tag] = tags
+
+    def is_run(self, delivery_tag: str) -> bool:
+        """Whether this is the delivery tag of a run."""
+        return delivery_tag in self._runs
+
     def part(self, delivery_tag: str) -> None:
         """Have a run's messages requeued each to be reserved alone, where the run is rejected."""
         self._parted.add(delivery_tag)
@@ -64,41 +74,39 @@ class QoS(redis.QoS):  # type: ignore[misc]
 
         A message that was reserved again after `reserved_by` (Unix seconds) stays reserved.
         """
-        if isinstance(tag, str) and is_run(tag):
-            tags = tags_of(self._delivered[tag])
-            for member in tags if leftmost else reversed(tags):
-                self.requeue(member, client, leftmost=leftmost, alone=tag in self._parted)
+        if isinstance(tag, str) and self.is_run(tag):
+            self.requeue(self._runs[tag], client, leftmost=leftmost, alone=tag in self._parted)
+            self._forget_run(tag)
         else:
-            self.requeue(tag, client, leftmost=leftmost, reserved_by=reserved_by)
+            self.requeue([tag], client, leftmost=leftmost, reserved_by=reserved_by)
 
     def requeue(
         self,
-        tag: str | bytes,
+        tags: Sequence[str | bytes],
         client: Any = None,
         *,
         leftmost: bool = False,
         reserved_by: float = inf,
         alone: bool = False,
     ) -> None:
-        """Requeue a message as `restore_by_tag` does; with `alone`, no run will hold it."""
+        """Requeue messages in their order, as `restore_by_tag` does; with `alone`, no run will hold one.
+
+        However many they are, it takes two round trips.
+        """
+        if not tags:
+            return
+        keys, pushed = [*self._record_keys, *INDEX_KEYS], []
         with self.channel.conn_or_acquire(client) as connected:
-            record = connected.hget(self.unacked_key, tag)
-            if record:
-                lists, text = self.channel.requeue_target(decode(record), decode(tag), alone)
-            else:
-                # Another worker has requeued it; who reserved it since needs the new record.
-                lists, text, reserved_by = [], "", time() - self.visibility_timeout
-            REQUEUE(
-                connected,
-                keys=[*self._record_keys, *INDEX_KEYS, *lists],
-                args=[
-                    tag,
-                    reserved_by,
-                    "LPUSH" if leftmost else "RPUSH",
-                    text,
-                    int(any(map(is_stream_queue, lists))),
-                ],
-            )
+            found = list(zip(tags, connected.hmget(self.unacked_key, tags), strict=True))
+            for tag, record in found if leftmost else reversed(found):
+                if record is None:
+                    pushed += [tag, 0, "", 0]
+                    continue
+                name, text = self.channel.requeue_target(decode(record), decode(tag), alone)
+                if name not in keys:
+                    keys.append(name)
+                pushed += [tag, keys.index(name) + 1, text, int(is_stream_queue(name))]
+            REQUEUE(connected, keys=keys, args=["LPUSH" if leftmost else "RPUSH", reserved_by, *pushed])
 
     def delay(self, delivery_tag: str, until: float) -> None:
         """Hand a reserved message back to the broker, which requeues it at a time (Unix seconds)."""
@@ -119,6 +127,10 @@ class QoS(redis.QoS):  # type: ignore[misc]
             with self.channel.conn_or_acquire() as client:
                 for tag in client.zrangebyscore(self.unacked_index_key, 0, due, start=0, num=num):
                     self.restore_by_tag(tag, client, reserved_by=due)
+
+    def _forget_run(self, delivery_tag: str) -> None:
+        self._runs.pop(delivery_tag, None)
+        self._parted.discard(delivery_tag)
 
     @property
     def _record_keys(self) -> list[str]:

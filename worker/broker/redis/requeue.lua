@@ -1,4 +1,4 @@
--- Requeue a reserved message: remove its record and push the message into its list, atomically.
+-- Requeue reserved messages: remove their records and push the messages into their lists, atomically.
 -- Nothing happens to a message that was acknowledged, or requeued and reserved again, in the meantime.
 -- The first write is ZREM, which a full Redis allows; kombu uses a transaction, which a full Redis refuses.
 --
@@ -6,19 +6,23 @@
 -- KEYS[2]  hash: delivery tag -> recorded message
 -- KEYS[3]  sorted set: list that is not empty -> number of its entry
 -- KEYS[4]  the number of the last entry
--- KEYS[5…] lists that take the message
--- ARGV[1]  delivery tag
+-- KEYS[5…] lists that take the messages
+-- ARGV[1]  LPUSH (last in line) or RPUSH (next in line)
 -- ARGV[2]  Unix seconds: a message reserved later than this stays reserved
--- ARGV[3]  LPUSH (last in line) or RPUSH (next in line)
--- ARGV[4]  the message as it will be in the lists
--- ARGV[5]  1 where the lists belong in the index, 0 otherwise
+-- ARGV[3…] of each message, in the order in which they are pushed: delivery tag; position of its list in KEYS, or 0
+--          where the caller has found no record; the message as it will be there; 1 where that list belongs in the
+--          index, 0 otherwise
 -- Returns  nil
 
-if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) > tonumber(ARGV[2]) then return end
-redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 1 then
-    for i = 5, #KEYS do
-        local length = redis.call(ARGV[3], KEYS[i], ARGV[4])
-        if ARGV[5] == '1' then add_to_index(KEYS[3], KEYS[4], KEYS[i], length == 1) end
+for at = 3, #ARGV, 4 do
+    local tag, list, message, is_indexed = ARGV[at], KEYS[tonumber(ARGV[at + 1])], ARGV[at + 2], ARGV[at + 3]
+    local is_reserved_again = tonumber(redis.call('ZSCORE', KEYS[1], tag) or 0) > tonumber(ARGV[2])
+        or (not list and redis.call('HEXISTS', KEYS[2], tag) == 1)
+    if not is_reserved_again then
+        redis.call('ZREM', KEYS[1], tag)
+        if redis.call('HDEL', KEYS[2], tag) == 1 then
+            local length = redis.call(ARGV[1], list, message)
+            if is_indexed == '1' then add_to_index(KEYS[3], KEYS[4], list, length == 1) end
+        end
     end
 end

@@ -14,6 +14,7 @@ from kombu import Producer
 
 from worker.broker.redis.channel import Channel
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
+from worker.broker.redis.message import text_of_record
 from worker.store.scripts import Script
 
 COMPLETED = "audience.completed"
@@ -72,22 +73,18 @@ class Connected:
         self.producer = producer
         self._channel: Channel = producer.channel
         self._window_seconds = window_seconds
-        self._now = 0
-        """Unix seconds of the server's clock, which all workers share."""
+        self.now = 0
+        """Unix seconds of the server's clock, which all workers share, when messages were last read."""
 
     def read(self, tags: Sequence[str]) -> list[bytes | None]:
         """The messages, each as JSON text; None for one that is not reserved any more."""
         with self._channel.conn_or_acquire() as client:
-            (self._now, _), records = (
-                client.pipeline().time().hmget(self._channel.unacked_key, tags).execute()
-            )
-        # A record is a list of the message, its exchange and its queue.
-        return [record and record[1:-1].rsplit(b",", 2)[0] for record in records]
+            (self.now, _), records = client.pipeline().time().hmget(self._channel.unacked_key, tags).execute()
+        return [record and text_of_record(record) for record in records]
 
     def requeue(self, tags: Sequence[str], *, alone: bool = False) -> None:
         """Requeue messages, next in line and in their order; `alone`: so that no run will hold one."""
-        for tag in reversed(tags):
-            self._channel.qos.requeue(tag, leftmost=False, alone=alone)
+        self._channel.qos.requeue(tags, alone=alone)
 
     @contextmanager
     def collecting(self) -> Iterator[list[tuple[str, str]]]:
@@ -132,7 +129,7 @@ class Connected:
     def is_completed(self, key: bytes) -> bool:
         """Whether a run has completed the message with this idempotency key."""
         with self._channel.conn_or_acquire() as client:
-            self._now, _ = client.time()
+            self.now, _ = client.time()
             pipe = client.pipeline()
             for window in self._windows():
                 pipe.sismember(window, key)
@@ -150,5 +147,5 @@ class Connected:
 
     def _windows(self) -> list[str]:
         """The keys of the windows, the current one first."""
-        current = self._now // self._window_seconds
+        current = self.now // self._window_seconds
         return [f"{COMPLETED}:{current - before}" for before in range(WINDOWS)]

@@ -174,21 +174,22 @@ local function may_be_in_run(message)
     return #message <= tonumber(ARGV[8]) and not message:sub(1, ALONE_BYTES):find(ALONE, 1, true)
 end
 
-local function recorded(message, queue)
-    return '[' .. message .. ',"",' .. queue .. ']'
+-- Record a message as unacknowledged. Returns the delivery tag: a new one where a reserved message bears the same.
+local function record(tag, message, queue)
+    local text = '[' .. message .. ',"",' .. queue .. ']'
+    if redis.call('HSETNX', KEYS[2], tag, text) == 0 then
+        tag = 'again-' .. redis.sha1hex(message .. (next_number() or ''))
+        redis.call('HSET', KEYS[2], tag, text)
+    end
+    redis.call('ZADD', KEYS[1], ARGV[1], tag)
+    return tag
 end
 
 -- Record a run's first message, and pop and record further ones. Returns their delivery tags.
 local function reserve_run(key, first, first_tag, queue)
     local tags, message, tag, bytes = {}, first, first_tag, 0
     repeat
-        if redis.call('HSETNX', KEYS[2], tag, recorded(stamped(message), queue)) == 0 then
-            -- Another message bears the same tag. The record of neither may replace the other's.
-            tag = 'again-' .. redis.sha1hex(message .. (next_number() or ''))
-            redis.call('HSET', KEYS[2], tag, recorded(stamped(message), queue))
-        end
-        redis.call('ZADD', KEYS[1], ARGV[1], tag)
-        tags[#tags + 1] = tag
+        tags[#tags + 1] = record(tag, stamped(message), queue)
         message = #tags < tonumber(ARGV[6]) and redis.call('RPOP', key)
         bytes = bytes + (message and #message or 0)
         tag = message and may_be_in_run(message) and bytes <= tonumber(ARGV[7]) and delivery_tag(message)
@@ -201,12 +202,12 @@ end
 local function without_body(message)
     local first, last = message:find('^{"body": ?"')
     local close = first and #message > LEAN_BYTES and message:find('"', last + 1, true)
-    if close and message:find(COST, close, true) then
+    if close and message:sub(close - 1, close - 1) ~= '\\' and message:find(COST, close, true) then
         return message:sub(1, last) .. message:sub(close)
     end
 end
 
--- Record a message that was popped from a list. Returns the message and its delivery tag, or those of a run.
+-- Reserve a message that was popped from a list. Returns the message and its delivery tag, or those of a run.
 local function reserve(key, message, name)
     local tag, queue = delivery_tag(message), quoted(name)
     if tag and name == ARGV[2] and may_be_in_run(message) then
@@ -217,8 +218,7 @@ local function reserve(key, message, name)
     elseif name == ARGV[2] then
         message = stamped(message)
     end
-    redis.call('ZADD', KEYS[1], ARGV[1], tag)
-    redis.call('HSET', KEYS[2], tag, recorded(message, queue))
+    tag = record(tag, message, queue)
     return key:sub(1, #ARGV[3]) == ARGV[3] and without_body(message) or message, tag
 end
 

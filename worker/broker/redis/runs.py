@@ -13,7 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-from kombu.message import Message
 
 from worker.broker.serialization import CONTENT_TYPE
 from worker.queues import FORWARD_RUN
@@ -26,7 +25,6 @@ RUN_MESSAGE_BYTES = 640 * 1024
 """A message with more content is in no run, so no record of a run can be too large for Firehose."""
 ALONE = "alone"
 """The member of an envelope that keeps its message out of runs; `reserve.lua` looks for it."""
-TAG_PREFIX = "run-"
 
 
 def make_run(tags: Sequence[str], queue: str) -> dict[str, Any]:
@@ -47,18 +45,7 @@ def make_run(tags: Sequence[str], queue: str) -> dict[str, Any]:
         "headers": headers,
         "properties": {
             "correlation_id": run_id,
-            "delivery_tag": f"{TAG_PREFIX}{run_id}",
+            "delivery_tag": f"run-{run_id}",
             "delivery_info": {"exchange": "", "routing_key": queue},
         },
     }
-
-
-def is_run(delivery_tag: str) -> bool:
-    """Whether this is the delivery tag of a run."""
-    return delivery_tag.startswith(TAG_PREFIX)
-
-
-def tags_of(run: Message) -> list[str]:
-    """The delivery tags of a run's messages, in their order."""
-    [tags], *_ = run.payload
-    return list(tags)

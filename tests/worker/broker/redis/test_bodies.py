@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from kombu import Connection, Queue
 
-from worker.broker.redis.bodies import BODY_TAG, cost_headers, read_body, tag_of_body
+from worker.broker.redis.bodies import BODY_TAG, cost_headers, is_body_left, read_body, whole_message
 from worker.broker.redis.transport import Transport
 from worker.broker.serialization import register_orjson
 
@@ -59,7 +59,8 @@ def test_the_message_names_the_tag_under_which_the_body_is(connection, compressi
     message = reserve(connection)
     assert arguments(message) == {BODY_TAG: message.delivery_tag}
     assert message.headers["id"] == "one"
-    assert read_body(message.channel, tag_of_body(arguments(message))).kwargs == {"records": RECORDS}
+    assert is_body_left(arguments(message), message.delivery_tag)
+    assert read_body(message.channel, message.delivery_tag).kwargs == {"records": RECORDS}
 
 
 def test_the_main_process_does_not_receive_the_body(connection, server):
@@ -104,10 +105,29 @@ def test_a_malformed_body_is_kept_as_text(connection, server):
     envelope["properties"]["body_encoding"] = "none"
     server.lpush(STREAM, json.dumps(envelope))
     message = reserve(connection)
-    kept = read_body(message.channel, tag_of_body(arguments(message))).kwargs
+    kept = read_body(message.channel, message.delivery_tag).kwargs
     assert json.loads(kept["malformed"])["headers"]["id"] == "one"
 
 
-@pytest.mark.parametrize("kwargs", [{}, {BODY_TAG: 7}, {BODY_TAG: "tag", "records": []}, {"records": []}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [{}, {BODY_TAG: 7}, {BODY_TAG: "tag", "records": []}, {"records": []}, {BODY_TAG: "another message's"}],
+)
 def test_arguments_of_another_kind_name_no_body(kwargs):
-    assert tag_of_body(kwargs) is None
+    assert not is_body_left(kwargs, "tag")
+
+
+def test_the_whole_of_a_message_is_read_where_it_cannot_be_run(connection):
+    send(connection)
+    message = reserve(connection)
+    whole = whole_message(message)
+    assert arguments(whole) == {"records": RECORDS}
+    assert (whole.headers, whole.delivery_tag) == ({**message.headers}, message.delivery_tag)
+    message.requeue()
+    assert whole_message(message) is None
+
+
+def test_a_message_that_has_its_body_is_whole(connection):
+    send(connection, headers={})
+    message = reserve(connection)
+    assert whole_message(message) is message

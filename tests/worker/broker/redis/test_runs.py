@@ -15,7 +15,7 @@ from worker.broker.redis.reservations import (
     HandOver,
     Obstacle,
 )
-from worker.broker.redis.runs import RUN_BYTES, RUN_MESSAGE_BYTES, is_run, tags_of
+from worker.broker.redis.runs import RUN_BYTES, RUN_MESSAGE_BYTES
 from worker.broker.redis.transport import Transport
 from worker.queues import CHANGES_QUEUE, FORWARD_RUN, RUN_MESSAGES
 
@@ -40,13 +40,23 @@ def send(connection, *texts, **options):
         producer.publish(text, routing_key=CHANGES_QUEUE, declare=[CHANGES], **options)
 
 
-def reserve(connection):
+def reserve(connection, queue=CHANGES_QUEUE):
     """What the next poll reserves: a run, or a message that is in none."""
     got = []
-    with connection.Consumer(CHANGES, callbacks=[lambda _, message: got.append(message)]):
+    with connection.Consumer(Queue(queue, routing_key=queue), on_message=got.append):
         connection.drain_events(timeout=5)
     (message,) = got
     return message
+
+
+def is_run(message):
+    return message.channel.qos.is_run(message.delivery_tag)
+
+
+def tags_of(run):
+    """The delivery tags of a run's messages, in their order."""
+    [tags], *_ = run.payload
+    return tags
 
 
 def body_of(envelope):
@@ -66,7 +76,7 @@ def waiting(server):
 def test_waiting_messages_are_reserved_together_each_under_its_own_tag(connection, server):
     send(connection, "a", "b", "c")
     run = reserve(connection)
-    assert (run.headers["task"], is_run(run.delivery_tag)) == (FORWARD_RUN, True)
+    assert (run.headers["task"], is_run(run)) == (FORWARD_RUN, True)
     assert bodies(server, run) == ["a", "b", "c"]
     assert (
         sorted(tags_of(run))
@@ -114,7 +124,7 @@ def test_a_message_that_may_be_in_no_run_is_reserved_alone_and_in_its_turn(conne
         server.lpush(CHANGES_QUEUE, "no message")
     send(connection, "c")
     reserved = [reserve(connection) for _ in range(3)]
-    assert [is_run(message.delivery_tag) for message in reserved] == [True, False, True]
+    assert [is_run(message) for message in reserved] == [True, False, True]
     assert [bodies(server, run) for run in (reserved[0], reserved[2])] == [["a", "b"], ["c"]]
 
 
@@ -166,7 +176,7 @@ def test_the_messages_of_a_parted_run_are_reserved_alone_from_then_on(connection
     run.reject(requeue=True)
     for _ in range(2):
         messages = [reserve(connection) for _ in range(2)]
-        assert [(is_run(m.delivery_tag), m.body) for m in messages] == [(False, b"a"), (False, b"b")]
+        assert [(is_run(m), m.body) for m in messages] == [(False, b"a"), (False, b"b")]
         for message in messages:
             message.requeue()
 
@@ -287,3 +297,67 @@ def test_what_is_collected_is_not_sent(connection, server):
     assert not server.exists("queue")
     ((name, text),) = messages
     assert (name, json.loads(text)["properties"]["delivery_info"]["routing_key"]) == ("queue", "queue")
+
+
+def envelope(tag, **members):
+    return {
+        "body": b64encode(b"foreign").decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": "q"},
+            "body_encoding": "base64",
+            "delivery_tag": tag,
+        },
+        **members,
+    }
+
+
+TAIL = {"delivery_info": {"exchange": "", "routing_key": "q"}, "delivery_tag": "tail"}
+STREAM_QUEUE = "firehose.main.us-east-1.travel"
+
+
+@pytest.mark.parametrize("queue", [CHANGES_QUEUE, STREAM_QUEUE, "other"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"properties": TAIL}),
+        json.dumps({"other": TAIL}),
+        json.dumps({"body": "", "headers": {}, "other": TAIL}),
+        json.dumps({"body": "", "headers": {}, "properties": [], "other": TAIL}),
+        json.dumps({"body": 7, "headers": {}, "properties": 7, "other": TAIL}),
+        json.dumps(envelope("run-of-somebody")),
+        json.dumps(envelope("first", other=TAIL)),
+        json.dumps(envelope("first", alone=True, other=TAIL)),
+        '{"no json": ' + json.dumps({"other": TAIL}),
+        '{"body": ' + "[" * 100_000 + json.dumps({"other": TAIL}),
+        json.dumps(envelope("first", headers={"x": {"__type__": "decimal", "__value__": "x"}})),
+        json.dumps(envelope("first", headers=[])),
+    ],
+)
+def test_a_foreign_message_is_reserved_under_the_tag_by_which_it_is_ended(connection, server, queue, text):
+    server.lpush(queue, text)
+    message = reserve(connection, queue)
+    if is_run(message):
+        message.channel.qos.part(message.delivery_tag)
+        message.requeue()
+        message = reserve(connection, queue)
+    message.ack()
+    assert (server.hlen("unacked"), server.zcard("unacked_index"), server.llen(queue)) == (0, 0, 0)
+
+
+def test_a_message_that_is_reserved_alone_replaces_no_record_of_another(connection, server):
+    server.lpush(CHANGES_QUEUE, json.dumps(envelope("one")))
+    reserve(connection)
+    server.lpush(CHANGES_QUEUE, json.dumps({"alone": True, **envelope("one")}))
+    message = reserve(connection)
+    assert server.hlen("unacked") == 2
+    message.ack()
+    assert server.hkeys("unacked") == ["one"]
+
+
+def test_a_body_that_holds_a_quote_is_not_left_in_the_broker(connection, server):
+    text = json.dumps(envelope("one", body='a "quoted" word' * 200, headers={"firehose_bytes": 7}))
+    server.lpush(STREAM_QUEUE, text)
+    assert reserve(connection, STREAM_QUEUE)._raw["body"] == 'a "quoted" word' * 200
