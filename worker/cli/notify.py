@@ -2,7 +2,7 @@
 
 import click
 
-from worker.cli.output import note
+from worker.cli.output import json_option, result
 from worker.config import current_settings
 from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notification
@@ -10,7 +10,8 @@ from worker.failures.notifications import Notification
 
 @click.command()
 @click.option("--test", "is_test", is_flag=True, required=True, help="Send one message now, to every URL.")
-def notify(is_test: bool) -> None:
+@json_option
+def notify(is_test: bool, as_json: bool) -> None:
     """Send a test message to every URL of AUDIENCE_ALERT_URLS.
 
     Workers and the dashboard send alerts there by themselves; this shows that the URLs work.
@@ -26,4 +27,5 @@ def notify(is_test: bool) -> None:
     if failed:
         positions = ", ".join(map(str, failed))
         raise click.ClickException(f"not sent to the URL at position {positions} of AUDIENCE_ALERT_URLS")
-    note(f"sent to {len(settings.alert_urls)} of {len(settings.alert_urls)} URLs")
+    sent = len(settings.alert_urls)
+    result(f"sent to {sent} of {sent} URLs", as_json=as_json, sent=sent)

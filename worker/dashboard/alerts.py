@@ -131,8 +131,14 @@ class TypeGroup:
 
     @property
     def has_dead_letters(self) -> bool:
-        """Whether any of the alerts has one."""
-        return any(row.alert.dead_letter_id for row in self.rows)
+        """Whether any of the alerts has one that was neither replayed nor discarded."""
+        return any(row.alert.dead_letter_id and row.state != AlertState.RESOLVED for row in self.rows)
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether its dead letters can ever be delivered as they are."""
+        found = AlertType.named(self.type)
+        return found is None or found.replayable
 
     @property
     def bars(self) -> list[tuple[float, float]]:

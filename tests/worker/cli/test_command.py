@@ -40,7 +40,7 @@ CONTRACT = {
     "test": {"connection_id"},
     "policy": {"connection_id", "--account-id"},
     "reroute": set(),
-    "notify": {"--test"},
+    "notify": {"--test", "--json"},
     "doctor": {"--json"},
     "audit": {"--limit", "--since", "--who", "--action", "--subject", "--json"},
     "send": {"file"},

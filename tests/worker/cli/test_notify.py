@@ -43,8 +43,7 @@ def with_urls(monkeypatch):
 def test_a_test_message_reaches_every_url(operator, webhook, with_urls):
     with_urls(f"json://127.0.0.1:{webhook.server_port}/a", f"json://127.0.0.1:{webhook.server_port}/b")
 
-    operator.runs("notify", "--test")
-
+    assert operator.lists("notify", "--test") == [{"sent": 2}]
     assert [message["title"] for message in webhook.posted] == ["staging: audience-firehose: test"] * 2
 
 

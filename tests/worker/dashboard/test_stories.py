@@ -203,6 +203,21 @@ def test_the_dead_letters_of_a_stream_are_replayed_from_its_page(page, stack):
         assert [letter.stream for letter in stack.services.dead_letters.all()] == [other.stream]
 
 
+def test_the_dead_letters_of_a_type_and_connection_are_replayed_from_system_alerts(page, stack):
+    audience, other = stack.audience(), stack.audience()
+    kill_a_message(stack, audience)
+    kill_a_message(stack, other)
+    with dashboard(stack) as url:
+        open_page(page, f"{url}/alerts?connection={audience.connection_id}")
+        follow(page, "#alert-groups button[value=replay]")
+
+        eventually(lambda: page.text("#progress") == "Finished: 1 of 1 done.", what="the end of the job")
+        assert [letter.stream for letter in stack.services.dead_letters.all()] == [other.stream]
+        open_page(page, f"{url}/alerts?connection={audience.connection_id}")
+        assert "resolved" in page.text("#alert-groups")
+        assert page.text("#alert-groups button") == ""
+
+
 def test_an_action_that_holds_records_back_asks_first(page, stack):
     audience = stack.audience()
     with dashboard(stack) as url:
