@@ -1,9 +1,13 @@
 """Which queues a worker consumes, and what stays apart."""
 
+import subprocess
+
 import pytest
 from waiting import always, eventually
 
+from devstack import processes
 from devstack.firehose import error, fail
+from worker.queues import CHANGES_QUEUE
 
 WITHIN = 5.0
 """Seconds: the contract's, for a new connection."""
@@ -82,6 +86,32 @@ def test_q_narrows_a_worker_to_the_queues_it_names(idle_stack):
         idle_stack.send(*mine.added("secretive-second"))
         eventually(lambda: len(mine.received()) == 2)
         assert not other.received()
+
+
+@pytest.mark.parametrize("name", ["changes", "stream"])
+def test_a_queue_that_cancel_consumer_took_away_is_consumed_again(idle_stack, name):
+    audience = idle_stack.audience()
+    queue = CHANGES_QUEUE if name == "changes" else audience.stream.queue
+    with idle_stack.worker("--concurrency", "1", "--without-mingle") as worker:
+        idle_stack.send(*audience.added("secretive-1"))
+        eventually(audience.received)
+        assert idle_stack.caller.control.cancel_consumer(queue, reply=True)
+        eventually(lambda: f"Canceling queue {queue}" in worker.output())
+        idle_stack.send(*audience.added("secretive-2"))
+        eventually(lambda: len(audience.received()) == 2)
+
+
+def test_accepted_changes_cannot_be_purged(idle_stack):
+    audience = idle_stack.audience()
+    idle_stack.send(*audience.added("secretive-1"))
+    command = processes.installed(["celery", "-A", "worker", "purge", "--force"])
+    env = processes.private_environment(idle_stack.environment)
+    purge = subprocess.run(command, env=env, cwd=processes.ROOT, capture_output=True, text=True, check=False)
+    assert purge.returncode == 1
+    assert f"Error: {CHANGES_QUEUE} is not purged" in purge.stderr
+    assert "Traceback" not in purge.stderr
+    with idle_stack.worker("--concurrency", "1", "--without-mingle"):
+        eventually(audience.received)
 
 
 @on_rabbitmq

@@ -188,7 +188,8 @@ class Stack:
     def empty(self, queue: str) -> None:
         """Forget what waits in a queue."""
         with self.caller.connection() as connection:
-            connection.default_channel.queue_purge(queue)
+            while (message := connection.default_channel.basic_get(queue)) is not None:
+                connection.default_channel.basic_ack(message.delivery_tag)
 
     def unacknowledged(self) -> int:
         """How many messages are with workers, or were with one that is gone. RabbitMQ does not tell."""

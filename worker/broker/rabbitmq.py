@@ -29,6 +29,7 @@ from kombu.compression import compress
 from kombu.message import Message
 from kombu.transport import pyamqp
 
+from worker.broker.purging import UnpurgedQueues
 from worker.broker.rabbitmq_queues import holds_calls, queue_arguments
 from worker.broker.rabbitmq_timeouts import BoundedChannel, BoundedConnection
 from worker.queues import delay_queue
@@ -142,7 +143,7 @@ class DelayQueues:
         self._declared.add(seconds)
 
 
-class Channel(BoundedChannel):
+class Channel(UnpurgedQueues, BoundedChannel):
     """Delays messages in the broker, and loses none on its way to a queue."""
 
     def basic_publish_confirm(

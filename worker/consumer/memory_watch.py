@@ -2,6 +2,7 @@
 
 It alerts operators before a Redis is full. A full Redis refuses callers' messages, and also the batches that
 producer tasks would make. So while one is full, this worker does not consume changes, and its pool delivers.
+Otherwise it consumes them, unless it was started without them.
 """
 
 import logging
@@ -18,6 +19,7 @@ from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alerts
 from worker.queues import CHANGES_QUEUE
 from worker.store.server_checks import Finding, Outcome, check_eviction
+from worker.upstream import selected_queues
 
 WATCH_INTERVAL_SECONDS = 1.0
 """Callers can fill megabytes in a second."""
@@ -41,7 +43,8 @@ class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, consumer: Consumer, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._timer: Any = None
-        self._has_paused_changes = False
+        selected = selected_queues(consumer.app)
+        self._consumes_changes = selected is None or CHANGES_QUEUE in selected
 
     def start(self, consumer: Consumer) -> None:
         """Check at each interval."""
@@ -65,21 +68,23 @@ class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
         except RedisError as error:
             logger.warning("cannot see how full Redis is: %s", type(error).__name__)
             return
-        if fullness(fullest) >= FULL_FRACTION:
-            self._pause_changes(consumer)
-        elif self._has_paused_changes:
-            consumer.add_task_queue(CHANGES_QUEUE)
-            self._has_paused_changes = False
+        if self._consumes_changes:
+            reconcile_changes(consumer, should_consume=fullness(fullest) < FULL_FRACTION)
 
     def _memory(self, consumer: Consumer, redis: Redis) -> dict[str, Any]:
         memory: dict[str, Any] = redis.info("memory")
         alert_of_eviction(consumer.app.services.alerts, check_eviction(redis, memory))
         return memory
 
-    def _pause_changes(self, consumer: Consumer) -> None:
-        if consumer.task_consumer.consuming_from(CHANGES_QUEUE):
-            consumer.cancel_task_queue(CHANGES_QUEUE)
-            self._has_paused_changes = True
+
+def reconcile_changes(consumer: Consumer, *, should_consume: bool) -> None:
+    """Start or stop consuming changes, also where `cancel_consumer` or `add_consumer` has said otherwise."""
+    if consumer.task_consumer.consuming_from(CHANGES_QUEUE) == should_consume:
+        return
+    if should_consume:
+        consumer.add_task_queue(CHANGES_QUEUE)
+    else:
+        consumer.cancel_task_queue(CHANGES_QUEUE)
 
 
 def servers(consumer: Consumer) -> Iterator[Redis]:

@@ -15,8 +15,9 @@ LIMIT = 1000
 class Consumer:
     """The parts of Celery's consumer that the step uses."""
 
-    def __init__(self, services):
-        self.app = SimpleNamespace(services=services)
+    def __init__(self, services, selected=None):
+        queues = SimpleNamespace(_consume_from=selected)
+        self.app = SimpleNamespace(services=services, amqp=SimpleNamespace(queues=queues))
         self.task_consumer = self
         self.queues = {CHANGES_QUEUE}
 
@@ -48,15 +49,21 @@ def server():
     return Server()
 
 
+@pytest.fixture(params=[None])
+def selected(request):
+    """The queues of `-Q`; None without the option."""
+    return request.param
+
+
 @pytest.fixture
-def consumer(services):
-    return Consumer(services)
+def consumer(services, selected):
+    return Consumer(services, selected)
 
 
 @pytest.fixture
 def check(consumer, server, monkeypatch):
     monkeypatch.setattr(memory_watch, "servers", lambda _: [Server(), server])
-    watch = MemoryWatch(SimpleNamespace())
+    watch = MemoryWatch(consumer)
 
     def check(used):
         server.used = used
@@ -98,7 +105,14 @@ def test_while_a_server_is_away_consuming_stays_as_it_is(check, consumer):
     assert not consumer.queues
 
 
-def test_a_worker_that_consumed_no_changes_before_consumes_none_afterwards(check, consumer):
+def test_changes_that_cancel_consumer_took_away_are_consumed_again(check, consumer):
+    consumer.queues.clear()
+    check(0)
+    assert consumer.queues == {CHANGES_QUEUE}
+
+
+@pytest.mark.parametrize("selected", [{"firehose.main.us-east-1.travel"}], indirect=True)
+def test_a_worker_that_was_started_without_changes_consumes_none(check, consumer):
     consumer.queues.clear()
     check(980)
     check(0)

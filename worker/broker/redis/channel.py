@@ -17,6 +17,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import loads
 from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError
 
+from worker.broker.purging import UnpurgedQueues
 from worker.broker.redis.bodies import leave_body
 from worker.broker.redis.client import Client
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
@@ -75,7 +76,7 @@ def raise_out_of_memory() -> Iterator[None]:
         raise
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
     """Reserves messages of queues that need acknowledgement; leaves the others to kombu's BRPOP."""
 
     QoS = QoS
