@@ -1,6 +1,7 @@
 """Whatever a message holds, whatever Firehose refuses and whichever batch goes first, last words are true."""
 
 import json
+from collections import Counter
 from random import Random
 
 import pytest
@@ -10,14 +11,16 @@ from hypothesis import strategies as st
 from schemas.changes import Change
 from schemas.identities import Catalogue
 from schemas.quotas import Quota
-from schemas.records import EXAMPLE_STAMP
+from schemas.records import EXAMPLE_STAMP, Stamp, render
 from schemas.settings import Configuration, Connection
+from schemas.users import Users
 from tasks.fan_out import Part, fan_out
 from worker.firehose.deliveries import following_delivery, is_delivery, make_delivery, records_of
-from worker.firehose.groups import size_of
+from worker.firehose.groups import as_group, size_of
 from worker.firehose.put import put
 from worker.queues import Stream
 from worker.state.registry import Route, Snapshot
+from worker.state.run_counts import Skipped
 
 STREAM = Stream("main", "eu-central-1", "travel")
 EU_CENTRAL_1 = Quota(requests=1_000, records=100_000, bytes=2**20)
@@ -212,3 +215,55 @@ def test_a_user_whose_identity_changes_is_in_one_group_with_the_user_of_before()
         for group in kwargs["records"]
     ]
     assert groups == [["old", "old", "new", "new"], ["x"]]
+
+
+AMPLE = Quota(requests=10**6, records=10**6, bytes=10**10)
+PROJECTIONS = [
+    {},
+    {"include_metadata": True},
+    {"append_newline": False},
+    {"forward_customer_ids": False},
+    {"send_anonymous_users": False},
+]
+PEOPLE = st.dictionaries(
+    st.sampled_from(["MPID", "CustomerId", "Email"]), st.sampled_from(["", "a", "ä", "%"]), max_size=3
+)
+CHANGES = st.lists(
+    st.builds(
+        Change,
+        st.sampled_from(["member_added", "member_removed", "identity_changed"]),
+        st.sampled_from(AUDIENCES),
+        st.sampled_from(["Name", "100 %"]),
+        st.sampled_from([7, 8]),
+        PEOPLE,
+        PEOPLE,
+        st.none() | PEOPLE,
+    ),
+    max_size=12,
+)
+
+
+@given(CHANGES, st.sampled_from(PROJECTIONS), st.integers(1, 3))
+def test_the_groups_of_a_stream_are_the_records_of_each_user_one_change_after_the_other(
+    changes, connection_settings, messages
+):
+    registry = snapshot(AMPLE, **connection_settings)
+    names = Catalogue().names_by_precedence
+    parts = [
+        Part(changes[number::messages], Stamp(f"message-{number}", number)) for number in range(messages)
+    ]
+    users = Users([change for part in parts for change in part.changes], names)
+    expected, skipped = {}, Counter()
+    for part in parts:
+        for position, change in enumerate(part.changes):
+            (route,) = registry.routes[change.audience_id]
+            lines, skips = render(change, route.projection, part.stamp, position)
+            if lines:
+                expected.setdefault(users.user_of(change), []).extend(line.decode() for line in lines)
+            skipped.update(Skipped(STREAM, change.audience_id, skip) for skip in skips)
+
+    streams, counted = fan_out(parts, registry, names)
+
+    assert counted == skipped
+    groups = [group for batches in streams.values() for (batch,) in batches for group in batch.groups]
+    assert groups == [as_group(lines) for lines in expected.values()]
