@@ -13,11 +13,13 @@ from redis.exceptions import ConnectionError
 from devstack.firehose import refuse_once
 from schemas.records import Skip
 from tasks import base, runs
+from worker.broker.handovers import Handovers
 from worker.broker.redis.bodies import BODY_TAG
 from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER
 from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
-from worker.broker.redis.runs import RUN_CONTENT_BYTES
+from worker.broker.redis.runs import RUN_CONTENT_BYTES, RUN_MESSAGE_BYTES
 from worker.config import read_settings
+from worker.consumer import request
 from worker.consumer.request import MAX_LOST_PROCESSES
 from worker.consumer.uncounted_runs import LATE_AFTER_SECONDS, record_late
 from worker.queues import (
@@ -390,3 +392,44 @@ def test_a_change_without_a_timestamp_is_not_of_the_future_after_the_clock_of_re
     (call,) = worker.calls(stream.queue)
     record = json.loads(lines(call)[0])
     assert int(record["MembershipChangedTimestamp"]) < 4 * 10**9
+
+
+def test_a_poison_batch_that_is_not_reserved_any_more_becomes_no_dead_letter(
+    worker, large_batch, services, monkeypatch
+):
+    """It was requeued, and its records are another reservation's."""
+    with monkeypatch.context() as gone:
+        gone.setattr(request, "read_body", lambda *_: None)
+        gone.setattr(request, "MAX_LOST_PROCESSES", 0)
+        worker.die_over_one(large_batch.queue)
+    assert not services.dead_letters.all()
+    assert len(worker.waiting(large_batch.queue)) == 1
+
+
+def test_messages_that_expand_beyond_a_runs_limit_leave_its_room_to_the_others(worker, connect, broker):
+    stream = connect()
+    for number in range(30):
+        worker.send(FORWARD, {"changes": [added("x" * RUN_MESSAGE_BYTES)]})
+        worker.send(FORWARD, {"changes": [added(f"{number}")]})
+    worker.run_one(CHANGES_QUEUE)
+    assert sum(len(lines(call)) for call in worker.calls(stream.queue)) == 30
+    assert broker.llen(CHANGES_QUEUE) == 30
+
+
+def test_a_message_that_was_run_alone_is_run_again_where_the_broker_has_lost_what_was_made_of_it(
+    two_servers, worker, connect, send, monkeypatch
+):
+    stream, broker = connect(), worker.app.connection_for_read().default_channel.client
+    send(added("a"))
+    before = broker.lrange(CHANGES_QUEUE, 0, -1)
+    worker.die_over_one(CHANGES_QUEUE)
+    monkeypatch.setitem(
+        worker.app.__dict__, "handovers", Handovers(worker.app, keep_seconds=60, are_needed=True)
+    )
+    worker.run(CHANGES_QUEUE)
+    # The replica that is promoted has the message as it was first, and nothing that came of it.
+    broker.delete(stream.queue, *broker.keys("audience.handed-over*"))
+    broker.rpush(CHANGES_QUEUE, *before)
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a"]]
+    assert two_servers.counters.of(stream).enqueued == 1
