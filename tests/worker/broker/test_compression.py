@@ -5,6 +5,7 @@ import lzma
 import sys
 import tracemalloc
 import zlib
+from hashlib import sha256
 
 import pytest
 from kombu.compression import compress, encoders, register
@@ -111,3 +112,12 @@ def test_a_method_that_cannot_be_bounded_is_refused(monkeypatch):
     register_bounded_compression()
     with pytest.raises(UnboundedCompression):
         kombu_decompress(zlib.compress(b"x"), "application/x-other")
+
+
+def test_batches_of_random_identifiers_are_smaller_than_by_the_default_level():
+    identifiers = [sha256(str(number).encode()).hexdigest() for number in range(500)]
+    records = "".join(f'{{"UserIdentities":{{"Other":"{each}"}}}}\n' for each in identifiers).encode()
+
+    body, _ = compress(records, "zstd")
+
+    assert len(body) < len(zstd.compress(records))
