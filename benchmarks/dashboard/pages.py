@@ -27,6 +27,7 @@ IDLE_SECONDS = 0.1
 """After a view the dashboard's threads have ended their work."""
 TIMEOUT_SECONDS = 60.0
 NANOSECONDS_PER_MILLISECOND = 1e6
+STREAM_PAGE = "/streams/firehose.main.us-east-1.stream-00003"
 
 LIMITS: Mapping[int, Mapping[str, Target]] = {
     1_000: {
@@ -34,6 +35,7 @@ LIMITS: Mapping[int, Mapping[str, Target]] = {
         "/alerts?range=7d&search=throttled": at_most(100),
         "/streams": at_most(50),
         "/streams?sort=queued&page=3": at_most(50),
+        STREAM_PAGE: at_most(50),
         "/dead-letters": at_most(50),
         "/broker": at_most(50),
         "/metrics": at_most(100),
@@ -43,6 +45,7 @@ LIMITS: Mapping[int, Mapping[str, Target]] = {
         "/alerts?range=7d&search=throttled": at_most(100),
         "/streams": at_most(150),
         "/streams?sort=queued&page=3": at_most(150),
+        STREAM_PAGE: at_most(150),
         "/dead-letters": at_most(50),
         "/broker": at_most(150),
         "/metrics": at_most(200),

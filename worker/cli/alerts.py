@@ -34,9 +34,16 @@ from worker.services import Services
 
 FOLLOW_INTERVAL_SECONDS = 1.0
 
+
+def _latest(row: Row) -> str:
+    """When it was last raised. Alerts of older versions do not say, and were raised once."""
+    return str(row["last_raised_at"] or row["raised_at"])
+
+
 COLUMNS: Columns = {
     "ID": itemgetter("id"),
-    "RAISED AT": itemgetter("raised_at"),
+    "LAST RAISED AT": _latest,
+    "TIMES": itemgetter("occurrences"),
     "SEVERITY": itemgetter("severity"),
     "STATE": itemgetter("state"),
     "TYPE": itemgetter("type"),
@@ -122,11 +129,6 @@ def alert_rows(found: Sequence[Alert], alerts: Alerts) -> list[Row]:
     """The alerts, each with what has become of it."""
     states = alerts.states()
     return [{**asdict(alert), "state": states.get(alert.id, AlertState.OPEN)} for alert in found]
-
-
-def _latest(row: Row) -> str:
-    """When it was last raised. Alerts of older versions do not say, and were raised once."""
-    return str(row["last_raised_at"] or row["raised_at"])
 
 
 def _listing(services: Services, since: timedelta | None, wanted: Mapping[str, Any]) -> Listing:

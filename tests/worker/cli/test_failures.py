@@ -86,6 +86,17 @@ def test_a_duration_that_is_none_is_refused(operator, since):
     assert "30m, 12h or 7d" in operator.fails("alerts", f"--since={since}")
 
 
+def test_the_list_tells_how_often_an_alert_was_raised_and_when_last(operator, services, clock):
+    for _ in range(3):
+        services.alerts.raise_alert(DENIED, stream=STREAM)
+        clock.now += 30
+
+    heading, *lines = operator.runs("alerts").stdout.splitlines()
+    shown = [line.split() for line in lines]
+    assert heading.split()[1:5] == ["LAST", "RAISED", "AT", "TIMES"]
+    assert [(cells[1], cells[2]) for cells in shown] == [("2027-01-15T08:01:00.000+00:00", "3")]
+
+
 def test_follow_prints_new_alerts_once_and_oldest_first(operator, services, dead_lettered, monkeypatch):
     dead_lettered("before")
     rounds = iter([["a", "b"], [], ["c"], []])
