@@ -84,7 +84,7 @@ def test_while_its_slot_migrates_a_command_waits_for_the_end(redis_cluster, clus
     assert len(owner(redis_cluster).keys()) == 2
 
 
-@pytest.mark.parametrize("first", [AWAY, ""])
+@pytest.mark.parametrize("first", [AWAY, ""], ids=["one is away", "one is empty"])
 def test_of_several_urls_one_node_that_answers_is_enough(redis_cluster, first):
     urls = ";".join(filter(None, (first, redis_cluster.url)))
     with connect_redis(urls) as client:
