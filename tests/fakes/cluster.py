@@ -67,6 +67,8 @@ class RedisCluster:
 
     def begin_migration(self, target: int):
         """Move the state's slot; yields between the steps: begun, keys moved."""
+        # The nodes tell each other of the last migration.
+        eventually(self._do_masters_agree, what="one owner of the state's slot in the eyes of all masters")
         source, target_client = self.client(self.owner()), self.client(target)
         source_id, target_id = (client.cluster("MYID") for client in (source, target_client))
         target_client.cluster("SETSLOT", SLOT, "IMPORTING", source_id)
@@ -78,6 +80,9 @@ class RedisCluster:
         yield
         for client in (target_client, source, *map(self.client, range(MASTERS))):
             client.cluster("SETSLOT", SLOT, "NODE", target_id)
+
+    def _do_masters_agree(self) -> bool:
+        return len({_slot_owner(self.client(number)) for number in range(MASTERS)}) == 1
 
     def is_ok(self) -> bool:
         """Whether each node sees a master for each slot."""
