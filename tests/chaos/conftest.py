@@ -8,6 +8,7 @@ from chaos import CONCURRENCY, FULL, HASTE, RECORDS, Broker
 from load import Load
 from stack import Stack
 
+from devstack import processes
 from devstack.firehose import FakeFirehose
 
 ROW = "a line of the table of faults"
@@ -31,8 +32,8 @@ def make_stack(tmp_path):
     """A stack without a worker, over a Redis of its own with these options."""
     with ExitStack() as parts:
 
-        def make(*redis_options):
-            broker = Broker(tmp_path, *redis_options)
+        def make(*redis_options, server=None):
+            broker = Broker(tmp_path, *redis_options, server=server)
             parts.callback(broker.stop)
             firehose = parts.enter_context(FakeFirehose())
             stack = Stack(tmp_path, broker.url, firehose, databases=(0, 1))
@@ -50,8 +51,14 @@ def redis_options():
 
 
 @pytest.fixture
-def stack(make_stack, redis_options):
-    return make_stack(*redis_options)
+def server():
+    """The program of the test's Redis."""
+    return processes.redis_server()
+
+
+@pytest.fixture
+def stack(make_stack, redis_options, server):
+    return make_stack(*redis_options, server=server)
 
 
 @pytest.fixture

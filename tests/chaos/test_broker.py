@@ -8,7 +8,10 @@ from kombu.exceptions import OperationalError
 from waiting import eventually
 
 from devstack.firehose import refuse_once
+from devstack.processes import redis_servers
 
+SERVERS = redis_servers()
+"""Redis and Valkey, where this machine has both."""
 FAULTS = 20 if FULL else 2
 ROOM = 20 * 2**20 if FULL else 4 * 2**20
 """Bytes until Redis is full."""
@@ -38,7 +41,8 @@ def test_a_restart_of_redis_loses_and_repeats_nothing(stack, load, start, tell):
     assert (status.counts.enqueued, status.counts.delivered) == (RECORDS, RECORDS)
 
 
-@pytest.mark.parametrize("redis_options", [("--appendfsync", "always")])
+@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
+@pytest.mark.parametrize("redis_options", [("--appendfsync", "always")], ids=["always"])
 def test_a_killed_redis_that_syncs_always_loses_and_repeats_nothing(stack, load, start, tell):
     worker = start(**AWAY)
     faults_under_load(load, lambda: stack.broker.restart(kill=True))

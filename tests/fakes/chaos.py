@@ -24,14 +24,14 @@ CONCURRENCY = 2
 class Broker:
     """A private Redis that is stopped, killed and started again, and keeps its file and its port."""
 
-    def __init__(self, directory, *options):
-        self.directory, self.options = directory, options
+    def __init__(self, directory, *options, server=None):
+        self.directory, self.options, self.server = directory, options, server
         self.port = free_port()
         self.start()
 
     def start(self):
         self._running = ExitStack()
-        redis = processes.redis(self.directory, *self.options, port=self.port)
+        redis = processes.redis(self.directory, *self.options, port=self.port, server=self.server)
         self.process, self.url = self._running.enter_context(redis)
 
     def stop(self):
