@@ -243,24 +243,27 @@ def test_a_run_that_could_not_be_counted_is_counted_later_and_once(worker, send,
     assert broker.hlen(UNCOUNTED) == 1
 
     with worker.app.reservations.open() as connected:
-        record_late(connected, services)
+        record_late(connected, services, set())
         assert broker.hlen(UNCOUNTED) == 1, "its process may still be about to count it"
         clock.advance(LATE_AFTER_SECONDS + 1)
         (entry,) = broker.hgetall(UNCOUNTED).items()
         for _ in range(2):
             # As if the broker could not be told that it is counted.
             broker.hset(UNCOUNTED, *entry)
-            record_late(connected, services)
+            record_late(connected, services, set())
     assert services.counters.of(None).skipped == {Skip.NO_CONNECTION: 2}
     assert broker.hlen(UNCOUNTED) == 0
 
 
 @pytest.mark.parametrize("corrupt", ["secretive", "{}", "[]", '{"at": 0, "enqueued": 7}'])
-def test_a_corrupt_count_is_left_alone(worker, services, broker, corrupt):
-    broker.hset(UNCOUNTED, "run", corrupt)
+def test_a_corrupt_count_is_left_alone_and_logged_once(worker, services, broker, corrupt, caplog):
+    broker.hset(UNCOUNTED, b"run-\xff", corrupt)
+    known = set()
     with worker.app.reservations.open() as connected:
-        record_late(connected, services)
-    assert broker.hget(UNCOUNTED, "run") == corrupt
+        for _ in range(2):
+            record_late(connected, services, known)
+    assert broker.hlen(UNCOUNTED) == 1
+    assert len(caplog.records) == 1
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ class UncountedRuns(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, consumer: Consumer, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._timer: Any = None
+        self._corrupt: set[str] = set()
+        """IDs of runs whose counts are corrupt, each of which is logged once."""
 
     def start(self, consumer: Consumer) -> None:
         """Check at each interval."""
@@ -50,18 +52,23 @@ class UncountedRuns(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             with consumer.app.reservations.open() as connected:
                 if connected is not None:
-                    record_late(connected, consumer.app.services)
+                    record_late(connected, consumer.app.services, self._corrupt)
         except (RedisError, OperationalError) as error:
             logger.warning("%s: the counters of runs are recorded later", type(error).__name__)
 
 
-def record_late(connected: Connected, services: Services) -> None:
-    """Record the runs that were handed over some time ago and are not counted. Raises `RedisError`."""
+def record_late(connected: Connected, services: Services, corrupt: set[str]) -> None:
+    """Record the runs that were handed over some time ago and are not counted. Raises `RedisError`.
+
+    What cannot be read, as a newer worker may have written it, is left alone and added to `corrupt`.
+    """
     for run_id, text in connected.uncounted().items():
         try:
             counts, at = RunCounts.from_json(text)
         except (*CORRUPT_ERRORS, KeyError):
-            logger.error("what is to be counted of run %s is corrupt", run_id)
+            if run_id not in corrupt:
+                logger.error("what is to be counted of run %s is corrupt", run_id)
+            corrupt.add(run_id)
             continue
         if services.clock() - at > LATE_AFTER_SECONDS:
             services.run_recorder.record(run_id, counts)

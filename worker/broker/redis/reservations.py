@@ -14,7 +14,7 @@ from kombu import Producer
 
 from worker.broker.redis.channel import Channel
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
-from worker.broker.redis.message import text_of_record
+from worker.broker.redis.message import decode, text_of_record
 from worker.store.scripts import Script
 
 COMPLETED = "audience.completed"
@@ -138,7 +138,8 @@ class Connected:
     def uncounted(self) -> dict[str, str]:
         """By ID, what is to be counted of the runs that were handed over and not counted yet."""
         with self._channel.conn_or_acquire() as client:
-            return {run.decode(): counts.decode() for run, counts in client.hgetall(UNCOUNTED).items()}
+            found = client.hgetall(UNCOUNTED)
+            return {decode(run_id): decode(counts) for run_id, counts in found.items()}
 
     def forget_counted(self, run_id: str) -> None:
         """Forget what was to be counted of a run."""
