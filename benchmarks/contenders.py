@@ -57,7 +57,7 @@ class Comparison:
         return [runs[contender] for runs in self._rounds]
 
     def efficiencies(self, contender: Contender, peer: Contender) -> list[tuple[float, float]]:
-        """Of each round the changes per CPU second of a peer and of a contender."""
+        """The changes per CPU second of a peer and of a contender, in each round."""
         return [
             (runs[peer].changes_per_cpu_second, runs[contender].changes_per_cpu_second)
             for runs in self._rounds

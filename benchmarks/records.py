@@ -62,7 +62,7 @@ class Steps:
 
 
 class Pipeline:
-    """What workers do with a message of changes, without Celery and Redis."""
+    """The work of workers on a message of changes, without Celery and Redis."""
 
     def __init__(self, steps: Steps, **settings: Any) -> None:
         connection = Connection(AUDIENCE, STREAM.configuration, STREAM.name, STREAM.region, **settings)

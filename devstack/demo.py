@@ -41,7 +41,7 @@ def demo(stack: Stack) -> None:
     register(stack, operator)
     forward(stack)
     exhaust_retries(stack, operator)
-    look_at_dashboard(stack)
+    check_dashboard(stack)
     heal_and_replay(stack, operator)
 
 
@@ -100,7 +100,7 @@ def check_alerts(operator: Operator) -> None:
     expect(f"the alert says {shown}, not {promised}", shown == promised)
 
 
-def look_at_dashboard(stack: Stack) -> None:
+def check_dashboard(stack: Stack) -> None:
     """Check that the dashboard shows the same alerts."""
     step(f"The dashboard shows them too: {stack.dashboard_url}/alerts")
     page = read_page(f"{stack.dashboard_url}/alerts")

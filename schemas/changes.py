@@ -76,7 +76,7 @@ PERSONAL = ("timestamp", "user_identities", "previous_user_identities")
 
 
 class Event(NamedTuple):
-    """What an item's keys tell besides the personal ones, as marshmallow has read them."""
+    """The values of an item's keys, except the personal ones, as marshmallow has read them."""
 
     type: str
     audience_id: int
@@ -166,9 +166,9 @@ class ChangeSchema(Schema):
 
 
 class KnownEvents:
-    """Events of users that marshmallow has accepted, by the keys and values of items that told them.
+    """Events of users that marshmallow has accepted, by the keys and values of their items.
 
-    Most changes tell an event that was told before, and differ in the user and the time.
+    Most changes repeat an event that was read before, and differ in the user and the time.
     """
 
     def __init__(self) -> None:

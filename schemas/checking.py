@@ -1,4 +1,4 @@
-"""Checks a list item by item, so that an invalid item does not hold up its neighbours."""
+"""Checks a list item by item, so that an invalid item does not stop its neighbours."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -221,7 +221,7 @@ class RunTask(ProducerTask):
     def _counts(
         self, messages: list[Plain], streams: dict[Stream, Batches], skipped: Counter[Skipped]
     ) -> RunCounts:
-        """What is to be counted of the messages, of which these batches were made."""
+        """The counts of the messages of which these batches were made."""
         enqueued = {stream: batches.records for stream, batches in streams.items()}
         keys = (message.digest for message in messages)
         return self.app.services.run_recorder.counts_of(enqueued, skipped, keys)
@@ -270,7 +270,7 @@ class RunTask(ProducerTask):
         return messages
 
     def _count(self, connected: Connected, run_id: str, counts: RunCounts) -> None:
-        """Record the run's counters. Where that fails, a worker does it later: the broker knows them."""
+        """Record the run's counters. If that fails, a worker does it later: the broker keeps them."""
         try:
             self.app.services.run_recorder.record(run_id, counts)
             connected.forget_counted(run_id)

@@ -99,7 +99,7 @@ class Status:
 
     @cached_property
     def failing(self) -> int:
-        """How many streams are left alone for a while, or are being tried."""
+        """How many streams get no call for a while, or are probed."""
         return sum(row.state is StreamState.FAILING for row in self.rows)
 
     @cached_property

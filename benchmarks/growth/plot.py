@@ -14,7 +14,7 @@ TICKS = 4
 FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
 SURFACE, TEXT, QUIET_TEXT, GRID = "#ffffff", "#1f2328", "#59636e", "#e4e7ea"
 COLOURS = ("#2a6fdb", "#c2570c")
-"""Of the first and second line: told apart without red and green, and each is labelled as well."""
+"""The colours of the first and second line: distinct without red and green, and each line has a label."""
 
 
 class Line(NamedTuple):

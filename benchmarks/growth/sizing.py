@@ -66,7 +66,7 @@ def table(points: list[Point]) -> Iterator[str]:
 
 
 def ends(points: list[Point]) -> Iterator[str]:
-    """Where one Redis ends, as Markdown."""
+    """The rates at which one Redis is at its limit, as Markdown."""
     for cost in costs(points):
         yield (
             f"- {cost.name}: {cost.redis_microseconds:.3g} µs of Redis a change, so one Redis ends at about"

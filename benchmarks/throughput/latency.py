@@ -39,7 +39,7 @@ def steady(bench: Bench) -> Iterator[Figure]:
 
 
 def one(bench: Bench) -> Iterator[Figure]:
-    """One change at a time, with nothing else to do."""
+    """Send single changes one after another, to an idle worker."""
     yield from _figures(
         bench,
         "one change on an idle worker",

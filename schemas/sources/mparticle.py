@@ -120,7 +120,7 @@ def _subscription(request: dict[str, Any]) -> Translated:
 
 
 def _memberships(request: dict[str, Any], catalogue: Catalogue) -> Translated:
-    """The actions of a request's profiles; a wrong profile or audience does not hold up the others."""
+    """The actions of a request's profiles; a wrong profile or audience does not stop the others."""
     profiles = request["user_profiles"]
     valid, problems = check(PROFILE, profiles)
     translated = _nothing()

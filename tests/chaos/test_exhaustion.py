@@ -67,7 +67,7 @@ def test_records_that_spend_their_retries_are_dead_letters_and_are_replayed_once
 def test_a_stream_that_accepts_nothing_until_retries_are_spent_leaves_all_records_in_dead_letters(
     stack, start, tell
 ):
-    """One batch at a time tries the stream, until each has used up its retries."""
+    """The stream is probed by one batch at a time, until each has used up its retries."""
     load = Load(stack.audience(), 1000 if FULL else 300)
     batches, attempts = load.records // load.per_message, 3
     stack.firehose.faults.append(fail(error("InternalFailure", 500)))

@@ -1,4 +1,4 @@
-"""A half-open Redis, or one that accepts no write: a worker comes back by itself, and stops when told to."""
+"""A half-open Redis, or one that accepts no write: a worker comes back by itself, and stops on SIGTERM."""
 
 import pytest
 from link import Link
@@ -33,7 +33,7 @@ def test_a_worker_is_back_in_half_a_minute_when_a_half_open_link_heals(stack, li
         assert set(audience.customers()) == {"before", "meanwhile"}
 
 
-def test_a_worker_stops_when_told_to_while_its_link_is_half_open(stack, link):
+def test_a_worker_stops_on_sigterm_while_its_link_is_half_open(stack, link):
     with stack.worker("--concurrency", "2", env=through(link)) as worker:
         link.drop()
         worker.terminate()

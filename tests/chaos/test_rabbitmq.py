@@ -114,7 +114,7 @@ def test_a_half_open_connection_to_rabbitmq_is_replaced_and_nothing_is_lost(stac
     tell(load, f"packets dropped; flows again after {seconds} s")
 
 
-def test_a_worker_stops_when_told_to_while_rabbitmq_is_half_open(stack, link, load):
+def test_a_worker_stops_on_sigterm_while_rabbitmq_is_half_open(stack, link, load):
     with stack.worker("--concurrency", str(CONCURRENCY), env=through(link)) as worker:
         load.send()
         eventually(lambda: load.arrived() > RECORDS // 4)

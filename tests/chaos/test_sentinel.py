@@ -32,7 +32,7 @@ def replicated(tmp_path):
 
 @pytest.fixture
 def two_replicas(tmp_path):
-    """One more than writes wait for: the master after a failover has one as well."""
+    """A replica more than writes wait for: the master after a failover has one as well."""
     replicated = Replicated(tmp_path, replicas=2)
     yield replicated
     replicated.stop()

@@ -53,10 +53,10 @@ def test_the_state_of_one_of_two_workers_is_elsewhere(stack, load, start, tell):
         # Until that worker has taken a message, too.
         eventually(lambda: send_more(load) or elsewhere.llen(ALERTS), every=0.1)
     load.arrive()
-    books = load.settle()
+    settled = load.settle()
     tell(load, "AUDIENCE_REDIS_URL of one of two workers is elsewhere")
     assert stack.services.counters.of(None).skipped == {}
-    assert (books.counts.enqueued, books.counts.delivered) == (load.sent, load.sent)
+    assert (settled.counts.enqueued, settled.counts.delivered) == (load.sent, load.sent)
     swap_state(stack)
     assert is_reported(stack)
     assert stack.services.counters.of(None).skipped == {}

@@ -23,8 +23,8 @@ def test_a_new_connection_is_consumed_within_five_seconds(stack):
 
 def test_the_queue_of_a_removed_connection_is_left_alone(stack, audience):
     stack.services.registry.disconnect(audience.connection_id)
-    told = f"{audience.stream.queue}: not connected"
-    eventually(lambda: told in stack.logs[0].read_text())
+    logged = f"{audience.stream.queue}: not connected"
+    eventually(lambda: logged in stack.logs[0].read_text())
     stack.call(audience.stream.task, {}, queue=audience.stream.queue)
     # The worker may have been listening still, and then puts it back.
     eventually(lambda: audience.waiting() == 1)

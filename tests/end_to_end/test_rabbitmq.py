@@ -150,7 +150,7 @@ def loaded(stack):
     with stack.worker(*options, env=SOON) as worker:
         load.send(RECORDS // 2)
         yield load
-        load.arrive(patience=WAIT_SECONDS)
+        load.arrive(timeout=WAIT_SECONDS)
         # What a batch delivers that comes again for want of its retry is counted the last time only.
         eventually(lambda: stack.services.counters.of(load.audience.stream).delivered >= RECORDS)
         assert load.status().counts.delivered <= RECORDS + load.repeated

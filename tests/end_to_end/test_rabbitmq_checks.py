@@ -1,4 +1,4 @@
-"""What `audience-firehose doctor` sees of a RabbitMQ."""
+"""The checks of a RabbitMQ by `audience-firehose doctor`."""
 
 import pytest
 from kombu import Connection

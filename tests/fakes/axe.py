@@ -11,6 +11,6 @@ axe.run().then(results => results.violations
 
 
 def violations(page):
-    """What is serious or critical, each with the elements that it is about."""
+    """The serious and critical violations, each with the elements that it is about."""
     page.evaluate(SCRIPT.read_text("utf-8"))
     return page.evaluate(RUN)

@@ -1,4 +1,4 @@
-"""What flow control has to do with in a worker, without a broker and a pool."""
+"""The collaborators of flow control in a worker, without a broker and a pool."""
 
 from types import SimpleNamespace
 

@@ -119,7 +119,7 @@ class RunWorker(LittleWorker):
 
     @contextmanager
     def _reserved(self, queue: str) -> Iterator[Any]:
-        """What the next poll of the queue reserves; None where nothing waits."""
+        """The message that the next poll of the queue reserves; None if nothing waits."""
         got: list[Any] = []
         with self.app.connection_for_read() as connection:
             if not connection.default_channel.queue_declare(queue).message_count:

@@ -103,13 +103,13 @@ class Load:
         """The records of the largest call."""
         return max(self.audience.puts())
 
-    def arrive(self, patience: float = ARRIVAL) -> None:
+    def arrive(self, timeout: float = ARRIVAL) -> None:
         """Wait until everything that was sent has arrived, or nothing arrives any more."""
         seen, since = -1, time.monotonic()
         while self.lost:
             if self.arrived() != seen:
                 seen, since = self.arrived(), time.monotonic()
-            elif time.monotonic() - since > patience:
+            elif time.monotonic() - since > timeout:
                 return
             time.sleep(LOOK_EVERY)
 

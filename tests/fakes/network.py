@@ -1,7 +1,7 @@
 """Hosts with addresses of their own on this machine: network namespaces, joined by a bridge in one more.
 
 The test's process is a host of the network as well. What a host sends to another can be lost on the way, as
-in a broken switch: no connection is closed, and nobody is told. Needs root and `ip` (iproute2).
+in a broken switch: no connection is closed, and nobody gets an error. Needs root and `ip` (iproute2).
 """
 
 import os
@@ -46,7 +46,7 @@ class Host:
         ip(*self._ip, "neigh", "replace", other.address, "lladdr", NOBODY, "nud", "permanent", *self._device)
 
     def find(self, other: "Host") -> None:
-        """What this host sends to the other arrives again."""
+        """Packets of this host to the other arrive again."""
         ip(*self._ip, "neigh", "del", other.address, *self._device)
 
     @property

@@ -34,7 +34,7 @@ with socket.create_connection(("127.0.0.1", {REDIS_PORT}), 5) as server:
 
 
 class RedisHosts:
-    """What was started on hosts, until `stop`."""
+    """The processes that run on hosts, until `stop`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""A stack whose state is a database of the master of sentinels, and its broker unless told otherwise."""
+"""A stack whose state is a database of the master of sentinels, and its broker by default."""
 
 from dataclasses import dataclass
 

@@ -53,7 +53,7 @@ class Certificate:
         )
 
     def context(self) -> ssl.SSLContext:
-        """What a server needs to present the certificate."""
+        """The options with which a server presents the certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.bundle, self.key)
         return context

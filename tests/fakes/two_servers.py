@@ -41,14 +41,14 @@ class Server:
         os.kill(self._broker.process.pid, signal.SIGCONT)
 
     def keep(self) -> None:
-        """Note what it holds: what a replica has that receives nothing from now on, or a backup."""
+        """Save what it holds: what a replica has that receives nothing from now on, or a backup."""
         for database in (0, 1):
             with self.client(database) as client:
                 held = {key: client.dump(key) for key in client.scan_iter()}
                 self._earlier[database] = {key: value for key, value in held.items() if value}
 
     def roll_back(self) -> None:
-        """Hold what was noted, at once, and end all connections: a replica is promoted."""
+        """Restore what was saved, atomically, and end all connections: a replica is promoted."""
         with self.client() as client, client.pipeline(transaction=True) as pipe:
             pipe.flushall()
             for database, held in self._earlier.items():

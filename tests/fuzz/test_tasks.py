@@ -79,9 +79,9 @@ def test_any_arguments_of_forward_are_delivered_or_dead_lettered(world, args, kw
         if invalid:
             assert same(world.letter().kwargs, {"changes": [changes[found.position] for found in invalid]})
         ours = [change for change in valid if change.audience_id == 1]
-        told = [record["UserIdentities"] for record in world.records()]
+        forwarded = [record["UserIdentities"] for record in world.records()]
         for change in ours:
-            assert change.user_identities in told
+            assert change.user_identities in forwarded
         assert world.services.counters.of(None).skipped.get("no_connection", 0) == len(valid) - len(ours)
     world.check_counters()
 

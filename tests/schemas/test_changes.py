@@ -214,9 +214,9 @@ def test_a_deleted_audience_needs_no_user():
 
 def test_a_configured_identity_name_replaces_the_standard_one():
     schema = ChangeSchema(Catalogue({"Email": "EmailAddress"}))
-    spelled = ADDED | {"user_identities": {"EmailAddress": "x"}}
+    alternative = ADDED | {"user_identities": {"EmailAddress": "x"}}
     standard = ADDED | {"user_identities": {"Email": "x"}}
-    changes, invalid = check_changes(schema, [spelled, standard], lambda: 0)
+    changes, invalid = check_changes(schema, [alternative, standard], lambda: 0)
     assert (len(changes), [refused.position for refused in invalid]) == (1, [1])
 
 

@@ -40,9 +40,9 @@ def test_a_text_that_is_no_quota_is_refused(text):
 @pytest.mark.parametrize("part", ["1MB", "", "200"])
 @pytest.mark.parametrize("joined", ["1MiB/s+{}", "{}+1MiB/s", "{}"])
 def test_the_part_that_is_wrong_is_shown_with_three_that_are_right(joined, part):
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as raised:
         stated_figures(joined.format(part))
-    assert str(told.value) == f"{part!r} is not a quota such as 1MiB/s, 200requests/s or 50000records/s"
+    assert str(raised.value) == f"{part!r} is not a quota such as 1MiB/s, 200requests/s or 50000records/s"
 
 
 @pytest.mark.parametrize(

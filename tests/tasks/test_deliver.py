@@ -637,7 +637,7 @@ def test_a_probe_that_is_refused_as_before_goes_back_and_the_stream_is_paused_ag
 
 
 @pytest.mark.usefixtures("refused_for_good")
-def test_that_the_stream_is_paused_again_is_told_beside_a_warning_of_the_same_quarter_of_an_hour(
+def test_that_the_stream_is_paused_again_is_notified_beside_a_warning_of_the_same_quarter_of_an_hour(
     run_one, services, stream
 ):
     assert services.alerts.start_cooldown(stream.queue)

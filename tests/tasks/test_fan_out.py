@@ -116,17 +116,17 @@ def last_words(records):
 def true_words(changes):
     """The same, of the changes themselves in their order."""
     records = []
-    for told in changes:
-        common = {"AudienceId": told.audience_id}
-        if told.type == "audience_deleted":
+    for change in changes:
+        common = {"AudienceId": change.audience_id}
+        if change.type == "audience_deleted":
             records.append(common | {"IsDeleted": True})
             continue
-        if told.previous_user_identities == told.user_identities:
+        if change.previous_user_identities == change.user_identities:
             continue  # Nothing changed, so nothing is sent.
-        if told.previous_user_identities:
-            records.append(common | {"IsMember": False, "UserIdentities": told.previous_user_identities})
-        is_member = told.type != "member_removed"
-        records.append(common | {"IsMember": is_member, "UserIdentities": told.user_identities})
+        if change.previous_user_identities:
+            records.append(common | {"IsMember": False, "UserIdentities": change.previous_user_identities})
+        is_member = change.type != "member_removed"
+        records.append(common | {"IsMember": is_member, "UserIdentities": change.user_identities})
     return last_words(records)
 
 
@@ -170,12 +170,12 @@ def test_400_changes_of_one_user_end_as_the_last_one_says_with_30_percent_refuse
 
 @pytest.mark.parametrize("seed", range(3))
 def test_200_users_each_added_and_removed_end_removed_whatever_is_refused(seed):
-    changes = [told(f"user-{number}") for number in range(200) for told in (added, removed)]
+    changes = [make(f"user-{number}") for number in range(200) for make in (added, removed)]
     check_last_words(changes, snapshot(), seed, 0.3)
 
 
 def test_a_group_that_no_call_can_take_arrives_in_its_order():
-    changes = [told("u") for _ in range(400) for told in (added, removed)]
+    changes = [make("u") for _ in range(400) for make in (added, removed)]
     (kwargs,) = deliveries(changes, snapshot())
     assert (len(kwargs["records"]), len(kwargs["then"]), records_of(kwargs)) == (1, 1, 800)
     check_last_words(changes, snapshot(), 1, 0.01)

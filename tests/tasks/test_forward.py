@@ -305,11 +305,11 @@ def test_metadata_numbers_the_records_of_all_messages_in_the_order_of_their_chan
     stream = connect(include_metadata=True)
     forward(added(CustomerId="a"), changed("b", "c"), task_id="one")
     forward(removed(CustomerId="a"), task_id="two")
-    told = [record for call in worker.calls(stream.queue) for record in records(call)]
-    numbers = [record["SequenceNumber"] for record in told]
+    delivered = [record for call in worker.calls(stream.queue) for record in records(call)]
+    numbers = [record["SequenceNumber"] for record in delivered]
     assert numbers == sorted(set(numbers))
     assert {len(number) for number in numbers} == {24}
-    assert len({record["ChangeId"] for record in told}) == len(told) == 4
+    assert len({record["ChangeId"] for record in delivered}) == len(delivered) == 4
 
 
 @ALONE

@@ -248,7 +248,7 @@ def test_a_run_that_could_not_be_counted_is_counted_later_and_once(worker, send,
         clock.advance(LATE_AFTER_SECONDS + 1)
         (entry,) = broker.hgetall(UNCOUNTED).items()
         for _ in range(2):
-            # As if the broker could not be told that it is counted.
+            # As if the broker could not be reached to forget it once it is counted.
             broker.hset(UNCOUNTED, *entry)
             record_late(connected, services, set())
     assert services.counters.of(None).skipped == {Skip.NO_CONNECTION: 2}

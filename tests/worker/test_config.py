@@ -107,9 +107,9 @@ def test_a_wrong_value_is_an_error_that_names_the_variable(name, value):
     ("name", "value"), [("AUDIENCE_RATE_LIMITS", "10/s"), ("AUDIENCE_STREAM_QUOTAS", "1MiB/s")]
 )
 def test_an_unknown_region_is_named(name, value):
-    with pytest.raises(SettingError) as told:
+    with pytest.raises(SettingError) as raised:
         read_settings({name: f"us-west-9={value},eu-west-1={value},eu-west-9={value}"})
-    assert str(told.value) == f"{name}: no such region: eu-west-9, us-west-9"
+    assert str(raised.value) == f"{name}: no such region: eu-west-9, us-west-9"
 
 
 def test_a_wrong_quota_is_shown_with_one_that_is_right():
@@ -124,9 +124,9 @@ def test_a_region_that_is_stated_twice_is_refused():
 
 @pytest.mark.parametrize("variable", ["CELERY_BROKER_URL", "AUDIENCE_REDIS_URL"])
 def test_a_url_that_cannot_be_parsed_does_not_show_its_password(variable):
-    with pytest.raises(SettingError, match=f"{variable}: .*percent-encode") as told:
+    with pytest.raises(SettingError, match=f"{variable}: .*percent-encode") as raised:
         read_settings({variable: "redis://:secr/etive@host:6379/0"})
-    assert "secr" not in str(told.value)
+    assert "secr" not in str(raised.value)
 
 
 def test_a_rate_of_nothing_is_refused():

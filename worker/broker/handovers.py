@@ -1,11 +1,11 @@
 """Marks in the broker that an attempt's messages were sent, for a broker that fails over.
 
-An idempotency record lives in the state. Where the broker is another server and fails over to a replica
+An idempotency record lives in the state. If the broker is another server and fails over to a replica
 that is behind, it may hold a message again whose batches, retry or following batch it has lost: the record
-alone would have the message skipped. So the broker is told, after the last message of an attempt, that they
-were sent. A replica applies writes in their order: one that has the mark has the messages.
+alone would have the message skipped. So a mark in the broker records, after the last message of an attempt,
+that they were sent. A replica applies writes in their order: one that has the mark has the messages.
 
-Where broker and state are one server no mark is needed: it loses the record with the messages. RabbitMQ's
+If broker and state are one server, no mark is needed: it loses the record with the messages. RabbitMQ's
 quorum queues lose nothing that they have confirmed.
 """
 

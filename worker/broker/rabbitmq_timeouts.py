@@ -22,7 +22,7 @@ SHORTEST_READ_SECONDS = 0.001
 
 
 class _WholeFrames:
-    """Gives up a read whose frame has come in part, as one of which nothing has come. What came is kept."""
+    """Gives up a read whose frame came in part, as one of which nothing came. Bytes that came are kept."""
 
     def _read(self, n: int, initial: bool = False, **errors: Any) -> bytes:
         read: bytes = super()._read(n, initial=True, **errors)  # type: ignore[misc]
@@ -38,7 +38,7 @@ class BoundedTLSSocket(_WholeFrames, TLSSocket):  # type: ignore[misc]
 
 
 class BoundedChannel(pyamqp.Channel):  # type: ignore[misc]
-    """A channel whose close does not hold up its process."""
+    """A channel whose close does not delay its process."""
 
     def close(self, *args: Any, **options: Any) -> Any:
         with self.connection.closing() if self.connection else nullcontext():

@@ -128,8 +128,8 @@ def main() -> None:
       audience-firehose connect 123123 --configuration main --delivery-stream-name audiences
       audience-firehose test 123123-ab12cd34
 
-    Every command has its own --help. Where things are is said by CELERY_BROKER_URL and
-    AUDIENCE_REDIS_URL.
+    Every command has its own --help. CELERY_BROKER_URL and
+    AUDIENCE_REDIS_URL name the servers.
     """
     # Imported when a command runs: help neither waits for it nor needs its settings.
     from worker.config import current_log_format  # noqa: PLC0415

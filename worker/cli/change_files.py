@@ -79,7 +79,7 @@ def checked(schema: ChangeSchema, chunk: list[Line]) -> Checked:
             numbers.append(line.number)
         except ValueError as error:
             problems[line.number] = str(error)
-    # A change without a timestamp is sent without one: the producer task knows the time of receipt.
+    # A change without a timestamp is sent without one: the producer task knows when the message was received.
     _, invalid = check_changes(schema, items, received_at=lambda: 0)
     wrong = {found.position for found in invalid}
     problems |= {numbers[found.position]: "; ".join(found.problems) for found in invalid}

@@ -1,4 +1,4 @@
-"""What the commands that act on one or on many check of their arguments."""
+"""Checks of the arguments of commands that act on one thing or on many."""
 
 import click
 

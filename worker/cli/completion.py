@@ -1,6 +1,6 @@
-"""What a shell completes: names and IDs, as they are registered now.
+"""Shell completion: names and IDs, as they are registered now.
 
-Where they cannot be read, nothing is completed: a shell has no place for an error.
+If they cannot be read, nothing is completed: a shell has no place for an error.
 """
 
 from collections.abc import Callable, Iterable

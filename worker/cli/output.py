@@ -34,13 +34,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 @dataclass(frozen=True)
 class Listing:
-    """What a command lists at one moment."""
+    """The rows that a command lists at one moment, and its notes."""
 
     rows: Sequence[Row]
     columns: Columns
     when_empty: str
     notes: Sequence[str] = ()
-    """What people are told beside the rows."""
+    """Printed beside the rows, for people."""
     problem: str | None = None
     """Why a part of it is unknown: the command fails, after it has shown the rest."""
 
@@ -62,8 +62,8 @@ def present(found: Listing, *, as_json: bool) -> None:
     else:
         note(found.when_empty)
     if not as_json:
-        for told in found.notes:
-            note(told)
+        for line in found.notes:
+            note(line)
     if found.problem:
         raise click.ClickException(found.problem)
 

@@ -83,7 +83,7 @@ def test(connection_id: str, send_record: bool, as_json: bool) -> None:
     Checks with DescribeDeliveryStream that the credentials are accepted and that the
     stream exists, is ACTIVE, takes records directly and is not in trouble with its
     encryption. Whether records are accepted is tried with --send-record, and otherwise
-    nothing is sent. Where all is well, one batch probes a stream that was paused
+    nothing is sent. If every check passes, one batch probes a stream that was paused
     because AWS refused it.
     """
     app = application()
@@ -192,8 +192,8 @@ def resume(connection_id: str, as_json: bool) -> None:
     stream = stream_of_connection(services.registry.connection(connection_id))
     breaker = services.circuit_breakers.get(stream)
     if not services.circuit_breakers.resume(stream):
-        told = f"{stream.name} in {stream.region} was not paused"
-        result(told, as_json=as_json, id=stream.queue, resumed=False)
+        sentence = f"{stream.name} in {stream.region} was not paused"
+        result(sentence, as_json=as_json, id=stream.queue, resumed=False)
         return
     record_action(services.audit, "resume", stream.queue)
     result(f"resumed {stream.name} in {stream.region}", as_json=as_json, id=stream.queue, resumed=True)
@@ -266,8 +266,8 @@ def _probe_now(
     if breaker and breaker.reason == OPERATOR:
         note(f"an operator has paused it; let it flow: audience-firehose resume {connection_id}")
     elif breaker:
-        told = f"it was paused ({breaker.reason}) and flows again once a batch is accepted"
-        click.echo(told, err=as_json)
+        sentence = f"it was paused ({breaker.reason}) and flows again once a batch is accepted"
+        click.echo(sentence, err=as_json)
 
 
 def _note_dead(dead_letters: DeadLetters, stream: Stream, connection_id: str) -> None:

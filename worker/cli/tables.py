@@ -27,7 +27,7 @@ def layout(
 ) -> Iterator[str]:
     """The lines of the rows, at most `width` characters long where they can be; None for any length.
 
-    Text with spaces is wrapped within its column. Where that is not enough, each row is a block of lines, as
+    Text with spaces is wrapped within its column. If that is not enough, each row is a block of lines, as
     in psql's automatic expanded format. Nothing is cut off.
     """
     cells = [list(map(text, row)) for row in rows]

@@ -55,8 +55,8 @@ def _lines(read: Callable[[], Listing], now: float) -> list[str]:
         return [heading, "", explain(error)]
     listed = list(found.lines()) if found.rows else [found.when_empty]
     width = shutil.get_terminal_size().columns
-    told = [*found.notes, *([found.problem] if found.problem else [])]
-    notes = [line for text in told for line in textwrap.wrap(text, width)]
+    sentences = [*found.notes, *([found.problem] if found.problem else [])]
+    notes = [line for text in sentences for line in textwrap.wrap(text, width)]
     return [heading, "", *listed, *([""] if notes else []), *notes]
 
 

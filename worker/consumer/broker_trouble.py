@@ -47,7 +47,7 @@ class BrokerTrouble(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def failure_of(error: ServerUnavailable) -> Failure:
-    """What the alert says."""
+    """The failure that the alert reports."""
     advice = ADVICE.get(error.code, "see its log")
     message = f"the broker responds {error.code}, and the worker connects again and again: {advice}"
     return Failure(AlertType.WORKER_TROUBLE, error.code, message)

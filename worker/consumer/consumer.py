@@ -132,7 +132,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             message.ack()
 
     def _undeliverable(self, message: KombuMessage, error_code: str, what: str) -> Undeliverable:
-        """What a malformed message becomes. Moves what the broker has set aside to the dead letters."""
+        """Make the dead letter of a malformed message. Moves set-aside bytes to the dead letters."""
         body = _text(message.body)
         headers = {name: _text(value) for name, value in (message.headers or {}).items()}
         queue = _text(queue_of(message))

@@ -1,4 +1,4 @@
-"""Events for those who watch the workers (Flower, `celery events`), which never hold up a delivery.
+"""Events for those who watch the workers (Flower, `celery events`), which never delay a delivery.
 
 A worker's main process sends them. Celery retries a worker's heartbeat for ever, and waits without limit for
 RabbitMQ's confirmation, while the process does nothing else, not even stop.

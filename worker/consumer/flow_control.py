@@ -73,7 +73,7 @@ def make_flow_control(
 def _open_breaker(
     circuit_breakers: CircuitBreakers, registry: Registry, queue: str, failure: Failure
 ) -> None:
-    """Open the breaker of a queue's stream. Of a stream without a connection no batch would ever probe it."""
+    """Open the breaker of a queue's stream. No batch would ever probe a stream without a connection."""
     stream, settings = stream_of(queue), current_settings()
     if stream in registry.snapshot().streams:
         circuit_breakers.record_failure(

@@ -147,7 +147,7 @@ class RedactingRequest(Request):  # type: ignore[misc]
 
 
 class RunRequest(RedactingRequest):
-    """A run. Where its process was lost, each of its messages is run alone: one may be a poison message."""
+    """A run. If its process is lost, each of its messages is run alone: one may be a poison message."""
 
     def _dead_letter_if_poison(self) -> bool:
         tag, qos = self._message.delivery_tag, getattr(self._message.channel, "qos", None)

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def report_troubles(services: Services, worker: str) -> None:
     """Log each trouble that this worker would meet, and raise its alert."""
     try:
-        found = [*_malformed_endpoint(services.settings.malformed_endpoint), *_unreadable_secret(services)]
+        found = [*_malformed_endpoint(services.settings.malformed_endpoint), *_undecryptable_secret(services)]
     except RedisError as error:
         logger.warning("%s: cannot check whether the stored secrets can be read", type(error).__name__)
         return
@@ -32,7 +32,7 @@ def _malformed_endpoint(variable: str | None) -> list[EndpointError]:
     return [EndpointError(f"{variable} must be a URL such as http://localhost:5000")] if variable else []
 
 
-def _unreadable_secret(services: Services) -> list[SecretKeyError]:
+def _undecryptable_secret(services: Services) -> list[SecretKeyError]:
     """The first stored secret that this worker cannot decrypt."""
     for configuration in services.registry.snapshot().configurations.values():
         if configuration.secret_access_key:

@@ -50,7 +50,7 @@ class StateTrouble:
 
 
 def failure_of(seconds: float, cause: str) -> Failure:
-    """What the alert says."""
+    """The failure that the alert reports."""
     message = (
         f"the state (AUDIENCE_REDIS_URL) did not answer for {seconds:.0f} s ({cause}), and does again:"
         " changes and batches waited in the broker, and flow; where it was no planned failover or restart,"

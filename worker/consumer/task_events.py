@@ -52,7 +52,7 @@ class TaskEvents(bootsteps.StartStopStep):  # type: ignore[misc]
         self._check_timer = consumer.timer.call_repeatedly(CHECK_INTERVAL_SECONDS, self.check, (dispatcher,))
 
     def stop(self, consumer: Consumer) -> None:
-        """Count no more. Where the worker stops, send what is buffered; a lost connection would hold up."""
+        """Count no more. A worker that stops sends what is buffered; a lost connection would block it."""
         if self._check_timer is not None:
             self._check_timer.cancel()
             self._check_timer = None

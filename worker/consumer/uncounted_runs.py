@@ -1,7 +1,7 @@
 """Boot step: records the counters of runs that were handed over and not counted.
 
-A run's process records them right after it has handed the run over. Where it was lost in between, or the
-state was away, the broker still holds what is to be counted.
+A run's process records them right after it has handed the run over. If it was lost in between, or the
+state was away, the broker still has the counts.
 """
 
 import logging

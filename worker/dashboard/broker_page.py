@@ -35,7 +35,7 @@ class QueueRow(NamedTuple):
 
 
 class QueuesShown(NamedTuple):
-    """What the Broker page shows."""
+    """The content of the Broker page."""
 
     url: str
     """The broker's, without its password."""
@@ -80,7 +80,7 @@ def _as_flower(row: QueueRow) -> dict[str, Any]:
 
 
 def _count_consumers(capp: Any, workers: int) -> Counter[str]:
-    """By queue, how many of so many workers consume it now. One that does not answer in time is left out."""
+    """The number of workers that consume each queue now. One without an answer in time is left out."""
     if not workers:
         return Counter()
     answers = capp.control.inspect(timeout=ANSWER_SECONDS, limit=workers).active_queues() or {}

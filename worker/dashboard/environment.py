@@ -1,4 +1,4 @@
-"""The icon of an environment: its initial on a colour of its own, so that tabs are told apart."""
+"""The icon of an environment: its initial on a colour of its own, to distinguish browser tabs."""
 
 from zlib import crc32
 

@@ -34,7 +34,7 @@ class PageQuery:
 
 @dataclass(frozen=True)
 class Part(Generic[T]):
-    """One page of a list, or the last one where there are fewer."""
+    """A page of a list, or the last page if there are fewer."""
 
     items: Sequence[T]
     number: int

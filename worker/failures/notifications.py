@@ -152,7 +152,7 @@ class Notifier:
 def choose(fresh: Sequence[Alert], cooling: set[str], now: float) -> Due:
     """Choose the alerts to be notified of now, of those nobody was notified of.
 
-    Of several alerts of one subject the newest stands for all. Warnings go when the oldest of them has waited
+    The newest of several alerts of one subject stands for all. Warnings go when the oldest of them has waited
     long enough, or together with a fatal alert.
     """
     by_subject = {subject_of(alert): alert for alert in reversed(fresh)}

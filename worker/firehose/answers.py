@@ -17,7 +17,7 @@ RECORD_ID = itemgetter("RecordId")
 def refusal_codes(answer: object, records: int) -> list[str]:
     """For each record the error code that it was refused with, or an empty string if it was accepted.
 
-    `answer` is what botocore made of the response to a call with so many records. Where its entries
+    `answer` is what botocore made of the response to a call with so many records. If its entries
     cannot be assigned to the records, each record counts as refused with `MALFORMED_RESPONSE`.
     """
     entries = answer.get("RequestResponses") if isinstance(answer, Mapping) else None

@@ -133,7 +133,7 @@ def reclassify_missing(
 ) -> Classification:
     """Ask Firehose about a stream that it did not find: one that is being created is worth another try.
 
-    The classification stays where Firehose does not answer the question. Where that is transient, another try
+    The classification stays where Firehose does not answer the question. If that is transient, another try
     asks again: DescribeDeliveryStream takes 5 calls a second, which a backlog soon exceeds.
     """
     try:
@@ -163,7 +163,7 @@ def _of_refusal(error: botocore.ClientError) -> list[Check]:
 def _up_to(check: Check, problem: str) -> list[Check]:
     """The checks that hold before this one can fail, and its failure.
 
-    Where credentials are missing nothing was sent, and no endpoint has answered.
+    If credentials are missing, nothing was sent, and no endpoint has answered.
     """
     before = ANSWERED[: ANSWERED.index(check)] if check not in (ENDPOINT, CREDENTIALS) else ()
     return [*before, Check(check.name, False, problem)]

@@ -51,7 +51,7 @@ def request_body(delivery_stream_name: str, data: Sequence[bytes]) -> bytes:
 
 
 class _Pattern(NamedTuple):
-    """What all requests of a client have in common."""
+    """The parts that all requests of a client have in common."""
 
     url: str
     headers: dict[str, str]

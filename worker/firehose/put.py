@@ -1,6 +1,6 @@
 """Puts a batch with one PutRecordBatch, and says which groups remain to be sent.
 
-Where an IAM policy allows PutRecord and not PutRecordBatch, the records go one a call.
+If an IAM policy allows PutRecord and not PutRecordBatch, the records go one a call.
 """
 
 import time

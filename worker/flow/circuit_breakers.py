@@ -127,7 +127,7 @@ class CircuitBreakers:
 
         Returns the number of failures in a row.
         It opens for `first` seconds and for twice as long after each failed probe, up to `longest`; jitter
-        takes up to half of that. Of a stream whose breaker is not CLOSED, only the probe's failure counts.
+        takes up to half of that. While the breaker is not CLOSED, only the probe's failure counts.
         """
         durations = open_durations(first, longest, self._jitter)
         failures = RECORD_FAILURE(

@@ -35,7 +35,7 @@ def renew_often_delivered(message: Message, clock: Callable[[], float]) -> bool:
     """Replace a message that a quorum queue has delivered often. True: it is no longer this worker's.
 
     At its delivery limit, which is 20 by default from RabbitMQ 4 on, the queue drops a message. A copy begins
-    at 0. What is requeued so often has met a stream that could not take it.
+    at 0. A message that is requeued so often has met a stream that could not take it.
     """
     headers = message.headers or {}
     deliveries = max(_count(headers.get(name)) for name in DELIVERY_COUNTS)

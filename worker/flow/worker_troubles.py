@@ -1,7 +1,7 @@
 """Pauses the streams that this worker cannot deliver to for a reason of its own: no network, no credentials,
 a wrong clock. Other workers go on: the reason is kept in this process.
 
-A trouble concerns a configuration in a region, because its streams share an endpoint and credentials. Where
+A trouble concerns a configuration in a region, because its streams share an endpoint and credentials. If
 it lasts and no other worker delivers to a stream either, the stream's circuit breaker opens for all workers:
 the stream cannot be reached from anywhere, and one batch at a time finds out when it can.
 """

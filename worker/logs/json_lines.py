@@ -20,7 +20,7 @@ def json_line(logger: str, message: str) -> str:
 class JsonFormatter(logging.Formatter):
     """Formats a record as `time`, `level`, `logger`, `process`, `message` and its fields.
 
-    Of an error there are `error`, its class, and `traceback`, a list of `file:line function`. Its text is
+    For an error it adds `error`, its class, and `traceback`, a list of `file:line function`. Its text is
     left out: the text of a library's error may quote what the library was given.
     """
 

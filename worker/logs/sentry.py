@@ -2,7 +2,7 @@
 
 With `send_default_pii`, Sentry sends the arguments of tasks, which are changes and records, commands of Redis
 with all that they store, and headers of requests. Without it, it still sends the variables of each frame of a
-traceback. What an event says of the failure itself stays.
+traceback. The failure itself stays in the event.
 """
 
 from collections.abc import Iterator, Mapping
@@ -85,5 +85,5 @@ def _values(part: Any) -> list[dict[str, Any]]:
 
 
 def _command(text: Any) -> str:
-    """The name of a command, without what it is told."""
+    """The name of a command, without its arguments."""
     return str(text or "").partition(" ")[0]

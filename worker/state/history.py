@@ -135,7 +135,7 @@ def quantile_seconds(buckets: Mapping[int, int], share: float) -> float | None:
 
 
 class _Place(NamedTuple):
-    """Where the figure of a field belongs."""
+    """The place of a field's figure."""
 
     kind: str
     at: int

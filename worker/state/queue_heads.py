@@ -44,23 +44,23 @@ class QueueHeads:
         self._redis = redis
 
     def observe(self, backlogs: Mapping[str, Backlog], now: float) -> dict[str, Waiting]:
-        """Return how long each queue's oldest message has waited, and note new ones.
+        """Return how long each queue's oldest message has waited, and record new ones.
 
         Queues that are empty, or whose broker does not tell, are left out. `now` in Unix seconds.
         """
-        noted = {queue: _read(text) for queue, text in read_hash(self._redis, HEADS).items()}
+        stored = {queue: _read(text) for queue, text in read_hash(self._redis, HEADS).items()}
         waiting: dict[str, Waiting] = {}
         fresh: dict[str, str] = {}
         for queue, backlog in backlogs.items():
             if not backlog.head:
                 continue
-            head, since = noted.get(queue, ("", now))
+            head, since = stored.get(queue, ("", now))
             if head != backlog.head:
                 since = now
                 fresh[queue] = orjson.dumps([backlog.head, now]).decode()
             born = since if backlog.enqueued_at is None else backlog.enqueued_at
             waiting[queue] = Waiting(max(now - born, 0.0), max(now - since, 0.0))
-        self._write(fresh, [queue for queue in noted if queue in backlogs and not backlogs[queue].head])
+        self._write(fresh, [queue for queue in stored if queue in backlogs and not backlogs[queue].head])
         return waiting
 
     def _write(self, fresh: Mapping[str, str], gone: list[str]) -> None:

@@ -263,7 +263,7 @@ class Registry:
     def _write(self, key: str, field: str, changed: Callable[[], dict[str, Any] | None]) -> None:
         """Write the entry that `changed` makes of the latest registry; None removes it.
 
-        Where another process has written meanwhile, it is made and written again. Raises `TooFewReplicas`.
+        If another process has written meanwhile, it is made and written again. Raises `TooFewReplicas`.
         """
         written = False
         while not written:

@@ -1,6 +1,6 @@
-"""What is to be counted of the changes that were fanned out together: a message's, or those of a run.
+"""Counts of the changes that were fanned out together: a message's, or those of a run.
 
-Of a run the broker keeps it as JSON, from the moment that its records are there until it is in the state.
+The broker keeps those of a run as JSON, from the moment that its records are there until the state has them.
 """
 
 from collections import Counter
@@ -54,7 +54,7 @@ class RunCounts(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str) -> tuple["RunCounts", float]:
-        """What `as_json` wrote, and its time. Raises `ValueError`, `KeyError` or `TypeError`."""
+        """Read the counts of `as_json`, and their time. Raises `ValueError`, `KeyError` or `TypeError`."""
         content = orjson.loads(text)
         skipped = {
             Skipped(queue and stream_of(queue), audience_id, Skip(skip)): int(records)
@@ -81,7 +81,7 @@ class RunCounts(NamedTuple):
 class RunRecorder:
     """Records runs in the counters, each once.
 
-    Where the broker is another server and fails over to a replica that is behind, it holds messages again
+    If the broker is another server and fails over to a replica that is behind, it holds messages again
     that were handed over, and they are handed over again, in other runs. So the state then remembers the
     messages that are counted.
     """
@@ -107,7 +107,7 @@ class RunRecorder:
     def counts_of(
         self, enqueued: Mapping[Stream, int], skipped: Mapping[Skipped, int], messages: Iterable[bytes]
     ) -> RunCounts:
-        """What is to be counted of a run with these messages, given by their idempotency keys."""
+        """The counts of a run with these messages, given by their idempotency keys."""
         return RunCounts(enqueued, skipped, list(messages) if self._window_seconds else ())
 
     def record(self, run_id: str, counts: RunCounts) -> None:

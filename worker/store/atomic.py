@@ -52,11 +52,11 @@ def once(
 ) -> None:
     """Run the commands atomically, and once: a command whose answer was lost is sent again by redis-py.
 
-    The first of them sets the key `marked` to `mark`, by which a repetition is told. Raises the first
+    The first of them sets the key `marked` to `mark`, which detects a repetition. Raises the first
     `RedisError` among them. A full Redis refuses them unless they are to run `even_if_full`.
 
-    A script can run no script. Where there is one among the commands, they are a transaction: a repetition by
-    the caller is told, and one by redis-py is not.
+    A script can run no script. If there is one among the commands, they are a transaction: a repetition by
+    the caller is detected, and one by redis-py is not.
     """
     pipe = redis.pipeline()
     commands(pipe)

@@ -1,4 +1,4 @@
-"""Where the keys of a command stand among its words, for the commands that are run on the state."""
+"""The places of the keys among the words of a command, for the commands that are run on the state."""
 
 from collections.abc import Sequence
 from typing import Any

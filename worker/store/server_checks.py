@@ -21,7 +21,7 @@ PROBE_SECONDS = 5
 
 
 class Check(StrEnum):
-    """What is checked of a server."""
+    """The checks of a server."""
 
     CONNECTION = "connection"
     VERSION = "version"

@@ -1,4 +1,4 @@
-"""What a shell completes."""
+"""Shell completion."""
 
 import pytest
 from click.shell_completion import ShellComplete
@@ -14,7 +14,7 @@ STREAM = Stream("main", "us-east-1", "stream")
 
 
 def completed(*words):
-    """What the last of the words is completed to."""
+    """The completions of the last of the words."""
     *before, incomplete = words
     shell = ShellComplete(main, {}, "audience-firehose", "_AUDIENCE_FIREHOSE_COMPLETE")
     return {item.value: item.help for item in shell.get_completions(list(before), incomplete)}

@@ -59,7 +59,7 @@ def test_a_configuration_that_is_not_there_cannot_be_forgotten(operator):
     assert "list them: audience-firehose configurations" in operator.fails("forget-configuration", "main")
 
 
-def test_what_a_forgotten_configuration_leaves_behind_is_told(operator, services):
+def test_forget_names_what_a_configuration_leaves_behind(operator, services):
     connection = operator.connects()
     services.counters.enqueued(STREAM, 7)
     operator.runs("disconnect", connection)

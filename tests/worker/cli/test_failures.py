@@ -45,7 +45,7 @@ def dead_lettered(services):
 
 
 def next_or_ctrl_c(rounds):
-    """What happens in the next round; where there is none, somebody presses Ctrl-C."""
+    """The result of the next round; after the last, somebody presses Ctrl-C."""
     for found in rounds:
         return found
     raise KeyboardInterrupt

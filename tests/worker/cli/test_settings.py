@@ -282,8 +282,8 @@ def test_an_unknown_identity_is_refused_with_near_names(operator):
 
 def test_identities_are_given_and_shown_by_their_configured_names(operator, services, monkeypatch):
     operator.runs("configure", "main")
-    spelled = type("Spelled", (), {"catalogue": Catalogue({"FacebookId": "Fb"})})
-    monkeypatch.setattr(settings, "current_settings", lambda: spelled)
+    renamed = type("Renamed", (), {"catalogue": Catalogue({"FacebookId": "Fb"})})
+    monkeypatch.setattr(settings, "current_settings", lambda: renamed)
     operator.runs(*CONNECT, "--exclude", "Fb")
     (connection,) = services.registry.snapshot().connections.values()
     assert connection.identities_to_exclude == ("FacebookId",)
@@ -364,7 +364,7 @@ def test_configurations_are_narrowed_to_a_role_and_to_those_that_no_connection_u
     assert listed() == ["main", "role"]
 
 
-def test_what_a_command_has_changed_is_told_to_a_program(operator):
+def test_a_program_is_given_what_a_command_has_changed(operator):
     (configuration,) = operator.lists("configure", "main")
     assert (configuration["id"], configuration["secret_access_key"]) == ("main", None)
     stream = ("--configuration", "main", "--delivery-stream-name", "stream")

@@ -73,7 +73,7 @@ def deny_batches(call):
     return error("AccessDeniedException", message="no") if call.operation == "PutRecordBatch" else None
 
 
-def test_a_record_that_only_put_record_may_send_passes_and_the_denial_is_told(operator, firehose):
+def test_a_record_that_only_put_record_may_send_passes_and_the_denial_is_shown(operator, firehose):
     firehose.create("stream")
     firehose.faults.append(deny_batches)
     result = operator.runs("test", operator.connects(), "--send-record")
@@ -371,7 +371,7 @@ def test_a_stream_without_connections_has_no_breaker_any_more(operator, services
 
 def test_status_shows_a_stream_whose_circuit_breaker_is_corrupt(operator, services):
     operator.connects()
-    services.redis.hset(PAUSED_KEY, STREAM.queue, "spoilt")
+    services.redis.hset(PAUSED_KEY, STREAM.queue, "no JSON")
     assert "paused: unreadable, since an unknown time" in operator.runs("status").stdout
 
 

@@ -1,4 +1,4 @@
-"""What is different on a terminal: widths, colours, `--watch`."""
+"""Differences on a terminal: widths, colours, `--watch`."""
 
 import os
 import pty
@@ -36,7 +36,7 @@ def terminal(monkeypatch):
 
 
 def screens(output):
-    """What --watch has drawn, a list of lines for each time."""
+    """The screens that --watch has drawn, a list of lines for each time."""
     assert output.startswith(OWN_SCREEN)
     assert output.endswith(FORMER_SCREEN)
     drawn = output.removeprefix(OWN_SCREEN).removesuffix(FORMER_SCREEN).split(HOME)[1:]

@@ -1,4 +1,4 @@
-"""Operators are told once of a broker that answers and cannot serve."""
+"""A broker that answers and cannot serve raises one alert."""
 
 from types import SimpleNamespace
 
@@ -35,7 +35,7 @@ def test_the_alert_names_the_worker_the_code_and_what_to_do(step, consumer):
     assert ADVICE["READONLY"] in alert.message
 
 
-def test_a_broker_that_is_lost_again_and_again_is_told_of_once(step, consumer):
+def test_a_broker_that_is_lost_again_and_again_raises_one_alert(step, consumer):
     for _ in range(3):
         step.lost(consumer, unavailable())
         step.start(consumer)

@@ -1,4 +1,4 @@
-"""Events that the broker does not accept hold up nothing."""
+"""Events that the broker does not accept delay nothing."""
 
 import pytest
 from celery import Celery

@@ -1,4 +1,4 @@
-"""What a worker prints when it starts and when it is stopped."""
+"""The output of a worker when it starts and when it is stopped."""
 
 import json
 
@@ -41,6 +41,6 @@ def test_the_notice_of_a_shutdown_is_a_json_line_among_others(worker, monkeypatc
     made = worker(AUDIENCE_LOG_FORMAT="json")
     made.install_platform_tweaks(made)
     upstream.safe_say("worker: Warm shutdown", None)
-    told = capfd.readouterr()
-    assert told.out == ""
-    assert json.loads(told.err)["message"] == "worker: Warm shutdown"
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert json.loads(printed.err)["message"] == "worker: Warm shutdown"

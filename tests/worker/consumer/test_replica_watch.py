@@ -10,7 +10,7 @@ from worker.consumer.replica_watch import ReplicaWatch
 
 
 def info(*lags, state="online"):
-    """What a master with replicas says of them."""
+    """The answer of a master with replicas."""
     return {"connected_slaves": len(lags)} | {
         f"slave{number}": {"state": state, "lag": lag} for number, lag in enumerate(lags)
     }

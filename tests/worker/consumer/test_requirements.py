@@ -16,7 +16,7 @@ AWAY = f"redis://127.0.0.1:{processes.free_port()}"
 
 
 def worker(url, pool="prefork", state_url=None, **options):
-    """What the check reads of a worker. Its state is on its broker unless it is said where."""
+    """The part of a worker that the check reads. Its state is on its broker unless it is said where."""
     app = Celery("some-app", broker=url, set_as_current=False)
     state_url = state_url or (url if url.startswith("redis:") else AWAY)
     app.services = SimpleNamespace(

@@ -31,7 +31,7 @@ def alerts(services):
 
 
 @pytest.mark.usefixtures("with_stored_secret")
-def test_a_missing_secret_key_is_told_where_a_secret_is_stored(make_worker):
+def test_a_missing_secret_key_raises_an_alert_where_a_secret_is_stored(make_worker):
     keyless = make_worker()
     report_troubles(keyless, NAME)
     ((kind, code, message),) = alerts(keyless)
@@ -48,7 +48,7 @@ def test_a_missing_secret_key_is_no_trouble_where_no_secret_is_stored(make_worke
 
 @pytest.mark.parametrize("url", ["localhost:4566", "user:secretive@localhost:5000", "http://", "http://[::"])
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL"])
-def test_a_malformed_endpoint_is_told_and_not_repeated(make_worker, name, url):
+def test_a_malformed_endpoint_raises_an_alert_without_its_url(make_worker, name, url):
     misled = make_worker(**{name: url})
     report_troubles(misled, NAME)
     ((kind, code, message),) = alerts(misled)

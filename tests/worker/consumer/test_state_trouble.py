@@ -1,4 +1,4 @@
-"""Operators are told of a state that did not answer, once it does again."""
+"""A state that did not answer raises an alert once it answers again."""
 
 import pytest
 from redis.exceptions import ConnectionError, TimeoutError

@@ -212,9 +212,9 @@ def test_a_paused_queue_that_was_deleted_is_declared_again_on_a_new_connection(w
 
 def test_a_queue_that_cannot_be_declared_does_not_stop_the_others(worker, connect, clock):
     other = connect("other").queue
-    foreign = "firehose.main.us-east-1.foreign"
-    worker.broker.conflicting.add(foreign)
-    connect("foreign")
+    conflicting = "firehose.main.us-east-1.conflicting"
+    worker.broker.conflicting.add(conflicting)
+    connect("conflicting")
     for _ in range(3):
         worker.go_round()
         assert other in worker.broker.consumed
@@ -222,7 +222,7 @@ def test_a_queue_that_cannot_be_declared_does_not_stop_the_others(worker, connec
     worker.broker.conflicting.clear()
     clock.advance(REDECLARE_SECONDS + 1)
     worker.go_round()
-    assert foreign in worker.broker.consumed
+    assert conflicting in worker.broker.consumed
     assert worker.connections == 2
 
 

@@ -21,7 +21,7 @@ OTHER_WORKER = "*celeryev/worker.*"
 
 
 class Timer:
-    """Runs nothing until it is told to."""
+    """Runs a callback only when the test says so."""
 
     def __init__(self):
         self.once = []

@@ -166,7 +166,7 @@ def eventful(place):
 
 @pytest.fixture(scope="session")
 def spiteful_name():
-    """What somebody called a stream."""
+    """A stream's name as somebody typed it."""
     return SPITEFUL_NAME
 
 

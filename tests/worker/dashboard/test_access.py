@@ -93,19 +93,19 @@ def status(refusal):
 
 
 def test_an_operator_may_read_and_change(clock):
-    door = access(clock)
+    control = access(clock)
 
-    assert door.refusal(request()) is None
-    assert door.refusal(request(method="POST")) is None
-    assert door.user(basic("admin:secret")) == User("admin", Role.OPERATOR)
+    assert control.refusal(request()) is None
+    assert control.refusal(request(method="POST")) is None
+    assert control.user(basic("admin:secret")) == User("admin", Role.OPERATOR)
 
 
 def test_a_viewer_may_read_and_not_change(clock):
-    door = access(clock)
+    control = access(clock)
 
-    assert door.refusal(request(credential="guest:look")) is None
-    assert status(door.refusal(request(credential="guest:look", method="POST"))) == 403
-    assert door.user(basic("guest:look")) == User("guest", Role.VIEWER)
+    assert control.refusal(request(credential="guest:look")) is None
+    assert status(control.refusal(request(credential="guest:look", method="POST"))) == 403
+    assert control.user(basic("guest:look")) == User("guest", Role.VIEWER)
 
 
 @pytest.mark.parametrize("credential", ["admin:wrong", "admin:", "nobody:secret", "admin:pässword", None])
@@ -119,17 +119,17 @@ def test_a_malformed_authorization_is_refused_with_401(clock, authorization):
 
 
 def test_after_ten_wrong_passwords_an_address_has_one_attempt_a_second(clock):
-    door = access(clock)
+    control = access(clock)
     for _ in range(ATTEMPTS_AT_ONCE):
-        assert status(door.refusal(request(credential="admin:wrong"))) == 401
+        assert status(control.refusal(request(credential="admin:wrong"))) == 401
 
-    assert status(door.refusal(request())) == 429, "even the right password is not compared"
-    assert door.refusal(request(address="10.0.0.2")) is None, "others are not slowed down"
+    assert status(control.refusal(request())) == 429, "even the right password is not compared"
+    assert control.refusal(request(address="10.0.0.2")) is None, "others are not slowed down"
     clock.advance(1)
-    assert status(door.refusal(request(credential="admin:wrong"))) == 401
-    assert status(door.refusal(request())) == 429
+    assert status(control.refusal(request(credential="admin:wrong"))) == 401
+    assert status(control.refusal(request())) == 429
     clock.advance(1)
-    assert door.refusal(request()) is None
+    assert control.refusal(request()) is None
 
 
 def test_health_checks_need_no_password(clock):

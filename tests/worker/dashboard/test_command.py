@@ -92,5 +92,5 @@ def test_the_command_has_help(start):
     process = start("--help")
 
     assert exit_code(process) == 0
-    for told in ("System Alerts and Streams", "--port", "--url-prefix", "FLOWER_BASIC_AUTH", "OAuth"):
-        assert told in process.output()
+    for printed in ("System Alerts and Streams", "--port", "--url-prefix", "FLOWER_BASIC_AUTH", "OAuth"):
+        assert printed in process.output()

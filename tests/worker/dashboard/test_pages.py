@@ -188,17 +188,17 @@ def test_plain_flower_stays_plain(flower):
 
 @pytest.fixture(scope="module")
 def event(place, dashboard, flower):
-    """The ID of a task whose sender has told everybody what it carries."""
+    """The ID of a task whose sender has shown everybody its arguments."""
     caller = Celery(
         broker=place.environment["CELERY_BROKER_URL"], task_send_sent_event=True, set_as_current=False
     )
     task_id = str(uuid4())
 
-    def send_and_look():
+    def send_and_check():
         caller.send_task("audience.forward", kwargs={"email": SECRET}, queue="nobody", task_id=task_id)
         return all(site.get(f"/api/task/info/{task_id}").status == 200 for site in (dashboard, flower))
 
-    eventually(send_and_look)
+    eventually(send_and_check)
     return task_id
 
 

@@ -30,7 +30,7 @@ class ImmediateLoop:
 
 
 @pytest.mark.parametrize(
-    ("told", "taken_in"),
+    ("sent", "taken_in"),
     [
         ({"name": "t", "args": "(1,)"}, {"name": "t", "args": HIDDEN}),
         ({"kwargs": None}, {"kwargs": HIDDEN}),
@@ -40,8 +40,8 @@ class ImmediateLoop:
         (None, None),
     ],
 )
-def test_the_arguments_of_an_event_are_redacted(told, taken_in):
-    assert redacted(told) == taken_in
+def test_the_arguments_of_an_event_are_redacted(sent, taken_in):
+    assert redacted(sent) == taken_in
 
 
 def events(kind, **options):
@@ -49,22 +49,22 @@ def events(kind, **options):
 
 
 @pytest.fixture
-def told():
-    """A memory that was told a payload."""
-    memory = events(RedactingEvents)
-    memory.on_event(SENT)
-    return memory
+def memory():
+    """A memory that received an event with a payload."""
+    remembered = events(RedactingEvents)
+    remembered.on_event(SENT)
+    return remembered
 
 
-def test_an_event_is_remembered_without_its_payload(told):
-    task = told.state.tasks["an-id"]
+def test_an_event_is_remembered_without_its_payload(memory):
+    task = memory.state.tasks["an-id"]
 
     assert (task.name, task.args, task.kwargs, task.result) == ("audience.forward", HIDDEN, HIDDEN, HIDDEN)
 
 
-def test_a_payload_is_not_found_by_searching(told):
-    assert not told.state.search_engine.search(told.state.tasks, SECRET).task_ids
-    assert told.state.search_engine.search(told.state.tasks, "audience.forward").task_ids == ["an-id"]
+def test_a_payload_is_not_found_by_searching(memory):
+    assert not memory.state.search_engine.search(memory.state.tasks, SECRET).task_ids
+    assert memory.state.search_engine.search(memory.state.tasks, "audience.forward").task_ids == ["an-id"]
 
 
 def test_what_a_plain_flower_saved_is_hidden_when_it_is_loaded(tmp_path):

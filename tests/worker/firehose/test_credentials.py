@@ -62,19 +62,19 @@ def test_a_credential_process_that_is_missing_is_named(profile):
 
 
 @pytest.mark.parametrize("output", ["secretive junk", "[]", '{"Version": 1}', '{"Version": 2}'])
-def test_a_credential_process_that_prints_junk_is_told_without_its_output(profile, tmp_path, output):
+def test_a_credential_process_that_prints_junk_is_reported_without_its_output(profile, tmp_path, output):
     printed = tmp_path / "printed"
     printed.write_text(output)
     profile(f"[profile worker]\ncredential_process = cat {printed}\n")
     assert "AWS credentials cannot be had" in trouble()
 
 
-def test_a_credential_process_that_fails_is_told_without_its_output(profile):
+def test_a_credential_process_that_fails_is_reported_without_its_output(profile):
     profile("[profile worker]\ncredential_process = ls /secretive\n")
     assert "custom-process" in trouble()
 
 
-def test_an_sso_session_that_has_expired_is_told(profile, monkeypatch, tmp_path):
+def test_an_sso_session_that_has_expired_is_reported(profile, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     profile(
         "[profile worker]\nsso_session = mine\nsso_account_id = 123456789012\nsso_role_name = worker\n"

@@ -161,13 +161,13 @@ CLOCK = [
 
 
 @pytest.mark.parametrize(("code", "text"), CLOCK)
-@pytest.mark.parametrize(("minutes", "told"), [(-10, "behind"), (12, "ahead of")])
-def test_a_wrong_clock_is_worker_trouble_with_the_difference_that_the_answer_tells(code, text, minutes, told):
+@pytest.mark.parametrize(("minutes", "way"), [(-10, "behind"), (12, "ahead of")])
+def test_a_wrong_clock_is_worker_trouble_with_the_difference_that_the_answer_tells(code, text, minutes, way):
     theirs = format_datetime(NOW - timedelta(minutes=minutes), usegmt=True)
     found = classify(client_error(code, 403, text, AWS | {"date": theirs}), NOW)
     assert found.kind is Kind.WORKER_TROUBLE
     assert f"clock differs by {abs(minutes)} minutes" in found.failure.message
-    assert told in found.failure.message
+    assert way in found.failure.message
 
 
 def test_a_wrong_clock_is_worker_trouble_even_if_the_answer_bears_no_date():

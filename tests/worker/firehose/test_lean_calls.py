@@ -81,7 +81,7 @@ class Firehose:
         self.put([b"first"], answer(TAKEN))
 
     def put(self, data, body, status=200):
-        """What the call returned, or the error that it raised."""
+        """The answer of the call, or the error that it raised."""
         self.server.answer = status, body
         try:
             return refusal_codes(put_record_batch(self.client, "travel", data), len(data))

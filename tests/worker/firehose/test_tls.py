@@ -1,4 +1,4 @@
-"""What a broken TLS connection means, judged by the errors that real handshakes on loopback end in."""
+"""The classification of broken TLS connections, by the errors of real handshakes on loopback."""
 
 import pytest
 from tls import Certificate, TlsServer, answer_plainly, close, send_alert, serving

@@ -52,7 +52,7 @@ def reports():
 
 @pytest.fixture
 def troubles(queues, reports, services, clock):
-    """Of a worker that consumes four streams, over the state that all workers share."""
+    """The troubles of a worker that consumes four streams, over the state that all workers share."""
     for number, queue in enumerate([TRAVEL, HOTELS, ELSEWHERE, OTHERS]):
         stream = stream_of(queue)
         services.registry.configure(name=stream.configuration)

@@ -106,9 +106,9 @@ def test_warnings_of_reading_the_settings_are_json_lines(log_format, expected):
         text=True,
         check=True,
     )
-    (told,) = done.stderr.splitlines()
+    (printed,) = done.stderr.splitlines()
     if expected:
-        found = json.loads(told)
+        found = json.loads(printed)
         assert (found["level"], found["message"]) == ("warning", expected)
     else:
-        assert told == "AUDIENCE_ZZZ is not a setting"
+        assert printed == "AUDIENCE_ZZZ is not a setting"

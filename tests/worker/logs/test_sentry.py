@@ -1,4 +1,4 @@
-"""What Sentry sends holds no identity value. `tests/end_to_end/test_monitoring.py` shows it of a worker."""
+"""Sentry sends no identity value. `tests/end_to_end/test_monitoring.py` shows it of a worker."""
 
 import pytest
 

@@ -181,11 +181,11 @@ def test_only_what_has_changed_is_read_again(registry, reader, clock, monkeypatc
     clock.advance(REFRESH_AFTER_SECONDS)
     loaded, load = [], ConnectionSchema.load
 
-    def noted(self, entry, **options):
+    def record_load(self, entry, **options):
         loaded.append(entry["audience_id"])
         return load(self, entry, **options)
 
-    monkeypatch.setattr(ConnectionSchema, "load", noted)
+    monkeypatch.setattr(ConnectionSchema, "load", record_load)
     assert reader.snapshot().routes.keys() == {1, 2}
     assert loaded == [2]
 

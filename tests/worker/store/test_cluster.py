@@ -114,7 +114,7 @@ def test_the_documented_program_copies_the_state_of_another_server(
     assert 0 < cluster_redis.ttl("audience:received:id") <= 100
 
 
-def test_a_user_who_may_not_ask_for_the_slots_is_redirected_and_told(redis_cluster):
+def test_a_user_who_may_not_ask_for_the_slots_is_redirected_and_warned(redis_cluster):
     for number in range(3):
         redis_cluster.client(number).acl_setuser(
             "limited", enabled=True, nopass=True, reset=True, keys=[f"{KEY_PREFIX}*"], categories=["+@all"]

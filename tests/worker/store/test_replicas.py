@@ -38,7 +38,7 @@ def test_the_answer_comes_once_a_replica_has_the_write(master):
     assert master.lrange("list", 0, -1) == ["b", "a"]
 
 
-def test_a_write_that_a_frozen_replica_does_not_confirm_is_told_and_stays(master, frozen):
+def test_a_write_that_a_frozen_replica_does_not_confirm_raises_an_error_and_stays(master, frozen):
     with pytest.raises(TooFewReplicas, match="0 of 1 replicas"):
         run_confirmed(master, 1, lambda redis: redis.lpush("list", "a"))
     assert master.llen("list") == 1

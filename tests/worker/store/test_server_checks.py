@@ -1,4 +1,4 @@
-"""What makes a Redis unfit to keep messages, and what the operator is told."""
+"""The checks that find a Redis unfit to keep messages, and their messages to the operator."""
 
 import pytest
 from redis import Redis
@@ -73,7 +73,7 @@ def test_a_user_of_other_keys_only_lacks_permissions(limited):
     assert found.outcome == Outcome.FAILED
 
 
-def test_a_user_without_info_is_told_so(limited):
+def test_a_user_without_info_is_reported(limited):
     (found,) = check_redis(limited("~*", "&*", "+@all", "-info"), PREFIX)
     assert (found.outcome, "+info" in found.message) == (Outcome.FAILED, True)
 

@@ -186,7 +186,7 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
     def _push(self, queue: str, message: dict[str, Any], replicas: int = 0) -> None:
         """Push a message, and wait until so many replicas have it.
 
-        Where too few confirm it, a worker goes on: the message takes the place of one that is not yet
+        If too few confirm it, a worker goes on: the message takes the place of one that is not yet
         acknowledged, and a replica that lacks the one lacks the end of the other, too.
         """
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))

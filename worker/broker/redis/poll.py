@@ -19,7 +19,7 @@ POLL_INTERVAL_SECONDS = 0.01
 WAITING_POLL_INTERVAL_SECONDS = 0.02
 """Between two polls while the worker waits for changes besides: a hundredth of a core."""
 POLLS_BEFORE_WAIT = 5
-"""That find nothing, in a row: each waiting worker is told of each message, so busy workers do not wait."""
+"""That find nothing, in a row: each message wakes all waiting workers, so busy workers do not wait."""
 
 LAST_SEQUENCE_NUMBER = "audience.sequence"
 """The key in the broker's Redis."""
@@ -55,7 +55,7 @@ class Reservation(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a poll has found."""
+    """The answer to a poll."""
 
     last_entry: int
     """The last entry of the index that the worker has seen now."""

@@ -39,7 +39,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge a message. Of a run nothing is left to do: its task ends its messages."""
+        """Acknowledge a message. A run needs nothing: its task ends its messages."""
         if self.is_run(delivery_tag):
             self._forget_run(delivery_tag)
         else:

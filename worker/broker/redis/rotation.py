@@ -70,11 +70,11 @@ class Rotation:
             if queue in self._streams:
                 self._candidates[queue] = None
         for queue in answer.empty:
-            self._end_turn(queue, is_empty=True)
+            self._advance(queue, is_empty=True)
         if answer.reserved:
-            self._end_turn(answer.reserved.queue, answer.reserved.is_last)
+            self._advance(answer.reserved.queue, answer.reserved.is_last)
 
-    def _end_turn(self, queue: str, is_empty: bool) -> None:
+    def _advance(self, queue: str, is_empty: bool) -> None:
         if is_empty and queue in self._streams:
             self._candidates.pop(queue, None)
         elif queue in self._candidates:

@@ -79,7 +79,7 @@ def test_a_server_that_accepts_no_write_is_unavailable_and_not_broken(client, fa
         ("WRONGTYPE Operation against a key", ""),
     ],
 )
-def test_codes_of_an_unavailable_server_are_told_from_other_errors(text, code):
+def test_codes_of_an_unavailable_server_are_distinguished_from_other_errors(text, code):
     assert unavailable_code(ResponseError(text)) == code
 
 

@@ -227,7 +227,7 @@ def test_an_entry_without_messages_is_removed_by_the_worker_that_finds_it_so(con
     assert indexed(server) == []
 
 
-def test_a_push_into_an_empty_queue_with_an_old_entry_is_told_to_workers_that_have_seen_that(
+def test_a_push_into_an_empty_queue_with_an_old_entry_reaches_workers_that_have_seen_that(
     connection, server, make_worker, monkeypatch
 ):
     worker = make_worker([STREAM])

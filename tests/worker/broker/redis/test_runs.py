@@ -41,7 +41,7 @@ def send(connection, *texts, **options):
 
 
 def reserve(connection, queue=CHANGES_QUEUE):
-    """What the next poll reserves: a run, or a message that is in none."""
+    """Reserve as the next poll does: a run, or a message that is in none."""
     got = []
     with connection.Consumer(Queue(queue, routing_key=queue), on_message=got.append):
         connection.drain_events(timeout=5)
@@ -301,7 +301,7 @@ def test_what_is_collected_is_not_sent(connection, server):
 
 def envelope(tag, **members):
     return {
-        "body": b64encode(b"foreign").decode(),
+        "body": b64encode(b"malformed").decode(),
         "content-type": "application/json",
         "content-encoding": "utf-8",
         "headers": {},
@@ -336,7 +336,7 @@ STREAM_QUEUE = "firehose.main.us-east-1.travel"
         json.dumps(envelope("first", headers=[])),
     ],
 )
-def test_a_foreign_message_is_reserved_under_the_tag_by_which_it_is_ended(connection, server, queue, text):
+def test_a_malformed_message_is_reserved_under_the_tag_by_which_it_is_ended(connection, server, queue, text):
     server.lpush(queue, text)
     message = reserve(connection, queue)
     if is_run(message):

@@ -1,4 +1,4 @@
-"""An idle worker is told of a message of changes at once, and the message stays where it is."""
+"""An idle worker hears of a message of changes at once, and the message stays where it is."""
 
 import pytest
 from clock import Clock
@@ -36,16 +36,16 @@ def clock():
 
 @pytest.fixture
 def make_waiter(real_redis_url, loop, clock):
-    """Make a waiter that counts how often it was told of a message."""
+    """Make a waiter that counts how often it was notified of a message."""
     pools = []
 
     def make(url=real_redis_url):
         pool = ConnectionPool.from_url(url)
         pools.append(pool)
-        waiter = Waiter(pool, loop, CHANGES_QUEUE, lambda: make.told.append(waiter), monotonic=clock)
+        waiter = Waiter(pool, loop, CHANGES_QUEUE, lambda: make.notices.append(waiter), monotonic=clock)
         return waiter
 
-    make.told = []
+    make.notices = []
     yield make
     for pool in pools:
         pool.disconnect()
@@ -63,22 +63,22 @@ def blocked(server):
     return server.info("clients")["blocked_clients"]
 
 
-def test_each_waiter_is_told_of_a_message_which_stays_where_it_is(server, loop, make_waiter):
+def test_each_waiter_is_notified_of_a_message_which_stays_where_it_is(server, loop, make_waiter):
     waiters = [make_waiter() for _ in range(3)]
     for waiter in waiters:
         waiter.begin()
     run_until(loop, lambda: blocked(server) == len(waiters))
-    assert make_waiter.told == []
+    assert make_waiter.notices == []
     server.lpush(CHANGES_QUEUE, "first", "second")
-    run_until(loop, lambda: len(make_waiter.told) == len(waiters))
+    run_until(loop, lambda: len(make_waiter.notices) == len(waiters))
     assert server.lrange(CHANGES_QUEUE, 0, -1) == ["second", "first"]
     assert not any(waiter.is_waiting for waiter in waiters)
 
 
-def test_a_waiter_is_told_at_once_where_there_are_messages(server, loop, make_waiter):
+def test_a_waiter_is_notified_at_once_where_there_are_messages(server, loop, make_waiter):
     server.lpush(CHANGES_QUEUE, "first", "second")
     make_waiter().begin()
-    run_until(loop, lambda: make_waiter.told)
+    run_until(loop, lambda: make_waiter.notices)
     assert server.lrange(CHANGES_QUEUE, 0, -1) == ["second", "first"]
 
 
@@ -87,7 +87,7 @@ def test_the_message_itself_is_not_sent_to_who_waits(server, loop, make_waiter):
     run_until(loop, lambda: blocked(server))
     before = server.info("stats")["total_net_output_bytes"]
     server.lpush(CHANGES_QUEUE, "x" * 2**20)
-    run_until(loop, lambda: make_waiter.told)
+    run_until(loop, lambda: make_waiter.notices)
     assert server.info("stats")["total_net_output_bytes"] - before < 2**16
 
 
@@ -97,21 +97,21 @@ def test_a_waiter_waits_again_on_the_same_connection(server, loop, make_waiter):
         waiter.begin()
         waiter.begin()
         server.lpush(CHANGES_QUEUE, "message")
-        run_until(loop, lambda number=number: len(make_waiter.told) == number)
+        run_until(loop, lambda number=number: len(make_waiter.notices) == number)
     assert server.info("commandstats")["cmdstat_blmove"]["calls"] >= 3
 
 
-def wait_in_vain(loop, waiter, told, times=MAX_SHORT_WAITS):
+def wait_in_vain(loop, waiter, notices, times=MAX_SHORT_WAITS):
     for _ in range(times):
-        seen = len(told)
+        seen = len(notices)
         waiter.begin()
-        run_until(loop, lambda seen=seen: len(told) > seen)
+        run_until(loop, lambda seen=seen: len(notices) > seen)
 
 
 def test_a_waiter_rests_where_the_server_refuses_to_wait(server, loop, make_waiter, clock):
     server.config_set("maxmemory", 1)
     waiter = make_waiter()
-    wait_in_vain(loop, waiter, make_waiter.told)
+    wait_in_vain(loop, waiter, make_waiter.notices)
     waiter.begin()
     assert not waiter.is_waiting
     clock.advance(REST_SECONDS)
@@ -124,7 +124,7 @@ def test_short_waits_after_which_a_message_is_found_are_no_refusal(server, loop,
     server.lpush(CHANGES_QUEUE, "message")
     waiter = make_waiter()
     for _ in range(2):
-        wait_in_vain(loop, waiter, make_waiter.told, MAX_SHORT_WAITS - 1)
+        wait_in_vain(loop, waiter, make_waiter.notices, MAX_SHORT_WAITS - 1)
         waiter.found_message()
     waiter.begin()
     assert waiter.is_waiting
