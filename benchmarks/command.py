@@ -54,7 +54,7 @@ class Command:
         results: Results = []
         failed = False
         if arguments.json:
-            print(json.dumps({"machine": describe_machine()}), flush=True)
+            print(json.dumps({"machine": describe_machine(), "rounds": arguments.pairs}), flush=True)
         try:
             for scenario in self._chosen(arguments.names):
                 failed |= not _run(scenario, arguments, interruptions, results)

@@ -106,7 +106,10 @@ def _of(axis: Axis, points: list[Point]) -> list[Point]:
 
 
 def _machine(lines: list[dict[str, Any]]) -> str:
-    return next(str(line["machine"]) for line in lines if "machine" in line)
+    """The machine, and of how many rounds the figures are the medians."""
+    first = next(line for line in lines if "machine" in line)
+    rounds = first.get("rounds", 1)
+    return f"{first['machine']}. {rounds} round{'s' * (rounds > 1)} of each."
 
 
 def _number(value: float | None) -> str:
