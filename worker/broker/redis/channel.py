@@ -2,7 +2,8 @@
 
 BRPOP pops a message, and kombu records it as unacknowledged in a second command. A worker that dies in
 between loses the message. `reserve.lua` does both atomically, but a script cannot block until there is a
-message: a worker that found none polls again after the poll interval.
+message: a worker that found none polls again after the poll interval. `rotation` says which queues a poll
+looks at, and `waiting` has the server tell an idle worker of a change.
 """
 
 import logging
