@@ -32,10 +32,11 @@ DOCUMENTED = re.compile(
     r"""celery\.bootsteps\..*                         # boot steps: "Extensions and Bootsteps"
     | celery\.app\.task\.Task\.(abstract|max_retries|throws)
     | .*\.(__abstractmethods__|__annotations__|__parameters__|__subclasshook__|_abc_impl|_is_protocol)
+    | .*\.(__annotate_func__|__annotations_cache__|__firstlineno__|__static_attributes__)
     """,
     re.VERBOSE,
 )
-"""Members that a class of ours overrides as upstream's documentation says, or that typing and abc add."""
+"""Members that a class of ours overrides as upstream's documentation says, or that Python itself adds."""
 
 
 def shape_of(name):
