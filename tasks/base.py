@@ -141,6 +141,14 @@ class ForwarderTask(Task):  # type: ignore[misc]
             except OperationalError as error:
                 logger.warning("%s: the broker has no note of the messages sent", type(error).__name__)
 
+    def handover_header(self) -> dict[str, Any]:
+        """The header of the attempt's only message, by which the broker notes that it was sent."""
+        return self.app.handovers.header(self._handover)
+
+    def record_handover(self) -> None:
+        """Have the idempotency record say that the message with that header was sent."""
+        self.request.has_handed_over = self.app.handovers.are_needed
+
     @property
     def _handover(self) -> str:
         return f"{self.attempt}:{self.request.retries}"

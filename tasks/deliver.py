@@ -129,7 +129,7 @@ class DeliveryTask(ForwarderTask):
         headers = {**(self.request.headers or {}), **cost_headers(*size_of(kwargs["records"]))}
         if malformed or hasattr(self.request, MALFORMED_ANSWERS):
             headers[MALFORMED_ANSWERS] = malformed
-        options["headers"] = headers
+        options["headers"] = {**headers, **self.handover_header()}
         try:
             signal = super().retry(
                 args=(), kwargs=kwargs, exc=exc, throw=False, argsrepr=HIDDEN, kwargsrepr=HIDDEN, **options
@@ -137,7 +137,7 @@ class DeliveryTask(ForwarderTask):
         except Reject as rejection:
             # Celery would drop the message where it cannot send the retry.
             raise OperationalError(type(rejection.reason).__name__) from None
-        self.hand_over()
+        self.record_handover()
         if isinstance(exc, TransientError):
             self._record_retry(exc, kwargs)
         if throw:
@@ -213,13 +213,17 @@ class DeliveryTask(ForwarderTask):
                 stream.task,
                 kwargs=kwargs,
                 queue=stream.queue,
-                headers={**self._enqueued_at_header(), **cost_headers(*size_of(kwargs["records"]))},
+                headers={
+                    **self._enqueued_at_header(),
+                    **cost_headers(*size_of(kwargs["records"])),
+                    **self.handover_header(),
+                },
                 argsrepr=HIDDEN,
                 kwargsrepr=HIDDEN,
                 # A full Redis takes nothing but retries. This one replaces a message that held more.
                 retries=1,
             )
-            self.hand_over()
+            self.record_handover()
 
     def _put_as_allowed(self, configuration: Configuration, stream: Stream, groups: list[Group]) -> Outcome:
         """Put the groups by PutRecordBatch, or by PutRecord where the policy allows only that."""

@@ -16,15 +16,16 @@ import pytest
 from chaos import FULL, HASTE
 from redis.exceptions import RedisError
 from stack import Audience, Stack
-from stopping_point import BEGINS, ENDED, SENDING, SENT, StoppingPoint
+from stopping_point import BEGINS, ENDED, HANDED_OVER, SENT, StoppingPoint
 from two_servers import Server, two_servers, until_noticed
 from waiting import eventually
 
 from devstack import processes
-from devstack.firehose import Answer, error, fail
+from devstack.firehose import Answer, error, fail, refuse_once
 from worker.broker.client import sender
 from worker.errors import OperatorError
-from worker.queues import CHANGES_QUEUE, FORWARD, delivery_task
+from worker.flow.circuit_breakers import OPERATOR
+from worker.queues import CHANGES_QUEUE, FORWARD_RUN, delivery_task
 
 CUSTOMERS = tuple(f"customer-{number}" for number in range(20))
 DELIVER = delivery_task("us-east-1")
@@ -151,21 +152,21 @@ class Restored:
 
 
 def reserved(story, fault):
-    story.stopping_point.arm(BEGINS, FORWARD)
+    story.stopping_point.arm(BEGINS, FORWARD_RUN)
     story.send()
     with story.stopping_point.stopped():
         fault.strike(story)
 
 
 def batch_made(story, fault):
-    story.stopping_point.arm(SENDING, DELIVER)
+    story.stopping_point.arm(SENT, DELIVER)
     story.send()
     with story.stopping_point.stopped():
         fault.strike(story)
 
 
 def handed_over(story, fault):
-    story.stopping_point.arm(SENT, DELIVER)
+    story.stopping_point.arm(HANDED_OVER, FORWARD_RUN)
     story.send()
     with story.stopping_point.stopped():
         fault.strike(story)
@@ -204,6 +205,20 @@ def held_call(story, answer, go=None):
         go.set()
 
 
+def retry_sent(story, fault):
+    breakers, stream = story.stack.services.circuit_breakers, story.audience.stream
+    breakers.pause(stream, OPERATOR)
+    story.send()
+    eventually(story.audience.waiting)
+    eventually(lambda: story.stack.services.counters.of(stream).enqueued == len(CUSTOMERS))
+    story.server.keep()
+    story.stack.firehose.faults.append(refuse_once(CUSTOMERS[-1].encode()))
+    story.stopping_point.arm(SENT, DELIVER)
+    breakers.resume(stream)
+    with story.stopping_point.stopped():
+        fault.strike(story)
+
+
 def recorded(story, fault):
     story.stopping_point.arm(ENDED, DELIVER)
     story.send()
@@ -237,6 +252,7 @@ MOMENTS = (
     handed_over,
     lease_acquired,
     put_done,
+    retry_sent,
     recorded,
     dead_letter_stored,
     replay,
@@ -246,7 +262,6 @@ BRIEF = {Frozen: (handed_over,), Restored: (put_done,)}
 LOST = {
     # The promoted replica lacks what was written last, and the other server has forgotten what it replaced:
     # docs/high-availability.md says so. AUDIENCE_REDIS_WAIT_REPLICAS is for them.
-    (BROKER, FailedOver, handed_over),
     (BROKER, FailedOver, replay),
     (STATE, FailedOver, dead_letter_stored),
     # What was replayed since the backup.

@@ -13,8 +13,11 @@ from itertools import count
 from pathlib import Path
 
 import psutil
-from celery.signals import after_task_publish, before_task_publish, task_postrun, task_prerun
+from celery.signals import after_task_publish, task_postrun, task_prerun
 from waiting import eventually
+
+from worker.broker.redis.reservations import Connected, HandOver, Obstacle
+from worker.queues import FORWARD_RUN
 
 DIRECTORY = "STOPPING_POINT"
 """The environment variable that names the directory of the files."""
@@ -22,8 +25,9 @@ SENDS = "STOPPING_POINT_SENDS"
 """The environment variable with the number of messages that a process sends before it may stop."""
 ANY = "any"
 """In place of a task: whichever comes first."""
-BEGINS, SENDING, SENT, ENDED = "begins", "sending", "sent", "ended"
-"""The moments: a task begins; a message of a task is about to be sent, or is sent; a task has ended."""
+BEGINS, SENT, HANDED_OVER, ENDED = "begins", "sent", "handed-over", "ended"
+"""The moments: a task begins; a message that calls a task is sent, or collected by a run; a run is handed
+over, and not counted yet; a task has ended."""
 
 
 class StoppingPoint:
@@ -75,9 +79,14 @@ if directory := os.environ.get(DIRECTORY):
     def begins(task: object = None, **_: object) -> None:
         stop_where_armed(BEGINS, str(getattr(task, "name", "")))
 
-    @before_task_publish.connect(weak=False)
-    def sending(sender: str = "", **_: object) -> None:
-        stop_where_armed(SENDING, sender)
+    hand_over = Connected.hand_over
+
+    def hand_over_and_stop(self: Connected, run: HandOver) -> dict[str, Obstacle]:
+        obstacles = hand_over(self, run)
+        stop_where_armed(HANDED_OVER, FORWARD_RUN)
+        return obstacles
+
+    Connected.hand_over = hand_over_and_stop  # type: ignore[method-assign]
 
     @after_task_publish.connect(weak=False)
     def was_sent(sender: str = "", **_: object) -> None:

@@ -2,13 +2,14 @@
 
 An idempotency record lives in the state. If the broker is another server and fails over to a replica
 that is behind, it may hold a message again whose batches, retry or following batch it has lost: the record
-alone would have the message skipped. So a mark in the broker records, after the last message of an attempt,
-that they were sent. A replica applies writes in their order: one that has the mark has the messages.
+alone would have the message skipped. So the broker marks the attempt: with its only message in one step, or
+after the last of several. A replica applies writes in their order: one that has the mark has the messages.
 
 If broker and state are one server, no mark is needed: it loses the record with the messages. RabbitMQ's
 quorum queues lose nothing that they have confirmed.
 """
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery
@@ -19,6 +20,8 @@ from worker.store.atomic import atomically
 REDIS_PORT = 6379
 HANDED_OVER = "audience.handed-over"
 """By attempt: its messages were sent."""
+MARK_HEADER = "handed_over_as"
+"""The header of an attempt's only message, which the channel takes out: the mark's key, and its seconds."""
 
 
 class Handovers:
@@ -27,7 +30,8 @@ class Handovers:
     def __init__(self, app: Celery, *, keep_seconds: int, are_needed: bool) -> None:
         self._app = app
         self._keep_seconds = keep_seconds
-        self._are_needed = are_needed
+        self.are_needed = are_needed
+        """Whether there are marks."""
 
     def mark(self, attempt: str) -> bool:
         """Mark an attempt whose messages the broker has. False: it needs no mark.
@@ -36,12 +40,16 @@ class Handovers:
         """
         return self._run(attempt, is_new=True)
 
+    def header(self, attempt: str) -> dict[str, Any]:
+        """The header of an attempt's only message, by which the broker marks it; empty without marks."""
+        return {MARK_HEADER: [f"{HANDED_OVER}:{attempt}", self._keep_seconds]} if self.are_needed else {}
+
     def is_lost(self, attempt: str) -> bool:
         """Whether the broker has lost the messages of an attempt that was marked. Raises as `mark` does."""
-        return self._are_needed and not self._run(attempt, is_new=False)
+        return self.are_needed and not self._run(attempt, is_new=False)
 
     def _run(self, attempt: str, *, is_new: bool) -> bool:
-        if not self._are_needed:
+        if not self.are_needed:
             return False
         key = f"{HANDED_OVER}:{attempt}"
         with self._app.producer_or_acquire() as producer:

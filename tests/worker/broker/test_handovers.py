@@ -1,10 +1,14 @@
 """Marks in the broker of what attempts have sent."""
 
+import json
+
 import pytest
 from celery import Celery
 
-from worker.broker.handovers import Handovers, needs_marks
+from worker.broker.handovers import HANDED_OVER, MARK_HEADER, Handovers, needs_marks
 from worker.broker.redis.transport import register_redis_transport
+
+QUEUE = "firehose.main.us-east-1.travel"
 
 
 @pytest.fixture
@@ -22,10 +26,22 @@ def test_a_marked_attempt_is_lost_once_the_broker_has_lost_its_mark(app, real_re
     assert handovers.is_lost("attempt:0")
 
 
+def test_a_message_is_sent_and_its_attempt_marked_in_one_step(app, real_redis):
+    handovers = Handovers(app, keep_seconds=60, are_needed=True)
+
+    app.send_task("some.task", queue=QUEUE, headers=handovers.header("attempt:0"))
+
+    assert not handovers.is_lost("attempt:0")
+    assert 0 < real_redis.ttl(f"{HANDED_OVER}:attempt:0") <= 60
+    (message,) = real_redis.lrange(QUEUE, 0, -1)
+    assert MARK_HEADER not in json.loads(message)["headers"]
+
+
 def test_where_broker_and_state_are_one_server_nothing_is_marked(app, real_redis):
     handovers = Handovers(app, keep_seconds=60, are_needed=False)
 
     assert not handovers.mark("attempt:0")
+    assert handovers.header("attempt:0") == {}
     assert not handovers.is_lost("attempt:0")
     assert real_redis.keys("audience.handed-over:*") == []
 

@@ -9,7 +9,7 @@ from worker.store.replicas import TooFewReplicas, run_confirmed
 from worker.store.scripts import Script
 
 SECRET = "customer-4711"
-APPEND = Script("worker.broker.redis", "push")
+WRITE = Script("worker.store", "touch")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def frozen(pair, monkeypatch):
 
 def test_the_answer_comes_once_a_replica_has_the_write(master):
     assert run_confirmed(master, 1, lambda redis: redis.lpush("list", "a")) == 1
-    assert run_confirmed(master, 1, lambda redis: APPEND(redis, keys=["list"], args=["b"])) is None
-    assert master.lrange("list", 0, -1) == ["b", "a"]
+    assert run_confirmed(master, 1, lambda redis: WRITE(redis, keys=["text"], args=["b"])) is None
+    assert (master.lrange("list", 0, -1), master.get("text")) == (["a"], "b")
 
 
 def test_a_write_that_a_frozen_replica_does_not_confirm_raises_an_error_and_stays(master, frozen):

@@ -18,6 +18,7 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import loads
 from redis.exceptions import ConnectionError, NoScriptError, OutOfMemoryError, ResponseError
 
+from worker.broker.handovers import MARK_HEADER
 from worker.broker.purging import UnpurgedQueues
 from worker.broker.redis.bodies import leave_body
 from worker.broker.redis.client import Client
@@ -191,8 +192,12 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
         acknowledged, and a replica that lacks the one lacks the end of the other, too.
         """
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        args = [dumps(message), int(is_retry(message)), int(is_stream_queue(queue))]
-        push = partial(PUSH, keys=[key, *INDEX_KEYS], args=args)
+        headers = message.get("headers") or {}
+        mark, seconds = headers.get(MARK_HEADER) or (key, 0)
+        sent = {name: value for name, value in headers.items() if name != MARK_HEADER}
+        text = dumps({**message, "headers": sent})
+        args = [text, int(is_retry(message)), int(is_stream_queue(queue)), seconds]
+        push = partial(PUSH, keys=[key, *INDEX_KEYS, mark], args=args)
         with raise_out_of_memory(), self.conn_or_acquire() as client:
             try:
                 run_confirmed(client, replicas, push)
