@@ -10,6 +10,7 @@ WIDTH, HEIGHT = 300, 230
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 34, 40
 """Margins around the plot of a panel."""
 MARKER_RADIUS = 3.5
+LABEL_WIDTH = 18
 TICKS = 4
 FONT = "system-ui, -apple-system, 'Segoe UI', sans-serif"
 SURFACE, TEXT, QUIET_TEXT, GRID = "#ffffff", "#1f2328", "#59636e", "#e4e7ea"
@@ -72,7 +73,7 @@ def _panel(label: str, places: Sequence[float], panel: Panel) -> Iterable[str]:
         y = up.at(tick)
         yield f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="{GRID}"/>'
         yield _text(LEFT - 6, y + 4, short(tick), anchor="end")
-    for place in places:
+    for place in _labelled(places, across):
         yield _text(across.at(place), HEIGHT - BOTTOM + 16, short(place), anchor="middle")
     yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, label, anchor="middle")
     for line, colour in zip(panel.lines, COLOURS, strict=False):
@@ -138,6 +139,15 @@ def short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def _labelled(places: Sequence[float], across: Scale) -> list[float]:
+    """The places whose labels have room beside the one before."""
+    found: list[float] = []
+    for place in places:
+        if not found or across.at(place) - across.at(found[-1]) >= LABEL_WIDTH:
+            found.append(place)
+    return found
 
 
 def _text(

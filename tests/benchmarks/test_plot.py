@@ -34,6 +34,14 @@ def test_a_greater_value_stands_higher():
     assert high[1] < low[1]
 
 
+def test_places_too_close_for_two_labels_have_one():
+    text = draw("ms", (0, 10, 200), [Panel("records", [Line("records", (1, 2, 3))])])
+    labels = [element.text for element in ElementTree.fromstring(text).iter(f"{SVG}text")]
+
+    assert "200" in labels
+    assert "10" not in labels
+
+
 def test_a_second_line_is_named_and_of_another_colour():
     text = draw("streams", (1, 2), [Panel("CPU", [Line("workers", (1, 2)), Line("Redis", (3, 4))])])
     paths = [path for path in ElementTree.fromstring(text).iter(f"{SVG}path") if path.get("stroke-width")]
