@@ -83,6 +83,19 @@ def test_a_retry_waits_in_the_broker_and_outlives_its_worker(idle_stack):
 
 
 @on_rabbitmq
+def test_a_worker_without_a_pool_delivers_and_retries_and_one_of_threads_does_not_start(idle_stack):
+    audience = idle_stack.audience()
+    idle_stack.firehose.faults.append(refuse_once(REFUSED))
+    with idle_stack.worker("--pool", "solo", env=SOON) as worker:
+        for customer in CUSTOMERS:
+            idle_stack.send(*audience.added(customer))
+        eventually(lambda: sorted(audience.customers()) == sorted(CUSTOMERS))
+        assert worker.stop() == 0
+    with pytest.raises(processes.StartError, match="-P threads: "), idle_stack.worker("--pool", "threads"):
+        pass
+
+
+@on_rabbitmq
 def test_a_delayed_call_is_run_at_its_time(idle_stack):
     audience = idle_stack.audience()
     with idle_stack.worker():

@@ -158,7 +158,6 @@ class Channel(UnpurgedQueues, BoundedChannel):
         """
         is_call = "task" in (message.headers or {})
         if message.properties.get("delivery_mode") == TRANSIENT and not (is_call or mandatory):
-            kwargs.pop("confirm_timeout", None)
             return super().basic_publish(message, *args, **kwargs)
         try:
             return super().basic_publish_confirm(message, *args, mandatory=mandatory or is_call, **kwargs)

@@ -1,7 +1,7 @@
 """Events for those who watch the workers (Flower, `celery events`), which never delay a delivery.
 
-A worker's main process sends them. Celery retries a worker's heartbeat for ever, and waits without limit for
-RabbitMQ's confirmation, while the process does nothing else, not even stop.
+A worker's main process sends them. Celery retries a worker's heartbeat for ever, while the process does
+nothing else, not even stop. RabbitMQ's confirmation of an event is not waited for: `worker.broker.rabbitmq`.
 """
 
 import logging
@@ -15,7 +15,7 @@ from celery.events.dispatcher import EventDispatcher
 from kombu import Producer
 
 PUBLISH_TIMEOUT_SECONDS = 5.0
-"""RabbitMQ: until an event is written, and until it is confirmed. Redis has its connections' timeouts."""
+"""RabbitMQ: until an event is written. Redis has its connections' timeouts."""
 COOLDOWN_SECONDS = 30.0
 """Without another attempt once one has failed. Celery makes a new dispatcher when it has reconnected."""
 
@@ -51,7 +51,6 @@ class BoundedDispatcher(EventDispatcher):  # type: ignore[misc]
                 headers=self.headers,
                 delivery_mode=self.delivery_mode,
                 timeout=PUBLISH_TIMEOUT_SECONDS,
-                confirm_timeout=PUBLISH_TIMEOUT_SECONDS,
             )
         except Exception as error:
             self._silent_until = self._monotonic() + COOLDOWN_SECONDS

@@ -45,7 +45,7 @@ def test_an_event_is_sent_once_for_a_bounded_time(dispatcher, producer):
     dispatcher.send("worker-heartbeat", retry=True)
     assert producer.sent == ["worker-heartbeat"]
     assert not producer.options.get("retry")
-    assert producer.options["confirm_timeout"] > 0
+    assert producer.options["timeout"] > 0
 
 
 def test_after_a_failure_no_event_is_tried_until_the_cooldown_is_over(dispatcher, producer, clock):
