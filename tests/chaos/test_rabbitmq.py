@@ -18,10 +18,10 @@ from devstack.ports import free_port
 RECORDS = 20_000 if FULL else 2_000
 PER_MESSAGE = 20
 LOST = "Connection to broker lost"
-LOST_WITHIN_SECONDS = 45
-BACK_WITHIN_SECONDS = 30
-STOPS_WITHIN_SECONDS = 60
-"""As measured, 24; a busy machine takes longer, and a worker that does not stop takes for ever."""
+LOST_WITHIN_SECONDS = 90
+BACK_WITHIN_SECONDS = 120
+STOPS_WITHIN_SECONDS = 120
+"""Measured: 25, 7 and 24. A busy machine takes longer; a worker that hangs would take for ever."""
 HOST = "chaos"
 ENVIRONMENT = HASTE | {"AUDIENCE_VISIBILITY_TIMEOUT": "300"}
 """Idempotency records are kept for four times that, and messages come back after half a minute here."""
