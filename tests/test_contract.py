@@ -28,7 +28,8 @@ FATAL = [
 
 def test_the_names_of_tasks():
     app.loader.import_default_modules()
-    ours = {name for name in app.tasks if not name.startswith("celery.")}
+    # Tests of the benchmarks load tasks of their own.
+    ours = {name for name, task in app.tasks.items() if task.__module__.startswith("tasks.")}
     delivery = {f"audience.deliver.{region}" for region in regions()}
     assert ours == {"audience.forward", "audience.forward_mparticle", "audience.forward_run"} | delivery
 

@@ -119,8 +119,9 @@ def test_what_rabbitmq_drops_becomes_a_dead_letter_that_can_be_replayed(make_sta
         with stack.worker("--concurrency", "1"):
             stack.send(*audience.added("secretive-1"))
             eventually(lambda: audience.waiting() == 1)
-            give_back(stack, STREAM, LIMIT + 1)
-            (letter,) = eventually(audience.letters)
+            with Connection(stack.broker_url) as connection:
+                give_back(connection.channel(), LIMIT + 1)
+                (letter,) = eventually(audience.letters)
             assert (letter.type, letter.error_code) == ("Retry Limit Exceeded", "DroppedByRabbitMQ")
             (alert,) = audience.alerts()
             assert alert.dead_letter_id == letter.id
@@ -150,7 +151,7 @@ def test_a_message_that_came_back_often_is_replaced_by_one_that_did_not(make_sta
             channel = connection.channel()
             Producer(channel).publish(["secretive"], STREAM, delivery_mode=2)
             for _ in range(3):
-                give_back(stack, STREAM, RENEWED_AFTER_DELIVERIES)
+                give_back(channel, RENEWED_AFTER_DELIVERIES)
                 message = taken(channel)
                 assert not delay_until_due(message, clock)
                 assert renew_often_delivered(message, clock)
@@ -166,13 +167,14 @@ def replay(stack, letter):
     subprocess.run(command, env=processes.private_environment(stack.environment), check=True)
 
 
-def give_back(stack, queue, times):
-    """Take a queue's message so many times, and have RabbitMQ requeue it."""
-    with Connection(stack.broker_url) as connection:
-        channel = connection.channel()
-        for _ in range(times):
-            message = eventually(lambda: channel.basic_get(queue))
-            channel.basic_reject(message.delivery_tag, requeue=True)
+def give_back(channel, times):
+    """Reserve the message of the stream's queue so many times, and have RabbitMQ requeue it.
+
+    A channel that is closed at once may take the last of these with it, so the caller leaves it open.
+    """
+    for _ in range(times):
+        message = eventually(lambda: channel.basic_get(STREAM))
+        channel.basic_reject(message.delivery_tag, requeue=True)
 
 
 def taken(channel):
