@@ -8,7 +8,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from chaos import CONCURRENCY, FULL, HASTE, RECORDS
+from chaos import CONCURRENCY, HASTE, RECORDS
 from kombu.exceptions import OperationalError
 from load import Load
 from network import Network, NoNetworkError, losing, parted
@@ -158,7 +158,7 @@ def test_a_master_that_is_cut_off_loses_nothing_that_its_replica_has(machines, t
     tell(load, f"master cut off, {in_flight} records in flight", allowed=in_flight)
 
 
-@pytest.mark.skipif(not FULL, reason="a worker and a master that are cut off have stories each; make chaos")
+@pytest.mark.full
 def test_a_worker_that_is_cut_off_with_the_master_repeats_its_calls_in_flight(machines, tell):
     """The master, which has no replica any more, accepts no write: there is no lease for a further call."""
     names = ("master", "replica-1", "replica-2", "cut-off", "other", "third")
