@@ -51,6 +51,8 @@ def test_killed_workers_lose_nothing_and_repeat_at_most_the_batches_in_a_call(st
             worker = start(**ONE_BY_ONE)
     load.send()
     load.arrive()
+    # A run whose process was killed before it was counted is counted by another worker.
+    eventually(lambda: load.status().counts.enqueued == RECORDS)
     status = load.settle()
     tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.per_message)
     assert (status.counts.enqueued, status.counts.delivered, status.dead) == (RECORDS, RECORDS, 0)

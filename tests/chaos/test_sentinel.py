@@ -110,7 +110,9 @@ def test_a_master_that_is_killed_ahead_of_its_replicas_loses_what_no_replica_has
         two_replicas.kill_master()
     eventually(two_replicas.is_failed_over)
     load.send()
-    with stack.worker("--concurrency", "2", env=HASTE | {WAIT_REPLICAS: "1"}) as worker:
+    # A time in which nobody is to be taken for dead.
+    env = HASTE | {WAIT_REPLICAS: "1", "AUDIENCE_VISIBILITY_TIMEOUT": "60"}
+    with stack.worker("--concurrency", "2", env=env) as worker:
         eventually(lambda: load.arrived() >= RECORDS - load.per_message)
         load.settle()
         worker.kill()

@@ -24,6 +24,8 @@ CUSTOMERS = [f"secretive-{number}" for number in range(40)]
 LIMIT = 2
 """Deliveries after which a queue of a story drops a message."""
 NAMES = count(1)
+PLAIN = "kombu.transport.pyamqp:Transport"
+"""Somebody else's: importing the application makes its own this process's."""
 TRANSPORT = f"{Transport.__module__}:{Transport.__name__}"
 
 
@@ -51,13 +53,13 @@ def make_stack(tmp_path, redis_url, rabbitmq_server, rabbitmq_url):
 
 def declare(stack, queue, arguments):
     """Declare a queue as somebody else does."""
-    with Connection(stack.broker_url) as connection:
+    with Connection(stack.broker_url, transport=PLAIN) as connection:
         Queue(queue, Exchange(""), queue_arguments=arguments)(connection.default_channel).declare()
 
 
 def is_of_type(stack, queue, arguments):
     """Whether a queue can be declared again so: RabbitMQ refuses it otherwise."""
-    with Connection(stack.broker_url) as connection:
+    with Connection(stack.broker_url, transport=PLAIN) as connection:
         try:
             declare(stack, queue, arguments)
         except connection.channel_errors:
@@ -119,7 +121,7 @@ def test_what_rabbitmq_drops_becomes_a_dead_letter_that_can_be_replayed(make_sta
         with stack.worker("--concurrency", "1"):
             stack.send(*audience.added("secretive-1"))
             eventually(lambda: audience.waiting() == 1)
-            with Connection(stack.broker_url) as connection:
+            with Connection(stack.broker_url, transport=PLAIN) as connection:
                 give_back(connection.channel(), LIMIT + 1)
                 (letter,) = eventually(audience.letters)
             assert (letter.type, letter.error_code) == ("Retry Limit Exceeded", "DroppedByRabbitMQ")
@@ -135,7 +137,7 @@ def test_what_rabbitmq_drops_becomes_a_dead_letter_that_can_be_replayed(make_sta
 
 def test_what_rabbitmq_drops_and_is_no_call_of_ours_is_a_dead_letter_too(make_stack):
     with make_stack() as stack, stack.worker("--concurrency", "1"):
-        with Connection(stack.broker_url) as connection:
+        with Connection(stack.broker_url, transport=PLAIN) as connection:
             dropped = Exchange(DROPPED_QUEUE, "fanout")
             Producer(connection, dropped).publish(
                 [[], {}, {}], headers={"task": "nobodys", "id": "1"}, retry=True
