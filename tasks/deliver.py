@@ -182,11 +182,14 @@ class DeliveryTask(ForwarderTask):
 
     def _put(self, stream: Stream, groups: list[Group]) -> Outcome:
         """Put the groups. Raises a `DeliveryError` where Firehose took none of them."""
-        configuration = self.app.services.registry.snapshot().configurations.get(stream.configuration)
+        registry = self.app.services.registry
+        configuration = registry.snapshot().configurations.get(stream.configuration)
         if configuration is None:
-            latest = self.app.services.registry.latest()
-            if self.app.installation.is_state_missing(latest.installation):
+            latest = self.app.installation.latest_of(registry)
+            if latest is None:
                 raise WorkerTroubleError(STATE_MISSING)
+            configuration = latest.configurations.get(stream.configuration)
+        if configuration is None:
             advice = (
                 f"there is no configuration {stream.configuration!r} (any more); `configure` it, then replay"
             )

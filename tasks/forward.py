@@ -108,9 +108,10 @@ class ProducerTask(ForwarderTask):
         snapshot = self.app.services.registry.snapshot()
         if audience_ids - snapshot.routes.keys():
             # A connection made within the last second must receive the change, too.
-            snapshot = self.app.services.registry.latest()
-            if self.app.installation.is_state_missing(snapshot.installation):
+            latest = self.app.installation.latest_of(self.app.services.registry)
+            if latest is None:
                 self._leave_to_other_workers()
+            return latest
         return snapshot
 
     def _leave_to_other_workers(self) -> NoReturn:

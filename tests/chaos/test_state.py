@@ -1,6 +1,5 @@
 """The state is emptied, restored, or another one: changes wait, and none is skipped."""
 
-import pytest
 from chaos import RECORDS
 from redis import Redis
 from waiting import eventually
@@ -25,8 +24,6 @@ def send_more(load):
     load.send()
 
 
-# Beside the rest of the suite one message of 2,300 was lost, once in four runs: not understood yet.
-@pytest.mark.full
 def test_the_state_is_emptied_and_restored(stack, load, start, tell):
     worker = start()
     load.send(RECORDS // 3)

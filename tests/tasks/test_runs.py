@@ -357,7 +357,7 @@ def test_a_run_whose_state_is_missing_is_requeued_as_a_run(worker, connect, send
     connect()
     send(added("a", 2), added("b", 2))
     with pytest.MonkeyPatch.context() as without_state:
-        without_state.setattr(worker.app.installation, "is_state_missing", lambda _: True)
+        without_state.setattr(worker.app.installation, "latest_of", lambda _: None)
         worker.run_one(CHANGES_QUEUE)
     assert broker.llen(CHANGES_QUEUE) == 2
     assert worker.run(CHANGES_QUEUE) == 1

@@ -11,7 +11,7 @@ from uuid import uuid4
 from redis import Redis
 
 from worker.failures.alert_types import AlertType, Failure
-from worker.state.registry import CONNECTIONS, INSTALLATION
+from worker.state.registry import CONNECTIONS, INSTALLATION, Registry, Snapshot
 
 BROKER_REREAD_SECONDS = 10.0
 """For which the broker's identity is not read again."""
@@ -48,13 +48,18 @@ class Installation:
         self._in_broker: str | None = None
         self._read_at: float | None = None
 
-    def is_state_missing(self, known: str | None) -> bool:
-        """Whether the broker has an identity that the state lacks. `known` is the registry snapshot's."""
-        expected = self._identity_in_broker()
-        if expected in (None, known):
-            return False
-        # `connect` writes the identity first, and a snapshot may be older.
-        return bool(self._redis.get(INSTALLATION) != expected)
+    def latest_of(self, registry: Registry) -> Snapshot | None:
+        """The registry as it is now; None where the broker has an identity that the state lacks.
+
+        A snapshot is trusted by the identity that was read with it. A state that has been restored a moment
+        later says nothing of it.
+        """
+        snapshot, expected = registry.latest(), self._identity_in_broker()
+        if expected in (None, snapshot.installation):
+            return snapshot
+        # An identity that is adopted is written without a new version of the registry.
+        snapshot = registry.reread()
+        return snapshot if snapshot.installation == expected else None
 
     def register(self) -> None:
         """Have the broker and the state hold the same identity, unless they hold two already.

@@ -146,6 +146,12 @@ class Registry:
             self._snapshot = self._load()
         return self._snapshot
 
+    def reread(self) -> Snapshot:
+        """The registry as it is now, read anew although its version may be known."""
+        self._looked_at = self._monotonic()
+        self._snapshot = self._load()
+        return self._snapshot
+
     def configure(
         self,
         name: str,

@@ -27,7 +27,7 @@ def connect(services):
 
 
 def is_missing(installation, services):
-    return installation.is_state_missing(services.registry.latest().installation)
+    return installation.latest_of(services.registry) is None
 
 
 def test_nothing_is_missing_where_nothing_was_ever_registered(installation, services):
@@ -88,7 +88,25 @@ def test_a_snapshot_from_before_the_identity_was_written_is_no_sign(installation
     older = services.registry.latest()
     installation.register()
     assert older.installation is None
-    assert not installation.is_state_missing(older.installation)
+    assert installation.latest_of(services.registry).routes
+
+
+def test_a_registry_that_was_read_from_an_emptied_state_is_read_again_where_that_is_restored(
+    services, redis, clock, connect
+):
+    """The state comes back between the reading of the registry and the comparison of the identities."""
+    Installation(redis, identity := FakeBrokerIdentity(), clock).register()
+    connect()
+    kept = {key: redis.dump(key) for key in redis.scan_iter()}
+
+    class Restoring(FakeBrokerIdentity):
+        def read(self):
+            for key, content in kept.items():
+                redis.restore(key, 0, content, replace=True)
+            return identity.identity
+
+    redis.flushall()
+    assert Installation(redis, Restoring(), clock).latest_of(services.registry).routes
 
 
 def test_the_broker_is_not_asked_for_each_message(installation, services, broker, clock):
@@ -143,8 +161,10 @@ def test_a_broker_without_a_place_for_it_changes_nothing(redis, services, clock)
     assert not is_missing(installation, services)
 
 
-def test_a_state_that_cannot_be_read_is_not_taken_for_a_missing_one(installation, broker, redis_server):
+def test_a_state_that_cannot_be_read_is_not_taken_for_a_missing_one(
+    installation, services, broker, redis_server
+):
     broker.identity = "this-installation"
     redis_server.connected = False
     with pytest.raises(RedisConnectionError):
-        installation.is_state_missing(None)
+        installation.latest_of(services.registry)
