@@ -9,12 +9,12 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from celery import bootsteps
 from celery.worker.consumer import Consumer
 from kombu.transport import redis as redis_transport
 from redis import Redis
 from redis.exceptions import RedisError
 
+from worker.consumer.periodic_check import PeriodicCheck
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Alerts
 from worker.queues import CHANGES_QUEUE
@@ -35,28 +35,15 @@ EVICTION_SUBJECT = "eviction"
 logger = logging.getLogger(__name__)
 
 
-class MemoryWatch(bootsteps.StartStopStep):  # type: ignore[misc]
+class MemoryWatch(PeriodicCheck):
     """Alerts, and stops consuming changes, while a Redis is nearly full or full."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    interval_seconds = WATCH_INTERVAL_SECONDS
 
     def __init__(self, consumer: Consumer, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._timer: Any = None
         selected = selected_queues(consumer.app)
         self._consumes_changes = selected is None or CHANGES_QUEUE in selected
-
-    def start(self, consumer: Consumer) -> None:
-        """Check at each interval."""
-        self._timer = consumer.timer.call_repeatedly(WATCH_INTERVAL_SECONDS, self.check, (consumer,))
-
-    def stop(self, consumer: Consumer) -> None:
-        """Check no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    shutdown = stop
 
     def check(self, consumer: Consumer) -> None:
         """Alert where a Redis is nearly full; consume changes only where none is full."""

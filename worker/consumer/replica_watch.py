@@ -4,13 +4,12 @@ A replica that hangs keeps its connection, so those count that have just said ho
 """
 
 import logging
-from typing import Any
 
-from celery import bootsteps
 from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
 
 from worker.consumer.memory_watch import servers
+from worker.consumer.periodic_check import PeriodicCheck
 from worker.failures.alert_types import AlertType, Failure
 from worker.store.server_checks import confirming_replicas
 
@@ -21,29 +20,13 @@ SUBJECT = "replicas"
 logger = logging.getLogger(__name__)
 
 
-class ReplicaWatch(bootsteps.StartStopStep):  # type: ignore[misc]
+class ReplicaWatch(PeriodicCheck):
     """Raises an alert while a server has fewer replicas than are waited for."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def __init__(self, consumer: Consumer, **options: Any) -> None:
-        super().__init__(consumer, **options)
-        self._timer: Any = None
+    interval_seconds = WATCH_INTERVAL_SECONDS
 
     def include_if(self, consumer: Consumer) -> bool:
         return bool(consumer.app.services.settings.redis_wait_replicas)
-
-    def start(self, consumer: Consumer) -> None:
-        """Check at each interval."""
-        self._timer = consumer.timer.call_repeatedly(WATCH_INTERVAL_SECONDS, self.check, (consumer,))
-
-    def stop(self, consumer: Consumer) -> None:
-        """Check no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    shutdown = stop
 
     def check(self, consumer: Consumer) -> None:
         """Alert where a server has too few."""

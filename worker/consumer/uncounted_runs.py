@@ -7,12 +7,12 @@ state was away, the broker still has the counts.
 import logging
 from typing import Any
 
-from celery import bootsteps
 from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from worker.broker.redis.reservations import Connected
+from worker.consumer.periodic_check import PeriodicCheck
 from worker.services import Services
 from worker.state.run_counts import RunCounts
 from worker.store.entries import CORRUPT_ERRORS
@@ -24,28 +24,15 @@ LATE_AFTER_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 
 
-class UncountedRuns(bootsteps.StartStopStep):  # type: ignore[misc]
+class UncountedRuns(PeriodicCheck):
     """Looks for such runs while the worker consumes."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    interval_seconds = CHECK_INTERVAL_SECONDS
 
     def __init__(self, consumer: Consumer, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._timer: Any = None
         self._corrupt: set[str] = set()
         """IDs of runs whose counts are corrupt, each of which is logged once."""
-
-    def start(self, consumer: Consumer) -> None:
-        """Check at each interval."""
-        self._timer = consumer.timer.call_repeatedly(CHECK_INTERVAL_SECONDS, self.check, (consumer,))
-
-    def stop(self, consumer: Consumer) -> None:
-        """Check no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    shutdown = stop
 
     def check(self, consumer: Consumer) -> None:
         """Record what is late. Without a server it stays for the next check."""
