@@ -6,11 +6,9 @@ from typing import Any
 
 import click
 from kombu.exceptions import OperationalError
-from kombu.transport import redis as redis_transport
 from redis.exceptions import RedisError
 
-from worker.broker.client import connect
-from worker.broker.rabbitmq_checks import check_rabbitmq
+from worker.broker.checks import check_broker
 from worker.cli.application import application
 from worker.cli.output import Columns, Listing, json_option, present
 from worker.services import Services
@@ -56,12 +54,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 def _broker(app: Any) -> Iterator[Finding]:
     try:
-        with connect(app) as connection, connection.channel() as channel:
-            if isinstance(channel, redis_transport.Channel):
-                with channel.conn_or_acquire() as client:
-                    yield from check_redis(client, "audience.", app.services.settings.redis_wait_replicas)
-            else:
-                yield from check_rabbitmq(connection)
+        yield from check_broker(app, app.services.settings.redis_wait_replicas)
     except (OperationalError, RedisError, OSError) as error:
         yield unreachable(error)
 

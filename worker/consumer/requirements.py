@@ -8,11 +8,10 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import WorkController
 from kombu.exceptions import OperationalError
-from kombu.transport import redis as redis_transport
 from redis.exceptions import RedisError
 
-from worker.broker.client import connect, is_rabbitmq
-from worker.broker.rabbitmq_checks import check_rabbitmq
+from worker.broker.checks import check_broker
+from worker.broker.client import is_rabbitmq
 from worker.config import checked_broker_url, current_settings, verifies_certificate
 from worker.consumer.start_checks import report_troubles
 from worker.store.server_checks import Check, Finding, Outcome, check_redis
@@ -85,7 +84,7 @@ def _problem_of_server(app: Any) -> str | None:
     problems = [
         _problem(findings, name, url_name)
         for name, url_name, findings in (
-            ("broker", "CELERY_BROKER_URL", _findings_of_broker(app)),
+            ("broker", "CELERY_BROKER_URL", check_broker(app, replicas)),
             ("state", "AUDIENCE_REDIS_URL", check_redis(app.services.redis, "audience:", replicas)),
         )
     ]
@@ -105,12 +104,3 @@ def _problem(findings: Iterator[Finding], server: str, url_name: str) -> str | N
         # Celery connects again and again; a server that is away says nothing of itself.
         logger.warning("%s: cannot check the %s", type(error).__name__, server)
     return problem
-
-
-def _findings_of_broker(app: Any) -> Iterator[Finding]:
-    with connect(app) as connection, connection.channel() as channel:
-        if isinstance(channel, redis_transport.Channel):
-            with channel.conn_or_acquire() as client:
-                yield from check_redis(client, "audience.", app.services.settings.redis_wait_replicas)
-        else:
-            yield from check_rabbitmq(connection)

@@ -1,23 +1,11 @@
 """A queue is consumed again when no reason to pause it is left."""
 
 import pytest
+from flow import StreamQueues
 
 from worker.flow.queue_pauses import QueuePauses
 
 QUEUE, OTHER = "firehose.main.us-east-1.travel", "firehose.main.us-east-1.cruises"
-
-
-class Queues:
-    """Remembers which queues are paused."""
-
-    def __init__(self):
-        self.paused = set()
-
-    def pause(self, queue):
-        self.paused.add(queue)
-
-    def resume(self, queue):
-        self.paused.discard(queue)
 
 
 class Timer:
@@ -40,7 +28,7 @@ class Timer:
 
 @pytest.fixture
 def queues():
-    return Queues()
+    return StreamQueues()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import pytest
 from redis.exceptions import OutOfMemoryError
-from replication import replication
 
 from worker.store import replicas as module
 from worker.store.replicas import TooFewReplicas, run_confirmed
@@ -10,26 +9,6 @@ from worker.store.scripts import Script
 
 SECRET = "customer-4711"
 WRITE = Script("worker.store", "touch")
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    with replication(tmp_path_factory.mktemp("replication")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def master(pair):
-    pair.client.flushall()
-    return pair.client
-
-
-@pytest.fixture
-def frozen(pair, monkeypatch):
-    """The replica hangs."""
-    monkeypatch.setattr(module, "CONFIRM_TIMEOUT_MILLISECONDS", 50)
-    with pair.frozen():
-        yield
 
 
 def test_the_answer_comes_once_a_replica_has_the_write(master):

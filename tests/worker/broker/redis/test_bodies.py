@@ -4,29 +4,15 @@ import json
 from random import Random
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Queue
 
 from worker.broker.redis.bodies import BODY_TAG, cost_headers, is_body_left, read_body, whole_message
-from worker.broker.redis.transport import Transport
-from worker.broker.serialization import register_orjson
 
 STREAM = "firehose.main.us-east-1.travel"
 QUEUE = Queue(STREAM, routing_key=STREAM)
 RECORDS = [Random(1).randbytes(5000).hex()]
 """They do not shrink by much."""
 COST = cost_headers(1, 10_000)
-
-
-@pytest.fixture
-def server(real_redis):
-    return real_redis
-
-
-@pytest.fixture
-def connection(real_redis_url, server):
-    register_orjson()
-    with Connection(real_redis_url, transport=Transport) as connection:
-        yield connection
 
 
 def send(connection, *, queue=QUEUE, records=RECORDS, headers=COST, **options):

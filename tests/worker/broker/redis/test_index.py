@@ -20,11 +20,6 @@ MANY = [f"firehose.main.us-east-1.stream-{number:04}" for number in range(5 * SW
 (STREAM, *_) = STREAMS
 
 
-@pytest.fixture
-def server(real_redis):
-    return real_redis
-
-
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     """A poll follows the other at once, and each sweeps."""
@@ -88,12 +83,6 @@ class Worker:
 
 def push(connection, queue, body="hello"):
     connection.Producer().publish(body, routing_key=queue, exchange="")
-
-
-@pytest.fixture
-def connection(real_redis_url, server):
-    with Connection(real_redis_url, transport=Transport) as connection:
-        yield connection
 
 
 def indexed(server):

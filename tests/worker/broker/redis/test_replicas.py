@@ -5,34 +5,12 @@ from celery import Celery
 from confirming_caller import confirm_messages
 from kombu import Connection
 from kombu.transport import redis as kombu_redis
-from replication import replication
 
 from worker.broker.redis.transport import SentinelChannel, Transport, register_redis_transport
 from worker.queues import CHANGES_QUEUE
-from worker.store import replicas
 from worker.store.replicas import TooFewReplicas
 
 REPLY_QUEUE = "some.reply.celery.pidbox"
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    with replication(tmp_path_factory.mktemp("replication")) as pair:
-        yield pair
-
-
-@pytest.fixture
-def master(pair):
-    pair.client.flushall()
-    return pair.client
-
-
-@pytest.fixture
-def frozen(pair, monkeypatch):
-    """The replica hangs."""
-    monkeypatch.setattr(replicas, "CONFIRM_TIMEOUT_MILLISECONDS", 50)
-    with pair.frozen():
-        yield
 
 
 @pytest.fixture

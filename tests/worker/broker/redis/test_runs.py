@@ -23,17 +23,6 @@ CHANGES = Queue(CHANGES_QUEUE, routing_key=CHANGES_QUEUE)
 WINDOW_SECONDS = 100
 
 
-@pytest.fixture
-def server(real_redis):
-    return real_redis
-
-
-@pytest.fixture
-def connection(real_redis_url, server):
-    with Connection(real_redis_url, transport=Transport) as connection:
-        yield connection
-
-
 def send(connection, *texts, **options):
     producer = connection.Producer()
     for text in texts:

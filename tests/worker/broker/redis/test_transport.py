@@ -6,7 +6,6 @@ from random import randbytes
 
 import pytest
 from kombu import Connection, Exchange, Queue
-from kombu.asynchronous import Hub, set_event_loop
 from redis import Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError
 
@@ -20,25 +19,6 @@ from worker.queues import CHANGES_QUEUE, SEQUENCE_HEADER
 QUEUE = "queue"
 FAR_FUTURE = 2**40
 CONSUMED = Queue(QUEUE, routing_key=QUEUE)
-
-
-@pytest.fixture
-def server(real_redis):
-    return real_redis
-
-
-@pytest.fixture
-def connection(real_redis_url, server):
-    with Connection(real_redis_url, transport=Transport) as connection:
-        yield connection
-
-
-@pytest.fixture
-def loop():
-    loop = Hub()
-    set_event_loop(loop)
-    yield loop
-    loop.close()
 
 
 def consume(connection, no_ack=False):

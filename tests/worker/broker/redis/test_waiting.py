@@ -3,7 +3,6 @@
 import pytest
 from clock import Clock
 from kombu import Connection, Queue
-from kombu.asynchronous import Hub, set_event_loop
 from link import Link
 from redis import ConnectionPool
 
@@ -14,19 +13,6 @@ from worker.queues import CHANGES_QUEUE
 
 FAR_FUTURE = 2**40
 CHANGES = Queue(CHANGES_QUEUE, routing_key=CHANGES_QUEUE)
-
-
-@pytest.fixture
-def server(real_redis):
-    return real_redis
-
-
-@pytest.fixture
-def loop():
-    loop = Hub()
-    set_event_loop(loop)
-    yield loop
-    loop.close()
 
 
 @pytest.fixture
