@@ -76,7 +76,9 @@ def test_workers_that_are_killed_over_runs_of_single_changes_lose_nothing(stack,
     eventually(lambda: load.status().counts.enqueued == load.records)
     status = load.settle()
     tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.largest_put())
-    assert (status.counts.enqueued, status.counts.delivered, status.dead) == (load.records, load.records, 0)
+    assert (status.counts.enqueued, status.dead) == (load.records, 0)
+    # A call that outlives its worker's main process may be counted beside its repetition.
+    assert load.records <= status.counts.delivered <= load.records + load.repeated
 
 
 def test_a_batch_that_was_delivered_and_comes_back_is_skipped(stack, load, start, tell):
