@@ -17,7 +17,9 @@ from devstack import processes
 from devstack.ports import free_port
 
 MASTER = "private"
-DOWN_AFTER_MILLISECONDS = 500
+DOWN_AFTER_MILLISECONDS = 1500
+"""A sentinel asks a server once a second. With less than that it takes each new master for dead at once, and
+fails over again and again."""
 
 
 @dataclass(frozen=True)
