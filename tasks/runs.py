@@ -168,13 +168,16 @@ class RunTask(ProducerTask):
     def _forward_plain(self, connected: Connected, found: list[Plain], alone: list[str]) -> Summary:
         """Fan the messages out, and hand them over. Appends the tags of those to be run alone to `alone`."""
         snapshot = self.snapshot_for({change.audience_id for message in found for change in message.changes})
-        done = self.app.services.idempotency.completed([message.attempt for message in found])
+        attempts = [message.attempt for message in found]
+        done = self.app.services.idempotency.completed(attempts)
         first: dict[bytes, Plain] = {}
         repeated: list[Plain] = []
-        for message in found:
-            is_corrupt = not snapshot.corrupt.isdisjoint(change.audience_id for change in message.changes)
+        for message, attempt in zip(found, attempts, strict=True):
+            is_corrupt = snapshot.corrupt and not snapshot.corrupt.isdisjoint(
+                change.audience_id for change in message.changes
+            )
             # Of one that was run alone, the task of single messages knows whether it is to be run again.
-            if is_corrupt or message.attempt in done:
+            if is_corrupt or attempt in done:
                 alone.append(message.tag)
             elif message.digest in first:
                 repeated.append(message)

@@ -15,11 +15,10 @@ from worker.queues import Stream, stream_of
 from worker.state.counters import Counters
 from worker.state.idempotency import IdempotencyRecords
 from worker.state.skipped_audiences import SkippedAudiences
+from worker.store.windows import Windows
 
 COUNTED_MESSAGES = "audience:counted"
 """By window of time: a set of the idempotency keys of the messages that were counted in it."""
-WINDOWS = 5
-"""The current one and those in which a counted message is remembered."""
 
 
 class Skipped(NamedTuple):
@@ -102,37 +101,32 @@ class RunRecorder:
         self._counters = counters
         self._skipped_audiences = skipped_audiences
         self._clock = clock
-        self._window_seconds = window_seconds
+        self._counted = None if window_seconds is None else Windows(COUNTED_MESSAGES, window_seconds)
 
     def counts_of(
         self, enqueued: Mapping[Stream, int], skipped: Mapping[Skipped, int], messages: Iterable[bytes]
     ) -> RunCounts:
         """The counts of a run with these messages, given by their idempotency keys."""
-        return RunCounts(enqueued, skipped, list(messages) if self._window_seconds else ())
+        return RunCounts(enqueued, skipped, list(messages) if self._counted else ())
 
     def record(self, run_id: str, counts: RunCounts) -> None:
         """Record a run that was handed over; a repetition changes nothing. Raises `RedisError`."""
 
         def commands(pipe: Redis) -> None:
             counts.record(pipe, self._counters, self._skipped_audiences)
-            if counts.messages and self._window_seconds:
-                current = self._windows(self._window_seconds)[0]
+            if counts.messages and self._counted:
+                current, *_ = self._counted.keys(self._clock())
                 pipe.sadd(current, *counts.messages)
-                pipe.expire(current, WINDOWS * self._window_seconds)
+                pipe.expire(current, self._counted.keep_seconds)
 
         self._idempotency.complete(run_id, 0, commands, mark=run_id, even_if_full=False)
 
     def counted(self, messages: Sequence[bytes]) -> set[bytes]:
         """Those of the messages, given by their idempotency keys, that are counted already."""
-        if not (messages and self._window_seconds):
+        if not (messages and self._counted):
             return set()
         with self._redis.pipeline(transaction=False) as pipe:
-            for window in self._windows(self._window_seconds):
+            for window in self._counted.keys(self._clock()):
                 pipe.smismember(window, messages)
             answers = pipe.execute()
         return {key for found in answers for key, is_member in zip(messages, found, strict=True) if is_member}
-
-    def _windows(self, seconds: int) -> list[str]:
-        """The keys of the windows, the current one first."""
-        current = int(self._clock() // seconds)
-        return [f"{COUNTED_MESSAGES}:{current - before}" for before in range(WINDOWS)]

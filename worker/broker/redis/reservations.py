@@ -5,7 +5,7 @@ there or neither, whatever is lost. The keys of completed messages are in the br
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -16,11 +16,10 @@ from worker.broker.redis.channel import Channel
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode, text_of_record
 from worker.store.scripts import Script
+from worker.store.windows import Windows
 
 COMPLETED = "audience.completed"
 """By window of time: a set of the idempotency keys of the messages that were completed in it."""
-WINDOWS = 5
-"""The current one and those in which a completed message is remembered."""
 UNCOUNTED = "audience.uncounted"
 """By ID of a run: what is to be counted of it in the state, JSON."""
 
@@ -56,23 +55,24 @@ class Reservations:
     def __init__(self, app: Celery, *, window_seconds: int) -> None:
         """`window_seconds` is a quarter of the time for which a completed message is remembered."""
         self._app = app
-        self._window_seconds = window_seconds
+        self._completed = Windows(COMPLETED, window_seconds)
 
     @contextmanager
     def open(self) -> Iterator["Connected | None"]:
         """A connection of the pool, for the time of a run; None where the broker is not Redis."""
         with self._app.producer_or_acquire() as producer:
             is_redis = isinstance(producer.channel, Channel)
-            yield Connected(producer, self._window_seconds) if is_redis else None
+            yield Connected(producer, self._completed) if is_redis else None
 
 
 class Connected:
     """Reserved messages over one connection."""
 
-    def __init__(self, producer: Producer, window_seconds: int) -> None:
+    def __init__(self, producer: Producer, completed: Windows) -> None:
+        """`completed` are the sets of the idempotency keys of completed messages."""
         self.producer = producer
         self._channel: Channel = producer.channel
-        self._window_seconds = window_seconds
+        self._completed = completed
         self.now = 0
         """Unix seconds of the server's clock, which all workers share, when messages were last read."""
 
@@ -86,17 +86,15 @@ class Connected:
         """Requeue messages, next in line and in their order; `alone`: so that no run will hold one."""
         self._channel.qos.requeue(tags, alone=alone)
 
-    @contextmanager
-    def collecting(self) -> Iterator[list[tuple[str, str]]]:
+    def collecting(self) -> AbstractContextManager[list[tuple[str, str]]]:
         """Collect what `producer` sends, instead of sending it: each message with the list that it is for."""
-        with self._channel.collecting() as messages:
-            yield messages
+        return self._channel.collecting()
 
     def hand_over(self, run: HandOver) -> dict[str, Obstacle]:
         """Hand a run over, atomically; or do nothing, and name the messages that cannot be completed."""
         lists = list(dict.fromkeys(name for name, _ in run.messages))
         positions = {name: position for position, name in enumerate(lists, start=1)}
-        windows = self._windows()
+        windows = self._completed.keys(self.now)
         pairs = [word for name, message in run.messages for word in (positions[name], message)]
         tags = list(run.completed)
         with self._channel.conn_or_acquire() as client:
@@ -113,7 +111,7 @@ class Connected:
                 args=[
                     run.run_id,
                     run.counts,
-                    WINDOWS * self._window_seconds,
+                    self._completed.keep_seconds,
                     len(windows),
                     len(run.completed),
                     len(run.repeated),
@@ -131,7 +129,7 @@ class Connected:
         with self._channel.conn_or_acquire() as client:
             self.now, _ = client.time()
             pipe = client.pipeline()
-            for window in self._windows():
+            for window in self._completed.keys(self.now):
                 pipe.sismember(window, key)
             return any(pipe.execute())
 
@@ -145,8 +143,3 @@ class Connected:
         """Forget what was to be counted of a run."""
         with self._channel.conn_or_acquire() as client:
             client.hdel(UNCOUNTED, run_id)
-
-    def _windows(self) -> list[str]:
-        """The keys of the windows, the current one first."""
-        current = self.now // self._window_seconds
-        return [f"{COMPLETED}:{current - before}" for before in range(WINDOWS)]

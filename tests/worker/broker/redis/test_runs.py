@@ -10,7 +10,6 @@ from redis.exceptions import ResponseError
 from worker.broker.redis.reservations import (
     COMPLETED,
     UNCOUNTED,
-    WINDOWS,
     Connected,
     HandOver,
     Obstacle,
@@ -18,6 +17,7 @@ from worker.broker.redis.reservations import (
 from worker.broker.redis.runs import RUN_BYTES, RUN_MESSAGE_BYTES
 from worker.broker.redis.transport import Transport
 from worker.queues import CHANGES_QUEUE, FORWARD_RUN, RUN_MESSAGES
+from worker.store.windows import REMEMBERED_WINDOWS, Windows
 
 CHANGES = Queue(CHANGES_QUEUE, routing_key=CHANGES_QUEUE)
 WINDOW_SECONDS = 100
@@ -186,7 +186,7 @@ class Broker:
     """The reserved messages, as a pool process reads and ends them over its own connection."""
 
     def __init__(self, connection):
-        self.connected = Connected(connection.Producer(), WINDOW_SECONDS)
+        self.connected = Connected(connection.Producer(), Windows(COMPLETED, WINDOW_SECONDS))
 
     def hand_over(self, completed, repeated=(), messages=(), run_id="run", counts="{}"):
         self.connected.read(["any"])
@@ -252,11 +252,15 @@ def test_a_full_redis_refuses_all_of_a_hand_over(broker, server, tags):
 def test_a_completed_message_is_remembered_for_four_windows(broker, server, tags, monkeypatch):
     broker.hand_over(keys(tags))
     (window,) = server.keys(f"{COMPLETED}:*")
-    assert WINDOW_SECONDS * (WINDOWS - 1) < server.ttl(window) <= WINDOW_SECONDS * WINDOWS
+    assert (
+        WINDOW_SECONDS * (REMEMBERED_WINDOWS - 1) < server.ttl(window) <= WINDOW_SECONDS * REMEMBERED_WINDOWS
+    )
     number = int(window.rpartition(":")[2])
-    server.rename(window, f"{COMPLETED}:{number - WINDOWS + 1}")
+    server.rename(window, f"{COMPLETED}:{number - REMEMBERED_WINDOWS + 1}")
     assert broker.connected.is_completed(tags[0].encode())
-    server.rename(f"{COMPLETED}:{number - WINDOWS + 1}", f"{COMPLETED}:{number - WINDOWS}")
+    server.rename(
+        f"{COMPLETED}:{number - REMEMBERED_WINDOWS + 1}", f"{COMPLETED}:{number - REMEMBERED_WINDOWS}"
+    )
     assert not broker.connected.is_completed(tags[0].encode())
 
 
@@ -280,7 +284,7 @@ def test_a_message_that_was_reserved_again_by_another_worker_is_completed_by_the
 
 
 def test_what_is_collected_is_not_sent(connection, server):
-    connected = Connected(connection.Producer(), WINDOW_SECONDS)
+    connected = Connected(connection.Producer(), Windows(COMPLETED, WINDOW_SECONDS))
     with connected.collecting() as messages:
         connected.producer.publish("hello", routing_key="queue")
     assert not server.exists("queue")
