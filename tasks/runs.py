@@ -8,14 +8,13 @@ malformed, and one over which a process was lost.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
 from celery.exceptions import Ignore, Reject, Retry
-from redis.exceptions import RedisError
 
 from schemas.changes import Change, check_changes
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
@@ -23,10 +22,9 @@ from schemas.sources.mparticle import translate
 from tasks.base import INFRASTRUCTURE_ERRORS
 from tasks.fan_out import Part, fan_out
 from tasks.forward import ProducerTask, content_digest, includes_metadata, sequence_of
-from worker.broker.messages import TaskCall, read_call
+from worker.broker.messages import TaskCall
 from worker.broker.redis.bodies import cost_headers
-from worker.broker.redis.reservations import Connected, HandOver, Obstacle
-from worker.broker.redis.runs import RUN_CONTENT_BYTES, RUN_MESSAGE_BYTES
+from worker.broker.runs import RUN_CONTENT_BYTES, HandOver, Obstacle, Reservation
 from worker.celery import app
 from worker.consumer.validation import is_valid
 from worker.firehose.batching import Batches
@@ -40,6 +38,7 @@ from worker.queues import (
     SEQUENCE_HEADER,
     Stream,
 )
+from worker.state.idempotency import IdempotencyRecords
 from worker.state.registry import Snapshot
 from worker.state.run_counts import RunCounts, Skipped
 
@@ -48,21 +47,53 @@ MICROSECONDS = 1_000_000
 logger = logging.getLogger(__name__)
 
 
-class Plain(NamedTuple):
-    """A message that a run can forward."""
+class Read(NamedTuple):
+    """A message that a run has read, and may forward if its changes are valid."""
 
     tag: str
     """Its delivery tag."""
     digest: bytes
     """Its idempotency key."""
-    sequence: int
+    call: TaskCall
+    sequence: int | None
+    """Its sequence number; None where the broker has stamped it with none."""
+
+
+class Plain(NamedTuple):
+    """A message that a run can forward."""
+
+    tag: str
+    digest: bytes
+    number: Callable[[], int]
+    """Its sequence number."""
     changes: list[Change]
     skips: Counter[Skip]
 
     @property
     def attempt(self) -> str:
         """The idempotency key as the tasks of single messages have it."""
-        return str(UUID(bytes=self.digest))
+        return _attempt(self.digest)
+
+
+class SequenceNumbers:
+    """The sequence numbers of a run's messages. Those that are not stamped draw theirs together."""
+
+    def __init__(self, idempotency: IdempotencyRecords, messages: Sequence[Read]) -> None:
+        self._idempotency = idempotency
+        self._numbers = {message.tag: message.sequence for message in messages}
+        self._unstamped = [message for message in messages if message.sequence is None]
+
+    def of(self, tag: str) -> int:
+        """The number of a message, by its delivery tag; the same when it comes back. Raises `RedisError`."""
+        number = self._numbers[tag]
+        return self._draw()[tag] if number is None else number
+
+    def _draw(self) -> dict[str, int]:
+        attempts = [_attempt(message.digest) for message in self._unstamped]
+        numbers = self._idempotency.sequence_numbers(attempts)
+        drawn = dict(zip((message.tag for message in self._unstamped), numbers, strict=True))
+        self._numbers |= drawn
+        return drawn
 
 
 class Summary(NamedTuple):
@@ -80,16 +111,16 @@ class RunTask(ProducerTask):
     abstract = True
     Request = "worker.consumer.request:RunRequest"
 
-    def forward_run(self, tags: Sequence[str]) -> Summary | None:
-        """Forward the messages with these delivery tags; None where the broker has none of them."""
-        with self.app.reservations.open() as connected:
-            if connected is None:
+    def forward_run(self, tags: Sequence[str]) -> dict[str, int] | None:
+        """Forward the messages with these delivery tags; None where the broker knows no runs."""
+        with self.app.reservations.open() as reservation:
+            if reservation is None:
                 return None
-            plain, alone, left = self._read(connected, tags)
-            summary = self._forward_plain(connected, plain, alone)
-            connected.requeue(left)
-            connected.requeue(alone, alone=True)
-            return summary
+            messages, alone, left = self._read(reservation, tags)
+            plain, invalid = self._check_all(messages, reservation.now)
+            alone += invalid
+            summary = self._forward_plain(reservation, plain, alone)
+            return reservation.end(summary._asdict(), left=left, alone=alone)
 
     def _run_or_dead_letter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         match args:
@@ -105,67 +136,62 @@ class RunTask(ProducerTask):
             raise
         except Exception as error:
             logger.error("%s in a run: its %d messages are run one by one", type(error).__name__, len(tags))
-        with self.app.reservations.open() as connected:
-            if connected is not None:
-                connected.requeue(tags, alone=True)
-        return None
+        with self.app.reservations.open() as reservation:
+            return reservation and reservation.end(None, alone=tags)
 
-    def _read(self, connected: Connected, tags: Sequence[str]) -> tuple[list[Plain], list[str], list[str]]:
-        """The messages that this run can forward; the tags of those to run alone; and of those to leave.
+    def _read(self, reservation: Reservation, tags: Sequence[str]) -> tuple[list[Read], list[str], list[str]]:
+        """The messages that this run may forward; the tags of those to run alone; and of those to leave.
 
         It leaves what is beyond the limit of a run's content.
         """
-        plain: list[Plain] = []
+        messages: list[Read] = []
         alone: list[str] = []
         room = RUN_CONTENT_BYTES
-        for position, (tag, text) in enumerate(zip(tags, connected.read(tags), strict=True)):
-            if text is None:
-                continue
-            found, content_bytes = self._read_plain(tag, text, connected.now)
-            if found is None:
+        for tag, found, sequence in reservation.read(tags):
+            if found is None or not found.is_plain or found.call.args or not is_valid(found.call):
                 alone.append(tag)
                 continue
-            room -= content_bytes
+            room -= found.content_bytes
             if room < 0:
-                return plain, alone, list(tags[position:])
-            plain.append(found)
-        return plain, alone, []
+                return messages, alone, list(tags[tags.index(tag) :])
+            call = found.call
+            number = sequence_of(call.fields.get(SEQUENCE_HEADER) or sequence)
+            messages.append(Read(tag, content_digest(call.id, call.kwargs), call, number))
+        return messages, alone, []
 
-    def _read_plain(self, tag: str, text: bytes, now: int) -> tuple[Plain | None, int]:
-        """A message, where it is a valid call with valid changes alone; and the bytes of its content."""
-        try:
-            envelope = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            return None, 0
-        found = read_call(envelope, max_bytes=RUN_MESSAGE_BYTES)
-        if found is None or not found.is_plain:
-            return None, 0
-        return self._as_plain(tag, envelope, found.call, now), found.content_bytes
+    def _check_all(self, messages: Sequence[Read], now: int) -> tuple[list[Plain], list[str]]:
+        """The messages that this run can forward, and the tags of those with invalid changes."""
+        numbers = SequenceNumbers(self.app.services.idempotency, messages)
+        plain: list[Plain] = []
+        invalid: list[str] = []
+        for message in messages:
+            number = partial(numbers.of, message.tag)
+            checked = self._check(message.call, number, now)
+            if checked is None:
+                invalid.append(message.tag)
+            else:
+                plain.append(Plain(message.tag, message.digest, number, *checked))
+        return plain, invalid
 
-    def _as_plain(self, tag: str, envelope: dict[str, Any], call: TaskCall, now: int) -> Plain | None:
-        if call.args or not is_valid(call):
-            return None
-        sequence = sequence_of(call.fields.get(SEQUENCE_HEADER) or envelope.get("sequence"))
-        if sequence is None:
-            return None
-        # Numbers go on from where they were, where the broker's clock was ahead and was set back.
-        checked = self._check(call, min(sequence // MICROSECONDS, now))
-        if checked is None:
-            return None
-        return Plain(tag, content_digest(call.id, call.kwargs), sequence, *checked)
-
-    def _check(self, call: TaskCall, received_at: int) -> tuple[list[Change], Counter[Skip]] | None:
+    def _check(
+        self, call: TaskCall, number: Callable[[], int], now: int
+    ) -> tuple[list[Change], Counter[Skip]] | None:
         """The changes of a call, and what it skips; None where not all of it is valid."""
+
+        def received_at() -> int:
+            # Numbers go on from where they were, where their server's clock was ahead and was set back.
+            return min(number() // MICROSECONDS, now)
+
         match call.task, call.kwargs:
             case str(task), {"changes": list(items), **others} if task == FORWARD and not others:
-                changes, invalid = check_changes(self.schema, items, lambda: received_at)
+                changes, invalid = check_changes(self.schema, items, received_at)
                 return None if invalid else (changes, Counter())
             case str(task), {"request": request, **others} if task == FORWARD_MPARTICLE and not others:
                 changes, invalid, skips = translate(request, self.catalogue)
                 return None if invalid else (changes, skips)
         return None
 
-    def _forward_plain(self, connected: Connected, found: list[Plain], alone: list[str]) -> Summary:
+    def _forward_plain(self, reservation: Reservation, found: list[Plain], alone: list[str]) -> Summary:
         """Fan the messages out, and hand them over. Appends the tags of those to be run alone to `alone`."""
         snapshot = self.snapshot_for({change.audience_id for message in found for change in message.changes})
         attempts = [message.attempt for message in found]
@@ -183,12 +209,17 @@ class RunTask(ProducerTask):
                 repeated.append(message)
             else:
                 first[message.digest] = message
-        return self._hand_over(connected, list(first.values()), repeated, snapshot)
+        return self._hand_over(reservation, list(first.values()), repeated, alone, snapshot)
 
     def _hand_over(
-        self, connected: Connected, messages: list[Plain], repeated: list[Plain], snapshot: Snapshot
+        self,
+        reservation: Reservation,
+        messages: list[Plain],
+        repeated: list[Plain],
+        alone: list[str],
+        snapshot: Snapshot,
     ) -> Summary:
-        """Hand the messages over; those that turn out to be gone or repeated are left out of the next try."""
+        """Hand the messages over; those that cannot be completed are left out of the next try."""
         run_id, recorder = self.request.id, self.app.services.run_recorder
         counted = recorder.counted([message.digest for message in messages])
         while True:
@@ -198,22 +229,23 @@ class RunTask(ProducerTask):
                 counts = self._counts(fresh, streams, skipped)
             else:
                 counts = self._counts(fresh, *self._fan_out(fresh, repeated, snapshot))
-            obstacles = connected.hand_over(
+            obstacles = reservation.hand_over(
                 HandOver(
                     run_id=run_id,
                     completed={message.tag: message.digest for message in messages},
                     repeated=[message.tag for message in repeated],
-                    messages=self._delivery_messages(connected, streams, run_id),
+                    messages=self._delivery_messages(reservation, streams, run_id),
                     counts=counts.as_json(self.app.services.clock()),
                 )
             )
             if not obstacles:
                 break
             repeated += [m for m in messages if obstacles.get(m.tag) is Obstacle.COMPLETED]
+            alone += [m.tag for m in messages if obstacles.get(m.tag) is Obstacle.RUN_ALONE]
             messages = [message for message in messages if message.tag not in obstacles]
         if again := len(messages) - len(fresh):
             logger.warning("%d messages were run again: the broker had lost what was made of them", again)
-        self._count(connected, run_id, counts)
+        reservation.count(run_id, partial(recorder.record, run_id, counts))
         return Summary(
             messages=len(messages),
             changes=sum(len(message.changes) for message in messages),
@@ -248,15 +280,15 @@ class RunTask(ProducerTask):
         audiences = {change.audience_id for message in messages for change in message.changes}
         is_stamped = includes_metadata(audiences, snapshot)
         for message in messages:
-            stamp = Stamp(message.attempt, message.sequence) if is_stamped else EXAMPLE_STAMP
+            stamp = Stamp(message.attempt, message.number()) if is_stamped else EXAMPLE_STAMP
             yield Part(message.changes, stamp)
 
     def _delivery_messages(
-        self, connected: Connected, streams: dict[Stream, Batches], run_id: str
+        self, reservation: Reservation, streams: dict[Stream, Batches], run_id: str
     ) -> list[tuple[str, str]]:
-        """The delivery messages of the streams' batches, each with the list that it is for."""
+        """The delivery messages of the streams' batches, each with the list or queue that it is for."""
         enqueued_at = {ENQUEUED_AT_HEADER: round(self.app.services.clock(), 3)}
-        with connected.collecting() as messages:
+        with reservation.collecting() as messages:
             for stream, batches in streams.items():
                 for number, chain in enumerate(batches):
                     digest = blake2b(f"{run_id}:{stream.queue}:{number}".encode(), digest_size=16)
@@ -268,21 +300,16 @@ class RunTask(ProducerTask):
                         headers=enqueued_at | cost_headers(chain[0].firehose_records, chain[0].bytes),
                         argsrepr=HIDDEN,
                         kwargsrepr=HIDDEN,
-                        producer=connected.producer,
+                        producer=reservation.producer,
                     )
         return messages
 
-    def _count(self, connected: Connected, run_id: str, counts: RunCounts) -> None:
-        """Record the run's counters. If that fails, a worker does it later: the broker keeps them."""
-        try:
-            self.app.services.run_recorder.record(run_id, counts)
-            connected.forget_counted(run_id)
-        except RedisError as error:
-            logger.warning("%s: the counters of a run are recorded later", type(error).__name__)
+
+def _attempt(digest: bytes) -> str:
+    return str(UUID(bytes=digest))
 
 
 @app.task(name=FORWARD_RUN, base=RunTask, bind=True)
 def forward_run(self: RunTask, tags: list[str]) -> dict[str, int] | None:
     """Forward the messages that a worker has reserved under these delivery tags."""
-    summary = self.forward_run(tags)
-    return summary._asdict() if summary else None
+    return self.forward_run(tags)

@@ -8,8 +8,8 @@ from worker.broker.compression import register_bounded_compression
 from worker.broker.handovers import Handovers, needs_marks
 from worker.broker.installation import BrokerIdentity
 from worker.broker.rabbitmq import register_rabbitmq_transport
-from worker.broker.redis.reservations import Reservations
 from worker.broker.redis.transport import register_redis_transport
+from worker.broker.reservations import Reservations
 from worker.broker.serialization import register_orjson
 from worker.config import current_log_format, current_settings
 from worker.consumer.broker_trouble import BrokerTrouble

@@ -16,7 +16,8 @@ import psutil
 from celery.signals import after_task_publish, task_postrun, task_prerun
 from waiting import eventually
 
-from worker.broker.redis.reservations import Connected, HandOver, Obstacle
+from worker.broker.redis.reservations import Connected
+from worker.broker.runs import HandOver, Obstacle
 from worker.queues import FORWARD_RUN
 
 DIRECTORY = "STOPPING_POINT"

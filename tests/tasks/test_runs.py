@@ -17,7 +17,7 @@ from worker.broker.handovers import Handovers
 from worker.broker.redis.bodies import BODY_TAG
 from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER
 from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
-from worker.broker.redis.runs import RUN_CONTENT_BYTES, RUN_MESSAGE_BYTES
+from worker.broker.runs import RUN_CONTENT_BYTES, RUN_MESSAGE_BYTES
 from worker.config import read_settings
 from worker.consumer import request
 from worker.consumer.request import MAX_LOST_PROCESSES

@@ -38,7 +38,7 @@ class UncountedRuns(PeriodicCheck):
         """Record what is late. Without a server it stays for the next check."""
         try:
             with consumer.app.reservations.open() as connected:
-                if connected is not None:
+                if isinstance(connected, Connected):
                     record_late(connected, consumer.app.services, self._corrupt)
         except (RedisError, OperationalError) as error:
             logger.warning("%s: the counters of runs are recorded later", type(error).__name__)

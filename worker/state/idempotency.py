@@ -110,8 +110,13 @@ class IdempotencyRecords:
 
     def sequence_number(self, task_id: str) -> int:
         """A message's number, greater than those of all messages before it; the same when it comes back."""
-        keys = [f"{SEQUENCE}:{task_id}", SEQUENCE]
-        return int(STAMP(self._redis, keys=keys, args=[self._keep_seconds]))
+        (number,) = self.sequence_numbers([task_id])
+        return number
+
+    def sequence_numbers(self, task_ids: Sequence[str]) -> list[int]:
+        """The numbers of several messages, which are in their order where they are new."""
+        keys = [SEQUENCE, *(f"{SEQUENCE}:{task_id}" for task_id in task_ids)]
+        return [int(number) for number in STAMP(self._redis, keys=keys, args=[self._keep_seconds])]
 
     def record_lost_worker(self, task_id: str, retries: int) -> int:
         """Count a pool process that died over this attempt. Returns how many died over the message."""

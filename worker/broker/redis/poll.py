@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from worker.broker.redis.index import INDEX_KEYS
 from worker.broker.redis.message import decode
-from worker.broker.redis.runs import RUN_BYTES, RUN_MESSAGE_BYTES
 from worker.broker.redis.set_aside import SET_ASIDE
+from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES
 from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, STREAM_QUEUE_PREFIX
 from worker.store.scripts import Script
 

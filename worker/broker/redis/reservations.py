@@ -1,20 +1,23 @@
-"""Reserved messages, as a run's task reads and ends them: by their delivery tags.
+"""Messages that are reserved on Redis, as a run's task reads and ends them: by their delivery tags.
 
 The messages that a run makes and the end of the run's messages are one atomic step in the broker, so both are
 there or neither, whatever is lost. The keys of completed messages are in the broker for the same reason.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from enum import IntEnum
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
-from celery import Celery
+import orjson
 from kombu import Producer
+from redis.exceptions import RedisError
 
+from worker.broker.messages import read_call
 from worker.broker.redis.channel import Channel
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode, text_of_record
+from worker.broker.runs import RUN_MESSAGE_BYTES, HandOver, Obstacle, ReservedMessage, Result
 from worker.store.scripts import Script
 from worker.store.windows import Windows
 
@@ -25,44 +28,7 @@ UNCOUNTED = "audience.uncounted"
 
 HAND_OVER = Script(__package__, "hand_over", definitions=ADD_TO_INDEX)
 
-
-class Obstacle(IntEnum):
-    """Why a message cannot be completed."""
-
-    GONE = 1
-    """It is not reserved any more: it was requeued."""
-    COMPLETED = 2
-    """It was completed before: it is a repeat."""
-
-
-class HandOver(NamedTuple):
-    """A run to hand over."""
-
-    run_id: str
-    completed: Mapping[str, bytes]
-    """By delivery tag, the idempotency keys of the messages that the run completes."""
-    repeated: Sequence[str]
-    """The delivery tags of messages that were completed before."""
-    messages: Sequence[tuple[str, str]]
-    """The messages that it made: each with the list that it is for."""
-    counts: str
-    """What is to be counted of it."""
-
-
-class Reservations:
-    """Reserved messages of one process. Raises `RedisError` and `OperationalError`."""
-
-    def __init__(self, app: Celery, *, window_seconds: int) -> None:
-        """`window_seconds` is a quarter of the time for which a completed message is remembered."""
-        self._app = app
-        self._completed = Windows(COMPLETED, window_seconds)
-
-    @contextmanager
-    def open(self) -> Iterator["Connected | None"]:
-        """A connection of the pool, for the time of a run; None where the broker is not Redis."""
-        with self._app.producer_or_acquire() as producer:
-            is_redis = isinstance(producer.channel, Channel)
-            yield Connected(producer, self._completed) if is_redis else None
+logger = logging.getLogger(__name__)
 
 
 class Connected:
@@ -76,11 +42,12 @@ class Connected:
         self.now = 0
         """Unix seconds of the server's clock, which all workers share, when messages were last read."""
 
-    def read(self, tags: Sequence[str]) -> list[bytes | None]:
-        """The messages, each as JSON text; None for one that is not reserved any more."""
+    def read(self, tags: Sequence[str]) -> Iterator[ReservedMessage]:
+        """The messages that are still reserved, in their order; each is decoded when its turn comes."""
         with self._channel.conn_or_acquire() as client:
             (self.now, _), records = client.pipeline().time().hmget(self._channel.unacked_key, tags).execute()
-        return [record and text_of_record(record) for record in records]
+        found = zip(tags, records, strict=True)
+        return (_reserved(tag, text_of_record(record)) for tag, record in found if record is not None)
 
     def requeue(self, tags: Sequence[str], *, alone: bool = False) -> None:
         """Requeue messages, next in line and in their order; `alone`: so that no run will hold one."""
@@ -124,6 +91,20 @@ class Connected:
         found = iter(answer)
         return {tags[position]: Obstacle(reason) for position, reason in zip(found, found, strict=True)}
 
+    def count(self, run_id: str, record: Callable[[], None]) -> None:
+        """Record the counters of a run. If that fails, a worker does it later: the broker keeps them."""
+        try:
+            record()
+            self.forget_counted(run_id)
+        except RedisError as error:
+            logger.warning("%s: the counters of a run are recorded later", type(error).__name__)
+
+    def end(self, result: Result, *, left: Sequence[str] = (), alone: Sequence[str] = ()) -> Result:
+        """Requeue what is left, and what is to be run alone. Returns the result."""
+        self.requeue(left)
+        self.requeue(alone, alone=True)
+        return result
+
     def is_completed(self, key: bytes) -> bool:
         """Whether a run has completed the message with this idempotency key."""
         with self._channel.conn_or_acquire() as client:
@@ -143,3 +124,12 @@ class Connected:
         """Forget what was to be counted of a run."""
         with self._channel.conn_or_acquire() as client:
             client.hdel(UNCOUNTED, run_id)
+
+
+def _reserved(tag: str, text: bytes) -> ReservedMessage:
+    try:
+        envelope = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return ReservedMessage(tag, None)
+    call = read_call(envelope, max_bytes=RUN_MESSAGE_BYTES)
+    return ReservedMessage(tag, call, call and envelope.get("sequence"))

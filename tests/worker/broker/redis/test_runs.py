@@ -7,15 +7,9 @@ import pytest
 from kombu import Connection, Queue
 from redis.exceptions import ResponseError
 
-from worker.broker.redis.reservations import (
-    COMPLETED,
-    UNCOUNTED,
-    Connected,
-    HandOver,
-    Obstacle,
-)
-from worker.broker.redis.runs import RUN_BYTES, RUN_MESSAGE_BYTES
+from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
 from worker.broker.redis.transport import Transport
+from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES, HandOver, Obstacle
 from worker.queues import CHANGES_QUEUE, FORWARD_RUN, RUN_MESSAGES
 from worker.store.windows import REMEMBERED_WINDOWS, Windows
 
