@@ -39,6 +39,7 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
     """Celery, with what the tasks of one process share."""
 
     events_cls = "worker.consumer.events:BoundedEvents"
+    control_cls = "worker.consumer.remote_control:Control"
 
     @cached_property
     def Worker(self) -> type:  # noqa: N802

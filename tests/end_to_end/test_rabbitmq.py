@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -93,6 +94,23 @@ def test_a_worker_without_a_pool_delivers_and_retries_and_one_of_threads_does_no
         assert worker.stop() == 0
     with pytest.raises(processes.StartError, match="-P threads: "), idle_stack.worker("--pool", "threads"):
         pass
+
+
+@on_rabbitmq
+def test_a_worker_starts_while_rabbitmq_keeps_the_mailbox_of_its_lost_connection(idle_stack):
+    with idle_stack.caller.connection() as lost, lost.channel() as channel:
+        channel.queue_declare(f"worker0@{socket.gethostname()}.celery.pidbox", exclusive=True)
+        with idle_stack.worker():
+            assert idle_stack.inspect("ping")
+
+
+@on_rabbitmq
+def test_a_queue_that_rabbitmq_keeps_for_a_lost_connection_is_a_reason_to_connect_again(idle_stack):
+    url = idle_stack.broker_url
+    with idle_stack.caller.connection() as lost, patient(url) as connection:
+        lost.channel().queue_declare(PLAIN_QUEUE, exclusive=True)
+        with pytest.raises(connection.connection_errors, match="another connection's"):
+            connection.channel().queue_declare(PLAIN_QUEUE, exclusive=True)
 
 
 @on_rabbitmq

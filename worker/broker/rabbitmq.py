@@ -167,9 +167,16 @@ class Channel(UnpurgedQueues, BoundedChannel):
             raise amqp.RecoverableConnectionError("no queue accepts the message") from None
 
     def queue_declare(self, queue: str = "", passive: bool = False, **options: Any) -> Any:
-        """Declare a queue. A queue of calls that exists is taken as it is, whoever declared it."""
+        """Declare a queue. A queue of calls that exists is taken as it is, whoever declared it.
+
+        Raises `RecoverableConnectionError` for a queue of another connection alone: that may be a lost one of
+        this process, which RabbitMQ has not given up yet.
+        """
         if passive or not holds_calls(queue):
-            return super().queue_declare(queue, passive=passive, **options)
+            try:
+                return super().queue_declare(queue, passive=passive, **options)
+            except amqp.ResourceLocked:
+                raise amqp.RecoverableConnectionError("the queue is another connection's") from None
         if self.connection is None:
             raise amqp.RecoverableConnectionError("the channel's connection is closed")
         return self.connection.declarations.find_or_declare(queue)
