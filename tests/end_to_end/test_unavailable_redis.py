@@ -31,8 +31,19 @@ def test_a_worker_goes_on_after_its_redis_has_accepted_no_write(direct, redis_ur
         try:
             server.config_set("min-replicas-to-write", 1)
             eventually(lambda: LOST in worker.output())
+            # What the server counts as refused are the attempts of the worker's main process alone.
+            refused = refusals(server)
+            eventually(lambda: refusals(server) >= refused + 3)
         finally:
             server.config_set("min-replicas-to-write", 0)
         direct.send(*audience.added("after"))
         eventually(lambda: audience.customers() == ["before", "after"], timeout=30)
         assert worker.is_running
+        assert worker.output().count(LOST) == 1
+        assert "Frequent restarts" not in worker.output()
+        assert [alert.error_code for alert in direct.services.alerts.all()] == ["NOREPLICAS"]
+
+
+def refusals(server):
+    """How often the server has refused a write for want of replicas."""
+    return server.info("errorstats").get("errorstat_NOREPLICAS", {}).get("count", 0)

@@ -1,15 +1,23 @@
 """Boot step: tells operators of a broker that answers, but cannot serve (READONLY, MISCONF, LOADING …).
 
-The worker reconnects until it can. The state may be on the same server, so the alert is stored, at the
-latest, once the worker is connected again.
+The worker waits until it can, and connects again. The state may be on the same server, so the alert is
+stored, at the latest, once the worker is connected again.
 """
 
+import logging
+import time
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+from kombu.exceptions import OperationalError
+from redis.backoff import EqualJitterBackoff
+from redis.exceptions import RedisError
 
-from worker.broker.redis.client import ServerUnavailable
+from worker.broker.redis.client import ServerUnavailable, try_write
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.worker_trouble import report_worker_trouble
 
@@ -21,6 +29,14 @@ ADVICE = {
     "LOADING": "it reads its data after a start: wait",
     "MASTERDOWN": "it is a replica that has lost its master",
 }
+BACKOFF = EqualJitterBackoff(base=0.5, cap=5)
+"""Seconds between two attempts. A failover takes seconds, and replicas are away for hours perhaps."""
+DOUBLINGS = 5
+"""Of the backoff."""
+LOOK_SECONDS = 0.2
+"""A worker that waits looks this often whether a signal is to stop it."""
+
+logger = logging.getLogger(__name__)
 
 
 class BrokerTrouble(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -28,16 +44,25 @@ class BrokerTrouble(bootsteps.StartStopStep):  # type: ignore[misc]
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
-    def __init__(self, consumer: Consumer, **options: Any) -> None:
+    def __init__(
+        self, consumer: Consumer, sleep: Callable[[float], None] = time.sleep, **options: Any
+    ) -> None:
         super().__init__(consumer, **options)
         self._untold: Failure | None = None
+        self._sleep = sleep
         consumer.broker_trouble = self
 
     def lost(self, consumer: Consumer, error: Exception) -> None:
-        """Tell operators why the broker was lost, now or when the worker is connected again."""
+        """Tell operators why the broker was lost, now or when the worker is connected again.
+
+        Returns when the broker can serve, or is away; the worker then connects again. Celery alone would do
+        so five times a second, with some lines each time. Raises `WorkerShutdown` once a signal has stopped
+        the worker.
+        """
         if isinstance(error, ServerUnavailable):
             self._untold = failure_of(error)
             self.start(consumer)
+            self._wait(consumer)
 
     def start(self, consumer: Consumer) -> None:
         """Tell what could not be stored when it happened. Celery calls this when it has connected."""
@@ -45,9 +70,26 @@ class BrokerTrouble(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._untold and report_worker_trouble(alerts, consumer.hostname, self._untold):
             self._untold = None
 
+    def _wait(self, consumer: Consumer) -> None:
+        for attempt in count():
+            self._pause(BACKOFF.compute(min(attempt, DOUBLINGS)))
+            try:
+                try_write(consumer.app)
+            except ServerUnavailable:
+                continue
+            except (RedisError, OperationalError, OSError):
+                return
+            logger.warning("the broker can serve again")
+            return
+
+    def _pause(self, seconds: float) -> None:
+        for _ in range(round(seconds / LOOK_SECONDS)):
+            maybe_shutdown()
+            self._sleep(LOOK_SECONDS)
+
 
 def failure_of(error: ServerUnavailable) -> Failure:
     """The failure that the alert reports."""
     advice = ADVICE.get(error.code, "see its log")
-    message = f"the broker responds {error.code}, and the worker connects again and again: {advice}"
+    message = f"the broker responds {error.code}, and the worker waits until it can serve: {advice}"
     return Failure(AlertType.WORKER_TROUBLE, error.code, message)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from celery import Celery
 from redis.client import Pipeline as PlainPipeline
 from redis.client import Redis
 from redis.exceptions import ConnectionError, ResponseError
@@ -9,6 +10,8 @@ from redis.exceptions import ConnectionError, ResponseError
 UNAVAILABLE = ("READONLY", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN")
 """Error codes of a server that accepts no write, or no command at all, until a failover, a script or a
 snapshot is over. Source: `shared` in Redis's server.c."""
+PROBE_KEY = "audience.probe"
+"""Is never there. To delete it is a write all the same, which a server refuses that cannot serve."""
 
 
 class ServerUnavailable(ConnectionError):  # type: ignore[misc]
@@ -58,3 +61,17 @@ def unavailable_code(error: ResponseError) -> str:
     if code in UNAVAILABLE:
         return str(code)
     return next((code for code in UNAVAILABLE if f": -{code} " in str(error)), "")
+
+
+def try_write(app: Celery) -> None:
+    """Write nothing to the broker, over a connection of its own, which leads to the master of now.
+
+    Raises `ServerUnavailable`, or what else a connection may raise.
+    """
+    try:
+        with app.connection_for_write() as connection, connection.channel() as channel:
+            channel.client.delete(PROBE_KEY)
+    except ResponseError as error:
+        if code := unavailable_code(error):
+            raise ServerUnavailable(f"Redis responds {code}") from error
+        raise
