@@ -19,6 +19,8 @@ from redis.exceptions import RedisError
 from devstack.ports import free_port
 
 RABBITMQ_NODE = "private@localhost"
+PATIENT = "+sbwt none +sbwtdcpu none +sbwtdio none"
+"""Options of Erlang: its threads sleep where there is nothing to do, and leave the cores to others."""
 
 START_TIMEOUT_SECONDS = 60.0
 """A worker needs about 3 on an idle machine."""
@@ -45,6 +47,10 @@ PRIVATE = {
 }
 
 
+Start = Callable[..., subprocess.Popen[bytes]]
+"""Starts a command. Has the parameters of `subprocess.Popen`."""
+
+
 class StartError(Exception):
     """A process did not come up. The message holds the end of its log."""
 
@@ -52,13 +58,20 @@ class StartError(Exception):
 class Process:
     """A running program whose output goes to a file. Ends with its context, and its children with it."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        log: Path,
+        env: Mapping[str, str],
+        start: Start = subprocess.Popen,
+    ) -> None:
         self.name = name
         self.log = log
         self.environment = private_environment(env)
         with log.open("ab") as output:
             # A session of its own: Ctrl-C reaches only us, and a kill reaches its children.
-            self._process = subprocess.Popen(
+            self._process = start(
                 [str(part) for part in command],
                 cwd=ROOT,
                 env=self.environment,
@@ -248,7 +261,7 @@ def _rabbitmq_environment(
         "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(distribution_port),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{127,0,0,1}} {PATIENT}",
         "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
         "RABBITMQ_LOG_BASE": str(directory),
         "RABBITMQ_LOGS": "-",
@@ -276,10 +289,11 @@ def worker(
     name: str = "worker",
     app: str = "worker",
     inside: Sequence[str] = (),
+    start: Start = subprocess.Popen,
 ) -> Process:
     """A worker, as operators start one, run by the command `inside`. Not ready: see `wait_for_worker`."""
     command = installed([*worker_command(app), "-n", f"{name}@%h", *options])
-    return Process(name, [*inside, *command], log, env)
+    return Process(name, [*inside, *command], log, env, start)
 
 
 def wait_for_worker(process: Process) -> Process:
@@ -287,9 +301,9 @@ def wait_for_worker(process: Process) -> Process:
     return process.wait_until(lambda: " ready." in process.output())
 
 
-def dashboard(log: Path, env: Mapping[str, str], port: int) -> Process:
+def dashboard(log: Path, env: Mapping[str, str], port: int, start: Start = subprocess.Popen) -> Process:
     """The dashboard on a port of this machine, up and answering."""
-    return _serving(Process("dashboard", installed(dashboard_command(LOOPBACK, port)), log, env), port)
+    return _serving(Process("dashboard", installed(dashboard_command(LOOPBACK, port)), log, env, start), port)
 
 
 def _serving(process: Process, port: int) -> Process:

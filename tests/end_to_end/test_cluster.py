@@ -9,6 +9,7 @@ import pytest
 from cluster import MASTERS
 from stack import Stack
 from waiting import eventually
+from warm_start import warm_start
 
 from devstack import processes
 from devstack.firehose import FakeFirehose, error, fail
@@ -71,7 +72,8 @@ def test_records_are_delivered_and_dead_letters_replayed(stack, nodes, tmp_path)
         listed = {name: run(stack, name, "--json") for name in LISTINGS}
         assert [row["type"] for row in listed["alerts"]] == ["Stream Not Found"]
         assert {row["result"] for row in listed["doctor"] if row["server"] == "state"} == {"ok"}
-        with processes.dashboard(tmp_path / "dashboard.log", stack.environment, port := free_port()):
+        log, port = tmp_path / "dashboard.log", free_port()
+        with processes.dashboard(log, stack.environment, port, warm_start):
             shown = {path: page(port, path) for path in PAGES}
         assert letter.id in shown["/dead-letters"]
         assert refused.stream.name in shown["/streams"]

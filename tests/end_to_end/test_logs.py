@@ -3,6 +3,7 @@
 import json
 
 from waiting import eventually
+from warm_start import warm_start
 
 from devstack import processes
 from devstack.firehose import error, fail, refuse_once
@@ -36,7 +37,7 @@ def test_every_line_of_a_worker_is_json_from_its_start_to_its_end(idle_stack):
 
 
 def test_every_line_of_the_dashboard_is_json(idle_stack, tmp_path):
-    started = processes.dashboard(tmp_path / "log", idle_stack.environment | JSON, free_port())
+    started = processes.dashboard(tmp_path / "log", idle_stack.environment | JSON, free_port(), warm_start)
     with started as dashboard:
         eventually(lambda: "broker: " in dashboard.output())
         dashboard.stop()

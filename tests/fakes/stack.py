@@ -1,6 +1,7 @@
 """Everything a user would run, for real: Redis, workers, another app. Only Firehose is a fake."""
 
 import json
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from uuid import uuid4
 from celery import Celery
 from cryptography.fernet import Fernet
 from waiting import eventually
+from warm_start import warm_start
 
 from devstack import processes
 from devstack.firehose import FakeFirehose
@@ -131,7 +133,8 @@ class Stack:
         log = self.directory / f"{name}.log"
         self.logs.append(log)
         environment = self.environment | dict(env or {})
-        started = processes.worker(log, environment, *options, name=name, inside=inside)
+        start = subprocess.Popen if inside else warm_start
+        started = processes.worker(log, environment, *options, name=name, inside=inside, start=start)
         with started as process:
             yield processes.wait_for_worker(process)
 

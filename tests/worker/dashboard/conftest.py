@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 from fakeredis import FakeRedis
+from warm_start import warm_start
 
 from devstack import processes
 from devstack.ports import free_port
@@ -106,7 +107,8 @@ class Place:
     @contextmanager
     def dashboard(self, env: Mapping[str, str] | None = None) -> Iterator[Site]:
         port = free_port()
-        with processes.dashboard(self.log("dashboard"), self.environment | dict(env or {}), port) as process:
+        environment = self.environment | dict(env or {})
+        with processes.dashboard(self.log("dashboard"), environment, port, warm_start) as process:
             yield Site(process, port)
 
     @contextmanager
@@ -120,7 +122,8 @@ class Place:
             "--address=127.0.0.1",
             f"--port={port}",
         ]
-        with processes.Process("flower", command, self.log("flower"), self.environment) as process:
+        log = self.log("flower")
+        with processes.Process("flower", command, log, self.environment, warm_start) as process:
             yield Site(process.wait_until(lambda: processes.listens(port)), port)
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from waiting import eventually
+from warm_start import warm_start
 
 from devstack import processes
 from devstack.ports import free_port
@@ -18,7 +19,8 @@ def start(place):
 
     def start(*options, application=("-A", "worker"), **env):
         command = [processes.BIN / "celery", *application, "dashboard", *options]
-        started.append(processes.Process("dashboard", command, place.log("command"), place.environment | env))
+        env = place.environment | env
+        started.append(processes.Process("dashboard", command, place.log("command"), env, warm_start))
         return started[-1]
 
     yield start

@@ -9,6 +9,7 @@ import pytest
 from axe import violations
 from stack import Stack
 from waiting import eventually
+from warm_start import warm_start
 
 from devstack import processes
 from devstack.browser import NAMELESS, REPEATED_IDS, browser, find_browser
@@ -63,7 +64,7 @@ def dashboard(stack):
     """The URL of a dashboard of this stack."""
     port = free_port()
     env = {**stack.environment, "FLOWER_UNAUTHENTICATED_API": "true"}
-    with processes.dashboard(stack.directory / f"dashboard-{port}.log", env, port):
+    with processes.dashboard(stack.directory / f"dashboard-{port}.log", env, port, warm_start):
         yield f"http://{processes.LOOPBACK}:{port}"
 
 
