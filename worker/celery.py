@@ -17,6 +17,7 @@ from worker.consumer.dropped_messages import DroppedMessages
 from worker.consumer.garbage_collection import collect_less
 from worker.consumer.memory_watch import MemoryWatch
 from worker.consumer.notifications import Notifications
+from worker.consumer.queue_troubles import QueueTroubles
 from worker.consumer.replica_watch import ReplicaWatch
 from worker.consumer.requirements import Requirements
 from worker.consumer.stream_queues import StreamQueues
@@ -40,6 +41,7 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
 
     events_cls = "worker.consumer.events:BoundedEvents"
     control_cls = "worker.consumer.remote_control:Control"
+    amqp_cls = "worker.consumer.task_consumer:AMQP"
 
     @cached_property
     def Worker(self) -> type:  # noqa: N802
@@ -117,6 +119,7 @@ def make_app() -> AudienceFirehose:
     app.steps["worker"].add(Requirements)
     app.steps["consumer"].add(TaskEvents)
     app.steps["consumer"].add(BrokerTrouble)
+    app.steps["consumer"].add(QueueTroubles)
     app.steps["consumer"].add(StreamQueues)
     app.steps["consumer"].add(DroppedMessages)
     app.steps["consumer"].add(MemoryWatch)

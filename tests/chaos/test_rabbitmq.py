@@ -6,7 +6,6 @@ from contextlib import ExitStack
 
 import pytest
 from chaos import CONCURRENCY, FULL, HASTE
-from kombu import Connection, Exchange, Producer
 from link import Link
 from load import Load
 from stack import Stack
@@ -15,7 +14,6 @@ from waiting import eventually
 from devstack import processes
 from devstack.firehose import FakeFirehose
 from devstack.ports import free_port
-from worker.queues import DROPPED_QUEUE
 
 pytestmark = pytest.mark.full
 
@@ -127,22 +125,8 @@ def test_a_worker_stops_on_sigterm_while_rabbitmq_is_half_open(stack, link, load
         eventually(lambda: not worker.is_running, timeout=STOPS_WITHIN_SECONDS)
 
 
-def drop_a_message(stack):
-    """Have the worker keep a dropped message: the queue of those has held one then.
-
-    RabbitMQ 3.10 finds no leader again of a quorum queue that was declared right before it was killed.
-    """
-    with Connection(stack.broker_url) as connection:
-        dropped = Exchange(DROPPED_QUEUE, "fanout")
-        Producer(connection, dropped).publish(
-            [[], {}, {}], headers={"task": "nobodys", "id": "1"}, retry=True
-        )
-    eventually(stack.services.dead_letters.all)
-
-
 def test_a_killed_rabbitmq_loses_nothing(stack, server, load, tell):
     with stack.worker("--concurrency", str(CONCURRENCY), "--without-mingle", env=ENVIRONMENT) as worker:
-        drop_a_message(stack)
         load.send(RECORDS // 2)
         eventually(lambda: load.arrived() > RECORDS // 4)
         server.kill()

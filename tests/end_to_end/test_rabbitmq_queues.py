@@ -3,6 +3,7 @@
 import subprocess
 from contextlib import contextmanager
 from itertools import count
+from urllib.parse import urlsplit
 
 import pytest
 from kombu import Connection, Exchange, Producer, Queue
@@ -21,9 +22,16 @@ QUORUM = {"x-queue-type": "quorum"}
 CLASSIC = {"x-queue-type": "classic"}
 STREAM = "firehose.main.us-east-1.stream-1"
 CUSTOMERS = [f"secretive-{number}" for number in range(40)]
+LOST = "Connection to broker lost"
 LIMIT = 2
 """Deliveries after which a queue of a story drops a message."""
 NAMES = count(1)
+CLOSES = (
+    "ra:stop_server(quorum_queues, {{'{0}', node()}}).",
+    "ra:restart_server(quorum_queues, {{'{0}', node()}}).",
+)
+HANGS = ("sys:suspend('{0}').", "sys:resume('{0}').")
+"""What ends a quorum queue's leader, and brings it back: RabbitMQ closes who consumes, or says nothing."""
 PLAIN = "kombu.transport.pyamqp:Transport"
 """Somebody else's: importing the application makes its own this process's."""
 TRANSPORT = f"{Transport.__module__}:{Transport.__name__}"
@@ -110,6 +118,24 @@ def test_a_queue_that_exists_is_consumed_as_it_is(make_stack, default_type, queu
         if queue == CHANGES_QUEUE:
             stack.caller.conf.task_queues = [Queue(queue, Exchange(""), queue, queue_arguments=arguments)]
         deliver(stack, audience, AUDIENCE_RABBITMQ_QUEUE_TYPE=setting)
+
+
+@pytest.mark.parametrize("fault", [CLOSES, HANGS], ids=["closes", "hangs"])
+def test_a_queue_without_a_leader_does_not_hold_up_the_others(make_stack, rabbitmq_server, fault):
+    with make_stack() as stack:
+        audience, other = stack.audience(), stack.audience()
+        declare(stack, STREAM, QUORUM)
+        end, begin_again = (part.format(f"{urlsplit(stack.broker_url).path[1:]}_{STREAM}") for part in fault)
+        rabbitmqctl(rabbitmq_server, "eval", end)
+        with stack.worker() as worker:
+            stack.send(*other.added("other"))
+            eventually(lambda: other.customers() == ["other"])
+            eventually(stack.services.alerts.all)
+            rabbitmqctl(rabbitmq_server, "eval", begin_again)
+            stack.send(*audience.added("one"))
+            eventually(lambda: audience.customers() == ["one"])
+            assert LOST not in worker.output()
+        assert [alert.error_code for alert in stack.services.alerts.all()] == ["QueueUnavailable"]
 
 
 def test_what_rabbitmq_drops_becomes_a_dead_letter_that_can_be_replayed(make_stack):

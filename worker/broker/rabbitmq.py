@@ -18,12 +18,13 @@ message before the next queue has it.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 import amqp
+from celery import Celery
 from kombu import Connection as Client
 from kombu.compression import compress
 from kombu.message import Message
@@ -39,6 +40,8 @@ MAX_DELAY_SECONDS = 4096
 """The longest of one delay queue."""
 ANSWER_TIMEOUT_SECONDS = 5.0
 """Until RabbitMQ must have confirmed a copy. The worker's main process does nothing else meanwhile."""
+TRIAL_TIMEOUT_SECONDS = 3.0
+"""Until RabbitMQ must have said what is in a queue. Meanwhile, too."""
 PUBLISH_ATTEMPTS = 2
 """The first may meet a connection that RabbitMQ has closed since it was last used."""
 COOLDOWN_SECONDS = 60.0
@@ -246,6 +249,34 @@ class Transport(pyamqp.Transport):  # type: ignore[misc]
 
 class SSLTransport(Transport, pyamqp.SSLTransport):  # type: ignore[misc]
     """The same over TLS."""
+
+
+def unserved(app: Celery, queues: Iterable[str]) -> list[str]:
+    """The queues that RabbitMQ does not serve, though they are declared.
+
+    They are asked for over a connection of their own, which RabbitMQ closes over such a queue. Raises
+    connection errors where RabbitMQ is away.
+    """
+    client = app.connection_for_read()
+    try:
+        return [queue for queue in queues if not _is_served(client, queue)]
+    finally:
+        client.collect()
+
+
+def _is_served(client: Client, queue: str) -> bool:
+    channel = client.channel()
+    try:
+        with channel.connection.answering_within(TRIAL_TIMEOUT_SECONDS), suppress(amqp.NotFound):
+            declared = channel.queue_declare(queue, passive=True)
+            if not (declared.message_count or declared.consumer_count):
+                # It is empty, or nobody counts. A message that has just come is requeued with the connection.
+                channel.basic_get(queue)
+        channel.close()
+    except client.connection_errors:
+        client.collect()
+        return False
+    return True
 
 
 def register_rabbitmq_transport() -> None:

@@ -41,7 +41,8 @@ class BoundedChannel(pyamqp.Channel):  # type: ignore[misc]
     """A channel whose close does not delay its process."""
 
     def close(self, *args: Any, **options: Any) -> Any:
-        with self.connection.closing() if self.connection else nullcontext():
+        is_open = self.connection is not None
+        with self.connection.answering_within(CLOSE_TIMEOUT_SECONDS) if is_open else nullcontext():
             return super().close(*args, **options)
 
 
@@ -53,16 +54,16 @@ class BoundedConnection(pyamqp.Connection):  # type: ignore[misc]
         self._answer_timeout = ANSWER_TIMEOUT_SECONDS
 
     @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Wait less for answers, which are those of a close."""
-        self._answer_timeout = CLOSE_TIMEOUT_SECONDS
+    def answering_within(self, seconds: float) -> Iterator[None]:
+        """Wait less for answers."""
+        before, self._answer_timeout = self._answer_timeout, seconds
         try:
             yield
         finally:
-            self._answer_timeout = ANSWER_TIMEOUT_SECONDS
+            self._answer_timeout = before
 
     def close(self, *args: Any, **options: Any) -> Any:
-        with self.closing():
+        with self.answering_within(CLOSE_TIMEOUT_SECONDS):
             return super().close(*args, **options)
 
     def Transport(  # noqa: N802

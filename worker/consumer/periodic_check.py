@@ -9,7 +9,7 @@ from celery.worker.consumer import Consumer
 class PeriodicCheck(bootsteps.StartStopStep):  # type: ignore[misc]
     """Calls `check` in the worker's loop, at each interval."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    requires: tuple[str, ...] = ("celery.worker.consumer.tasks:Tasks",)
     interval_seconds: ClassVar[float]
 
     def __init__(self, consumer: Consumer, **options: Any) -> None:
