@@ -1,15 +1,26 @@
 """Changes of audience memberships, as other apps enqueue them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from marshmallow import Schema, ValidationError, validates_schema
 
 from schemas.checking import sentences
-from schemas.fields import Identities, StrictInteger, Text, UnixSeconds, as_user, is_unix_seconds, one_of
+from schemas.fields import (
+    Identities,
+    StrictInteger,
+    Text,
+    UnixSeconds,
+    are_unix_seconds,
+    are_users,
+    as_user,
+    is_unix_seconds,
+    one_of,
+)
 from schemas.identities import Catalogue
 
 
@@ -74,6 +85,9 @@ KNOWN_NAME_LENGTH = 1000
 PERSONAL = ("timestamp", "user_identities", "previous_user_identities")
 """The keys that differ from user to user. The others tell an event: what happened in which audience."""
 
+NOBODY: Any = object()
+"""In place of the previous user of a change that tells of none."""
+
 
 class Event(NamedTuple):
     """The values of an item's keys, except the personal ones, as marshmallow has read them."""
@@ -129,6 +143,31 @@ class ChangeSchema(Schema):
         if not is_unix_seconds(timestamp):
             return self._read(item, received_at)
         return Change(event.type, event.audience_id, event.audience_name, timestamp, user, previous_user)
+
+    def read_together(self, items: Sequence[Any], received_at: Callable[[int], int]) -> list[Change] | None:
+        """The changes of items as `read` reads them; None where it must look at one of them alone.
+
+        All users, and all timestamps, are checked at once. `received_at` is asked for Unix seconds where the
+        change at a position has no timestamp.
+        """
+        events = [event for item in items if (event := self._events.find(item))]
+        if len(events) < len(items):
+            return None
+        users = [item.get("user_identities") for item in items]
+        previous_users = [item.get("previous_user_identities", NOBODY) for item in items]
+        timestamps = [
+            item["timestamp"] if "timestamp" in item else received_at(position)
+            for position, item in enumerate(items)
+        ]
+        others = (user for user in previous_users if user is not NOBODY)
+        if not (are_users(chain(users, others), self.names) and are_unix_seconds(timestamps)):
+            return None
+        return [
+            Change(kind, audience_id, name, timestamp, user, {} if previous_user is NOBODY else previous_user)
+            for (kind, audience_id, name), timestamp, user, previous_user in zip(
+                events, timestamps, users, previous_users, strict=True
+            )
+        ]
 
     def _read(self, item: Any, received_at: Callable[[], int]) -> Change:
         loaded: dict[str, Any] = self.load(item)

@@ -21,7 +21,7 @@ from schemas.sources.mparticle import translate
 from tasks.base import ForwarderTask
 from tasks.fan_out import Part, fan_out
 from worker.broker.redis.bodies import cost_headers
-from worker.broker.serialization import dumps
+from worker.broker.serialization import dumps_bytes
 from worker.celery import app
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import AlertType, Failure
@@ -228,9 +228,7 @@ class ProducerTask(ForwarderTask):
 
 def content_digest(message_id: str, kwargs: dict[str, Any]) -> bytes:
     """Tells messages apart by ID and content: callers choose IDs, and may choose one twice. 16 bytes."""
-    digest = blake2b(f"{message_id}:".encode(), digest_size=16)
-    digest.update(dumps(kwargs).encode())
-    return digest.digest()
+    return blake2b(b"%b:%b" % (message_id.encode(), dumps_bytes(kwargs)), digest_size=16).digest()
 
 
 def sequence_of(text: Any) -> int | None:

@@ -275,6 +275,25 @@ def test_the_reading_of_an_item_does_not_depend_on_the_items_before_it(items):
         assert read(EXPERIENCED, item) == read(ChangeSchema(Catalogue()), item)
 
 
+@given(st.lists(st.sampled_from([ADDED, CHANGED]) | ALMOST_VALID, max_size=5))
+def test_items_read_together_are_the_changes_that_each_is_alone(items):
+    for item in (ADDED, CHANGED):
+        EXPERIENCED.read(item, lambda: RECEIVED_AT)
+    together = EXPERIENCED.read_together(items, lambda _: RECEIVED_AT)
+    alone = [read(EXPERIENCED, item) for item in items]
+    assert together is None or [json.dumps(asdict(change)) for change in together] == alone
+
+
+def test_known_events_of_any_valid_users_are_read_together():
+    schema = ChangeSchema(Catalogue())
+    timeless = {key: value for key, value in ADDED.items() if key != "timestamp"}
+    items = [ADDED, CHANGED, timeless, ADDED | {"user_identities": {"Email": "", "Other": "ü"}}, timeless]
+    changes, _ = check_changes(schema, items, lambda: 0)
+    for position in (2, 4):
+        changes[position].timestamp = 10 + position
+    assert schema.read_together(items, lambda position: 10 + position) == changes
+
+
 class CountingSchema(ChangeSchema):
     """Counts how often marshmallow is asked."""
 

@@ -29,6 +29,7 @@ from worker.queues import (
     FORWARD_MPARTICLE,
     FORWARD_RUN,
     RECORDS_HEADER,
+    SEQUENCE_HEADER,
 )
 from worker.services import Services
 
@@ -128,6 +129,22 @@ def test_a_change_without_a_timestamp_bears_the_second_in_which_the_broker_stamp
     (call,) = worker.calls(stream.queue)
     record = json.loads(lines(call)[0])
     assert record["MembershipChangedTimestamp"] == record["SequenceNumber"][:10]
+
+
+def test_each_change_without_a_timestamp_bears_the_time_of_its_own_message(worker, connect, send):
+    stream = connect()
+    timeless = {key: value for key, value in added("a").items() if key != "timestamp"}
+    seconds = [1_700_000_000, 1_700_000_001]
+    for _ in ("each is checked alone", "all are checked together"):
+        for second in seconds:
+            change = timeless | {"user_identities": {"CustomerId": str(second)}}
+            worker.send(
+                FORWARD, {"changes": [added("c"), change]}, headers={SEQUENCE_HEADER: f"{second}000000"}
+            )
+        worker.run(CHANGES_QUEUE)
+        call = worker.calls(stream.queue)[-1]
+        sent = [int(json.loads(line)["MembershipChangedTimestamp"]) for line in lines(call)]
+        assert sent == [7, 7, *seconds]
 
 
 def test_messages_that_no_run_can_forward_hold_up_none_of_the_others(worker, connect, send, broker, services):

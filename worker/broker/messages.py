@@ -84,26 +84,28 @@ def read_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> PlainCa
     None for a call of protocol 1, one that further calls follow, one whose content has more than `max_bytes`,
     and for anything that is not as expected: `read_task_call` and Celery read those.
     """
-    match envelope:
-        case {
-            "body": str(body),
-            "content-type": "application/json",
-            "headers": {"task": str()} as headers,
-            "properties": {"body_encoding": "base64"},
-        }:
-            try:
-                content = b64decode(body, validate=True)
-                if compression := headers.get("compression"):
-                    content = decompress_within(content, compression, max_bytes)
-                if len(content) > max_bytes:
-                    return None
-                args, kwargs, embed = orjson.loads(content)
-            except Exception:
-                # Whatever is wrong, `read_task_call` meets it again, and the message becomes a dead letter.
-                return None
-            if type(args) is list and type(kwargs) is dict and not (embed and any(embed.values())):
-                return PlainCall(TaskCall(headers, args, kwargs), len(content))
-    return None
+    try:
+        headers, body = envelope["headers"], envelope["body"]
+        if (
+            type(headers["task"]) is not str
+            or type(body) is not str
+            or envelope["content-type"] != "application/json"
+            or envelope["properties"]["body_encoding"] != "base64"
+        ):
+            return None
+        content = b64decode(body, validate=True)
+        if compression := headers.get("compression"):
+            content = decompress_within(content, compression, max_bytes)
+        if len(content) > max_bytes:
+            return None
+        args, kwargs, embed = orjson.loads(content)
+        is_followed = embed and any(embed.values())
+    except Exception:
+        # Whatever is wrong, `read_task_call` meets it again, and the message becomes a dead letter.
+        return None
+    if type(args) is not list or type(kwargs) is not dict or is_followed:
+        return None
+    return PlainCall(TaskCall(headers, args, kwargs), len(content))
 
 
 class Delivered(Protocol):

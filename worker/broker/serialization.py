@@ -31,11 +31,16 @@ def register_orjson() -> None:
 
 def dumps(content: Any) -> str:
     """JSON text."""
+    return dumps_bytes(content).decode()
+
+
+def dumps_bytes(content: Any) -> bytes:
+    """JSON text in UTF-8."""
     try:
-        return orjson.dumps(content).decode()
+        return orjson.dumps(content)
     except TypeError:
         text: str = kombu_json.dumps(content)
-        return text
+        return text.encode()
 
 
 def loads(text: str | bytes) -> Any:

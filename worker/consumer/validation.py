@@ -4,7 +4,7 @@ Celery trusts the fields that describe a call: its ID, retries and times. A wron
 place where Celery drops the message, keeps it for ever, or ends the worker. So each call is checked first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,32 +16,38 @@ MAX_ID_LENGTH = 255
 MAX_RETRIES = 2**31
 NAMES = ("task", "id")
 OPTIONAL_NAMES = ("shadow", "root_id", "parent_id", "group", "origin", "lang")
+FOLLOWED_BY = ("callbacks", "errbacks", "chain", "chord")
 
 
 def is_valid(call: TaskCall) -> bool:
     """Whether Celery can run the call."""
-    fields = call.fields
+    field = call.fields.get
+    for name in NAMES:
+        if not _is_name(field(name)):
+            return False
+    for name in OPTIONAL_NAMES:
+        if (value := field(name)) is not None and not _is_name(value):
+            return False
     return (
-        all(_is_name(fields.get(name)) for name in NAMES)
-        and all(fields.get(name) is None or _is_name(fields[name]) for name in OPTIONAL_NAMES)
-        and _is_retries(fields.get("retries"))
-        and _is_stamped(fields.get("stamped_headers"), fields.get("stamps"))
-        and all(_is_time(fields.get(name)) for name in ("eta", "expires"))
-        and all(map(_is_further_call, _further_calls(fields)))
+        _is_retries(field("retries"))
+        and _is_stamped(field("stamped_headers"), field("stamps"))
+        and _is_time(field("eta"))
+        and _is_time(field("expires"))
+        and all(map(_is_further_call, _further_calls(call.fields)))
     )
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH and is_utf8(value)
+    return type(value) is str and 0 < len(value) <= MAX_ID_LENGTH and (value.isascii() or is_utf8(value))
 
 
-def _further_calls(fields: Mapping[str, Any]) -> Iterator[Any]:
+def _further_calls(fields: Mapping[str, Any]) -> list[Any]:
     """The calls that follow this one."""
-    for name in ("callbacks", "errbacks", "chain"):
-        found = fields.get(name) or ()
-        yield from found if isinstance(found, list | tuple) else (found,)
-    if fields.get("chord"):
-        yield fields["chord"]
+    calls: list[Any] = []
+    for name in FOLLOWED_BY:
+        if found := fields.get(name):
+            calls += found if name != "chord" and isinstance(found, list | tuple) else (found,)
+    return calls
 
 
 def _is_further_call(call: Any) -> bool:

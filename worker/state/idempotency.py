@@ -97,7 +97,11 @@ class IdempotencyRecords:
 
     def completed(self, task_ids: Sequence[str]) -> set[str]:
         """Those of the messages whose first attempts are completed."""
-        found = self._redis.mget([self._key(task_id, 0) for task_id in task_ids]) if task_ids else ()
+        keys = [self._key(task_id, 0) for task_id in task_ids]
+        # Mostly none is, and the answer to this is one number.
+        if not (keys and self._redis.exists(*keys)):
+            return set()
+        found = self._redis.mget(keys)
         return {task_id for task_id, record in zip(task_ids, found, strict=True) if record is not None}
 
     def received_at(self, task_id: str, now: int) -> int:

@@ -20,6 +20,13 @@ def test_completing_an_attempt_completes_no_other(records, redis):
     assert states == [IdempotencyState.COMPLETED] + 3 * [IdempotencyState.ACQUIRED]
 
 
+def test_the_completed_ones_among_many_messages_are_told(records):
+    assert records.completed(["one", "other"]) == set()
+    records.complete("one", 0)
+    assert records.completed(["one", "other"]) == {"one"}
+    assert records.completed([]) == set()
+
+
 def test_a_completed_record_outlives_the_return_of_its_message(records, redis):
     records.complete("task", 0)
     (key,) = redis.keys(f"{COMPLETED}*")
