@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from redis import Redis
 from tls import Certificate
+from tls_front import TlsFront
 from waiting import eventually
 
 from devstack import processes
@@ -24,21 +24,14 @@ fails over again and again."""
 
 @dataclass(frozen=True)
 class Security:
-    """What servers and sentinels ask of their clients."""
+    """What servers and sentinels ask of their clients, who reach them by ports that speak TLS.
+
+    Among each other they use their own ports, as not every server is built with TLS.
+    """
 
     certificate: Certificate
     password: str
     sentinel_password: str
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Options of a server or a sentinel, beside its ports: whoever connects must speak TLS."""
-        bundle, key = str(self.certificate.bundle), str(self.certificate.key)
-        return (
-            *("--tls-cert-file", bundle, "--tls-key-file", key),
-            *("--tls-ca-cert-file", bundle, "--tls-auth-clients", "no"),
-            *("--tls-replication", "yes"),
-        )
 
     @property
     def query(self) -> str:
@@ -55,14 +48,13 @@ class Replicated:
         self._directory = directory
         self._security = security
         self.ports = [free_port() for _ in range(replicas + 1)]
-        """Over which the test asks the servers, and their clients too where these need no TLS."""
-        self._client_ports = [free_port() for _ in self.ports] if security else self.ports
-        follows = ("--replicaof", processes.LOOPBACK, str(self._client_ports[0]))
+        follows = ("--replicaof", processes.LOOPBACK, str(self.ports[0]))
         self.servers = [self._server(number, *(follows if number else ())) for number in range(replicas + 1)]
         self.wait_for_replica(replicas)
         self.sentinel_port = self._sentinel()
         password = f":{quote(security.password, safe='')}@" if security else ""
-        self.url = f"sentinel://{password}127.0.0.1:{self.sentinel_port}"
+        port = self._fronts(security.certificate) if security else self.sentinel_port
+        self.url = f"sentinel://{password}127.0.0.1:{port}"
         self.query = f"?master_name={MASTER}" + (security.query if security else "")
 
     def client(self, number: int) -> Redis:
@@ -108,9 +100,6 @@ class Replicated:
     def _server(self, number: int, *options: str) -> processes.Process:
         directory = self._directory / f"redis{number}"
         directory.mkdir()
-        if self._security:
-            options += ("--tls-port", str(self._client_ports[number]), *self._security.options)
-            options += ("--replica-announce-port", str(self._client_ports[number]))
         started = processes.redis(directory, *options, port=self.ports[number])
         process = self._running.enter_context(started)[0]
         if self._security:
@@ -134,22 +123,27 @@ class Replicated:
         )
         return port
 
+    def _fronts(self, certificate: Certificate) -> int:
+        """Have clients speak TLS with all servers. Returns the sentinel's port, which names theirs."""
+        context, told = certificate.context(), {}
+        for port in self.ports:
+            told[port] = self._front(TlsFront(port, context))
+        return self._front(TlsFront(self.sentinel_port, context, told))
+
+    def _front(self, front: TlsFront) -> int:
+        self._running.callback(front.stop)
+        return front.port
+
     def _sentinel_settings(self, port: int) -> list[str]:
-        lines = [f"port {0 if self._security else port}", "bind 127.0.0.1", f"dir {self._directory}"]
+        lines = [f"port {port}", "bind 127.0.0.1", f"dir {self._directory}"]
+        lines.append(f"sentinel monitor {MASTER} 127.0.0.1 {self.ports[0]} 1")
         if self._security:
-            words = self._security.options
-            lines += [f"tls-port {port}", f"requirepass {self._security.sentinel_password}"]
-            lines += [f"{name[2:]} {value}" for name, value in zip(words[::2], words[1::2], strict=True)]
-        lines.append(f"sentinel monitor {MASTER} 127.0.0.1 {self._client_ports[0]} 1")
-        if self._security:
+            lines.append(f"requirepass {self._security.sentinel_password}")
             lines.append(f"sentinel auth-pass {MASTER} {self._security.password}")
         lines.append(f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MILLISECONDS}")
         lines.append(f"sentinel failover-timeout {MASTER} 5000")
         return lines
 
     def _sentinel_client(self, port: int | None = None) -> Redis:
-        options: dict[str, Any] = {"host": processes.LOOPBACK, "port": port or self.sentinel_port}
-        if self._security:
-            options |= {"password": self._security.sentinel_password, "ssl": True}
-            options |= {"ssl_ca_certs": str(self._security.certificate.bundle)}
-        return Redis(**options)
+        password = self._security.sentinel_password if self._security else None
+        return Redis(port=port or self.sentinel_port, password=password)
