@@ -221,9 +221,12 @@ def rabbitmq_server() -> Path:
 
 
 @contextmanager
-def rabbitmq(directory: Path, *virtual_hosts: str, port: int | None = None) -> Iterator[tuple[Process, str]]:
+def rabbitmq(
+    directory: Path, *virtual_hosts: str, quorum_hosts: Sequence[str] = (), port: int | None = None
+) -> Iterator[tuple[Process, str]]:
     """A private RabbitMQ with these virtual hosts; yields it and its URL without a virtual host.
 
+    Queues of `quorum_hosts`, which are virtual hosts too, are quorum queues by default.
     Everything of it is in `directory` and on loopback, its port mapper (epmd) included. A server
     that is started again in the same directory has the messages of the one before.
     """
@@ -231,7 +234,7 @@ def rabbitmq(directory: Path, *virtual_hosts: str, port: int | None = None) -> I
     distribution_port, mapper_port = free_port(), free_port()
     env = _rabbitmq_environment(directory, port, distribution_port, mapper_port)
     definitions = directory / "definitions.json"
-    definitions.write_text(json.dumps(_rabbitmq_definitions(virtual_hosts)))
+    definitions.write_text(json.dumps(_rabbitmq_definitions(virtual_hosts, quorum_hosts)))
     (directory / "rabbitmq.conf").write_text(f"load_definitions = {definitions}\n")
     mapper = ("epmd", "-address", LOOPBACK, "-port", str(mapper_port))
     with Process("epmd", mapper, directory / "epmd.log", env) as epmd:
@@ -272,13 +275,15 @@ def _rabbitmq_environment(
     }
 
 
-def _rabbitmq_definitions(virtual_hosts: Sequence[str]) -> dict[str, Any]:
+def _rabbitmq_definitions(virtual_hosts: Sequence[str], quorum_hosts: Sequence[str]) -> dict[str, Any]:
     """A user `guest`, who may do anything, as on a server that was just installed."""
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    hosts: list[dict[str, Any]] = [{"name": name} for name in virtual_hosts]
+    hosts += [{"name": name, "metadata": {"default_queue_type": "quorum"}} for name in quorum_hosts]
     return {
         "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
-        "vhosts": [{"name": name} for name in virtual_hosts],
-        "permissions": [{"user": "guest", "vhost": name, **everything} for name in virtual_hosts],
+        "vhosts": hosts,
+        "permissions": [{"user": "guest", "vhost": host["name"], **everything} for host in hosts],
     }
 
 

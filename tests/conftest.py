@@ -43,9 +43,10 @@ SHARED_SERVERS = {
     "running": "the running stack",
     "rabbitmq": "RabbitMQ",
     "place": "the dashboard",
+    "page": "the browser",
     "redis_cluster": "Redis Cluster",
 }
-"""Session fixtures whose servers are slow to start, and the groups of the tests that use them."""
+"""Shared fixtures whose servers are slow to start, and the groups of the tests that use them."""
 CLUSTER = "cluster"
 STATE_TESTS = (
     "worker/state",
@@ -84,12 +85,13 @@ def pytest_collection_modifyitems(items):
 def group_of(item):
     """The tests of a group run in one process, one after another."""
     broker = broker_of(item)
-    for fixture, group in SHARED_SERVERS.items():
-        if fixture in item.fixturenames:
-            stories = ", the stories" if item.path.name == "test_stories.py" else ""
-            return f"{group} over {broker}" if broker else f"{group}{stories}"
+    if "running" in item.fixturenames:
+        return f"{SHARED_SERVERS['running']} over {broker}"
     if broker == "rabbitmq":
         return SHARED_SERVERS["rabbitmq"]
+    for fixture, group in SHARED_SERVERS.items():
+        if fixture in item.fixturenames:
+            return group
     if hasattr(item, "callspec") and item.callspec.params.get("redis") == CLUSTER:
         return SHARED_SERVERS["redis_cluster"]
     return item.nodeid if has_servers_of_its_own(item) else str(item.path)

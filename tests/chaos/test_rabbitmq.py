@@ -38,13 +38,9 @@ class Server:
 
     def start(self):
         self._running = ExitStack()
-        running = processes.rabbitmq(self._directory, port=self._port)
+        hosts, quorum_hosts = ((), (HOST,)) if self._default_type == "quorum" else ((HOST,), ())
+        running = processes.rabbitmq(self._directory, *hosts, quorum_hosts=quorum_hosts, port=self._port)
         self.process, self.url = self._running.enter_context(running)
-
-    def make_virtual_host(self):
-        """A virtual host whose queues are of the type by default."""
-        processes.rabbitmqctl(self.process, "add_vhost", HOST, "--default-queue-type", self._default_type)
-        processes.rabbitmqctl(self.process, "set_permissions", "-p", HOST, "guest", ".*", ".*", ".*")
 
     def stop(self):
         self._running.close()
@@ -63,7 +59,6 @@ def server(request, tmp_path):
         pytest.skip(str(error))
     server = Server(tmp_path, request.param)
     try:
-        server.make_virtual_host()
         yield server
     finally:
         server.stop()

@@ -13,6 +13,8 @@ from devstack.firehose import Answer, FakeFirehose
 READY_AUDIENCES = 70
 """Connected before the worker starts, so that a story does not wait for its queue."""
 DOCUMENTED_AUDIENCE = 123123
+FRESH_HOSTS = 10
+"""How many virtual hosts of each type stories can take: `rabbitmqctl` would take a second to make one."""
 IDLE_NAMES = count(1000)
 """The stream of the audiences in `idle_stack`."""
 
@@ -40,8 +42,21 @@ def rabbitmq_installed():
 @pytest.fixture(scope="session")
 def rabbitmq(rabbitmq_installed, tmp_path_factory):
     """The process and the URL of a RabbitMQ that tests share."""
-    with processes.rabbitmq(tmp_path_factory.mktemp("rabbitmq"), "running", "idle") as running:
+    classic_hosts, quorum_hosts = fresh_names("classic"), fresh_names("quorum")
+    directory, hosts = tmp_path_factory.mktemp("rabbitmq"), ("running", "idle", *classic_hosts)
+    with processes.rabbitmq(directory, *hosts, quorum_hosts=quorum_hosts) as running:
         yield running
+
+
+def fresh_names(default_type):
+    """The names of the virtual hosts whose queues are of a type by default."""
+    return [f"{default_type}-{number}" for number in range(FRESH_HOSTS)]
+
+
+@pytest.fixture(scope="session")
+def fresh_hosts():
+    """The names of virtual hosts that no story has taken yet, by the type of their queues."""
+    return {default_type: iter(fresh_names(default_type)) for default_type in ("classic", "quorum")}
 
 
 @pytest.fixture(scope="session")

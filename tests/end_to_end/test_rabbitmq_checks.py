@@ -8,8 +8,6 @@ from worker.broker.rabbitmq_checks import check_rabbitmq, check_version
 from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
 from worker.store.server_checks import Check, Outcome
 
-QUORUM = "of-quorum-queues"
-
 
 def findings(url):
     with Connection(url) as connection:
@@ -18,11 +16,14 @@ def findings(url):
 
 
 @pytest.fixture
-def quorum_url(rabbitmq_server, rabbitmq_url):
-    rabbitmqctl(rabbitmq_server, "add_vhost", QUORUM, "--default-queue-type", "quorum")
-    rabbitmqctl(rabbitmq_server, "set_permissions", "-p", QUORUM, "guest", ".*", ".*", ".*")
-    yield f"{rabbitmq_url}/{QUORUM}"
-    rabbitmqctl(rabbitmq_server, "delete_vhost", QUORUM)
+def quorum_host(fresh_hosts):
+    """The name of a virtual host whose queues are quorum queues by default."""
+    return next(fresh_hosts["quorum"])
+
+
+@pytest.fixture
+def quorum_url(rabbitmq_url, quorum_host):
+    return f"{rabbitmq_url}/{quorum_host}"
 
 
 def test_nothing_is_wrong_with_a_server_as_it_is_installed(rabbitmq_url):
@@ -40,16 +41,19 @@ def test_a_virtual_host_whose_queues_are_quorum_queues_is_well(quorum_url):
     ("limit", "outcome"),
     [(2, Outcome.FAILED), (RENEWED_AFTER_DELIVERIES, Outcome.FAILED), (20, Outcome.OK), (200, Outcome.OK)],
 )
-def test_a_delivery_limit_that_messages_would_meet_is_a_failure(limit, outcome, rabbitmq_server, quorum_url):
-    policy = ("set_policy", "-p", QUORUM, "limit", "^(audience|firehose)\\.", f'{{"delivery-limit":{limit}}}')
+def test_a_delivery_limit_that_messages_would_meet_is_a_failure(
+    limit, outcome, rabbitmq_server, quorum_host, quorum_url
+):
+    definition = f'{{"delivery-limit":{limit}}}'
+    policy = ("set_policy", "-p", quorum_host, "limit", "^(audience|firehose)\\.", definition)
     rabbitmqctl(rabbitmq_server, *policy)
     found = findings(quorum_url)[Check.DELIVERY_LIMIT]
     assert found.outcome == outcome
     assert (str(limit) in found.message) == (limit < 200)
 
 
-def test_a_user_without_permissions_is_a_failure(rabbitmq_server, quorum_url):
-    rabbitmqctl(rabbitmq_server, "set_permissions", "-p", QUORUM, "guest", "^none$", ".*", ".*")
+def test_a_user_without_permissions_is_a_failure(rabbitmq_server, quorum_host, quorum_url):
+    rabbitmqctl(rabbitmq_server, "set_permissions", "-p", quorum_host, "guest", "^none$", ".*", ".*")
     assert findings(quorum_url)[Check.PERMISSIONS].outcome == Outcome.FAILED
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 from contextlib import contextmanager
-from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,7 +24,6 @@ CUSTOMERS = [f"secretive-{number}" for number in range(40)]
 LOST = "Connection to broker lost"
 LIMIT = 2
 """Deliveries after which a queue of a story drops a message."""
-NAMES = count(1)
 CLOSES = (
     "ra:stop_server(quorum_queues, {{'{0}', node()}}).",
     "ra:restart_server(quorum_queues, {{'{0}', node()}}).",
@@ -38,23 +36,17 @@ TRANSPORT = f"{Transport.__module__}:{Transport.__name__}"
 
 
 @pytest.fixture
-def make_stack(tmp_path, redis_url, rabbitmq_server, rabbitmq_url):
+def make_stack(tmp_path, redis_url, rabbitmq_url, fresh_hosts):
     """A stack without a worker on a virtual host of its own, whose queues are of a type by default."""
 
     @contextmanager
     def make(default_type="classic"):
-        name = f"queues-{next(NAMES)}"
-        rabbitmqctl(rabbitmq_server, "add_vhost", name, "--default-queue-type", default_type)
-        rabbitmqctl(rabbitmq_server, "set_permissions", "-p", name, "guest", ".*", ".*", ".*")
-        try:
-            with FakeFirehose() as firehose:
-                url = f"{rabbitmq_url}/{name}"
-                stack = Stack(tmp_path, redis_url, firehose, databases=(6, 7), broker_url=url)
-                stack.services.redis.flushdb()
-                stack.configure("main")
-                yield stack
-        finally:
-            rabbitmqctl(rabbitmq_server, "delete_vhost", name)
+        with FakeFirehose() as firehose:
+            url = f"{rabbitmq_url}/{next(fresh_hosts[default_type])}"
+            stack = Stack(tmp_path, redis_url, firehose, databases=(6, 7), broker_url=url)
+            stack.services.redis.flushdb()
+            stack.configure("main")
+            yield stack
 
     return make
 
