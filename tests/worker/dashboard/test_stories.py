@@ -16,6 +16,7 @@ from devstack.browser import NAMELESS, REPEATED_IDS, browser, find_browser
 from devstack.firehose import FakeFirehose
 from devstack.ports import free_port
 from worker.broker.client import has_workers
+from worker.failures import alerts
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import TaskCall
 from worker.failures.dead_lettering import Undeliverable
@@ -24,8 +25,10 @@ from worker.flow.circuit_breakers import OPERATOR
 from worker.queues import CHANGES_QUEUE, FORWARD
 
 BROWSER = find_browser()
-FLOOD = 10_500
-"""Invalid messages, more than the list of alerts holds entries."""
+MAX_ALERTS = 1_000
+"""A tenth of the entries that the list of alerts holds."""
+FLOOD = 1_050
+"""Invalid messages, more than it holds."""
 MAX_PAGE_BYTES = 100_000
 WIDE, NARROW = 1280, 390
 """Of a screen and of a telephone, in CSS pixels."""
@@ -113,7 +116,8 @@ def flood(stack):
         )
 
 
-def test_a_flood_of_invalid_messages_hides_neither_a_paused_stream_nor_its_alert(page, stack):
+def test_a_flood_of_invalid_messages_hides_neither_a_paused_stream_nor_its_alert(page, stack, monkeypatch):
+    monkeypatch.setattr(alerts, "MAX_ALERTS", MAX_ALERTS)
     audience = stack.audience()
     kill_a_message(stack, audience)
     flood(stack)
