@@ -32,6 +32,8 @@ from devstack.stack import SHORT_RETRIES, Stack
 from devstack.story import eventually, expect, show, step, tell
 from worker.failures.alert_types import AlertType
 
+COMMAND_INTERVAL_SECONDS = 1.0
+"""A command takes half a second of a core, which workers need meanwhile."""
 ATTEMPTS = int(SHORT_RETRIES["AUDIENCE_RETRY_MAX"]) + 1
 
 
@@ -74,7 +76,7 @@ def exhaust_retries(stack: Stack, operator: Operator) -> None:
     enqueue(stack.env["CELERY_BROKER_URL"], MESSAGES_IN_OUTAGE)
     tell(f"   Here a batch is tried {ATTEMPTS} times within seconds; without the demo's settings, for hours.")
     step("The retries are spent. Operators see alerts, and the records wait as a dead letter.")
-    eventually("a dead letter", lambda: operator.list("dead-letters"))
+    eventually("a dead letter", lambda: operator.list("dead-letters"), every=COMMAND_INTERVAL_SECONDS)
     operator.run("alerts")
     operator.run("dead-letters")
     check_alerts(operator)

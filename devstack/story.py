@@ -40,10 +40,10 @@ def expect(what: str, holds: bool) -> None:
         raise Mismatch(what)
 
 
-def eventually(what: str, question: Callable[[], T]) -> T:
-    """Ask until the answer is true. Raises `Mismatch` where none is within the timeout."""
+def eventually(what: str, question: Callable[[], T], every: float = POLL_INTERVAL_SECONDS) -> T:
+    """Ask until the answer is true, `every` so many seconds. Raises `Mismatch` after the timeout."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (answer := question()):
         expect(f"waited {TIMEOUT_SECONDS:.0f} seconds in vain for {what}", time.monotonic() < deadline)
-        time.sleep(POLL_INTERVAL_SECONDS)
+        time.sleep(every)
     return answer

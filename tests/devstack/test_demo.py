@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from devstack.aws import LocalAws
 from devstack.caller import readme_caller
 from devstack.examples import TRAVEL
 from devstack.processes import Process, listens, private_environment
@@ -21,6 +22,8 @@ SOMEBODYS_OWN = {
     "http_proxy": "http://proxy.invalid",
 }
 """Settings of the shell, which the demo must not use."""
+EMAIL = '"Email":"p.fogg@example.com"'
+"""In the record of the README's caller."""
 DEMO_TIMEOUT = 300
 """Seconds. It takes about 20 on an idle machine."""
 TERMINATED = 128 + 15
@@ -85,7 +88,7 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind():
 
 def test_the_stack_forwards_the_changes_of_the_readmes_caller_until_it_is_stopped(begin, tmp_path):
     up = begin("up")
-    up.wait_until(lambda: "To see the record" in up.output())
+    up.wait_until(lambda: "To see the record" in up.output(), DEMO_TIMEOUT)
     ports = opened(up.output())
     assert all(map(listens, ports))
 
@@ -93,7 +96,9 @@ def test_the_stack_forwards_the_changes_of_the_readmes_caller_until_it_is_stoppe
     caller = tmp_path / "caller.py"
     caller.write_text(readme_caller(env["CELERY_BROKER_URL"]))
     subprocess.run([sys.executable, "-P", caller], check=True, cwd=tmp_path, env=private_environment({}))
-    up.wait_until(lambda: '"Email":"p.fogg@example.com"' in devstack(env, "records", TRAVEL.name))
+    aws = LocalAws(env["AWS_ENDPOINT_URL_FIREHOSE"])
+    up.wait_until(lambda: EMAIL in repr(aws.delivered(TRAVEL.name)))
+    assert EMAIL in devstack(env, "records", TRAVEL.name)
 
     assert up.stop() == 0
     assert not any(map(listens, ports))
@@ -101,7 +106,7 @@ def test_the_stack_forwards_the_changes_of_the_readmes_caller_until_it_is_stoppe
 
 def test_a_demo_stopped_halfway_stops_what_it_started(begin):
     demo = begin("demo")
-    demo.wait_until(lambda: "$ audience-firehose connect" in demo.output())
+    demo.wait_until(lambda: "$ audience-firehose connect" in demo.output(), DEMO_TIMEOUT)
 
     assert demo.stop() == TERMINATED
     assert not any(map(listens, opened(demo.output())))

@@ -25,9 +25,9 @@ def bare_python(tmp_path_factory):
     directory = tmp_path_factory.mktemp("another-app")
     run(sys.executable, "-m", "venv", "--without-pip", directory)
     python = directory / "bin" / "python"
-    quietly = ("--quiet", "--disable-pip-version-check", "--no-input")
+    options = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-compile")
     pip = (python_with_pip(), "-m", "pip", "--python", python)
-    run(*pip, "install", *quietly, "--require-hashes", "-r", ROOT / "requirements/caller.txt")
+    run(*pip, "install", *options, "--require-hashes", "-r", ROOT / "requirements/caller.txt")
     return python
 
 
