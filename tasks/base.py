@@ -1,7 +1,7 @@
 """The base of all tasks: their arguments are not shown, and no message is lost where one fails."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task. The worker calls this; Celery's autoretry is inside `run`."""
-        try:
+        with self.requeueing_on_errors():
             if is_body_left(kwargs, tag := (self.request.properties or {}).get("delivery_tag")):
                 call = self._read_body(str(tag))
                 if call is None:
@@ -59,6 +59,12 @@ class ForwarderTask(Task):  # type: ignore[misc]
                 args, kwargs = tuple(call.args), call.kwargs
                 self.request.update(args=args, kwargs=kwargs)
             return self._run_or_dead_letter(args, kwargs)
+
+    @contextmanager
+    def requeueing_on_errors(self) -> Iterator[None]:
+        """Requeue the message after a pause where its task could neither end it nor store a dead letter."""
+        try:
+            yield
         except (DeadLettered, Retry, Ignore, Reject):
             raise
         except Exception as error:
@@ -162,8 +168,8 @@ class ForwarderTask(Task):  # type: ignore[misc]
         self.request.repeats_handover = True
         return True
 
-    def record_counters(self, record: Callable[[Redis], None]) -> None:
-        """Record the attempt's counters with its idempotency record, atomically and once.
+    def record_counters(self, record: Callable[[Redis], None], attempts: Sequence[str] = ()) -> None:
+        """Record the counters of the attempt, or of `attempts`, with their records, atomically and once.
 
         The records have moved, and an error here must not move them again: the attempt to record is
         repeated until Redis is back, and the message is unacknowledged until then.
@@ -175,8 +181,12 @@ class ForwarderTask(Task):  # type: ignore[misc]
         counted = None if getattr(self.request, "repeats_handover", False) else record
         for _ in range(RECORDING_ATTEMPTS):
             try:
-                self.app.services.idempotency.complete(
-                    self.attempt, self.request.retries, counted, mark=mark, even_if_full=self.empties_redis
+                self.app.services.idempotency.complete_all(
+                    attempts or [self.attempt],
+                    self.request.retries,
+                    counted,
+                    mark=mark,
+                    even_if_full=self.empties_redis,
                 )
             except RedisError as error:
                 if not self.empties_redis and is_out_of_memory(error):

@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from botocore.exceptions import ClientError
 from celery.exceptions import Reject, Retry, WorkerLostError
@@ -13,8 +13,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from schemas.settings import Configuration
-from tasks.base import ForwarderTask
+from tasks.base import INFRASTRUCTURE_ERRORS, ForwarderTask
+from tasks.delivery_runs import DeliveryRun
 from worker.broker.redis.bodies import cost_headers
+from worker.broker.redis.delivery_runs import calls_of_run
+from worker.broker.redis.reservations import open_deliveries
 from worker.celery import app
 from worker.errors import DeliveryError, PermanentError, TransientError, WorkerTroubleError
 from worker.failures.alert_types import AlertType, Failure, Severity
@@ -25,7 +28,7 @@ from worker.firehose.deliveries import following_delivery, is_delivery, records_
 from worker.firehose.errors import FIREHOSE_ERRORS, Classification, Kind, classify, reclassify_expired
 from worker.firehose.groups import Group, records_in, size_of
 from worker.firehose.health import reclassify_missing
-from worker.firehose.put import Outcome, put, put_singly
+from worker.firehose.put import Billing, Outcome, put, put_singly, put_together
 from worker.firehose.regions import regions
 from worker.logs.fields import log_fields
 from worker.privacy import HIDDEN
@@ -41,12 +44,15 @@ MALFORMED_ATTEMPTS = 5
 """Malformed answers to a batch after which it becomes a dead letter. Each may have stored its records."""
 MALFORMED_ANSWERS = "malformed_answers"
 """The header that counts them in the message of a retry."""
+ATTEMPTED = "attempted"
+"""The attribute of a request whose batch was in a run's call: returns its outcome, or raises the error."""
 PUT_RECORD_ONLY_SUBJECT = "put-record"
 """The subject of the warning's cooldown, with the stream's queue."""
 PUT_RECORD_ONLY = (
     "the policy allows firehose:PutRecord and not firehose:PutRecordBatch: records are delivered one a call,"
     " which is slow; attach what `audience-firehose policy` prints"
 )
+Called = TypeVar("Called")
 KINDS = {
     Kind.TRANSIENT: TransientError,
     Kind.PERMANENT: PermanentError,
@@ -58,6 +64,7 @@ class DeliveryTask(ForwarderTask):
     """Puts one batch. Celery retries it with the records that remain; a final failure dead-letters them."""
 
     abstract = True
+    Request = "worker.consumer.request:RunRequest"
     empties_redis = True
     autoretry_for = (TransientError,)
     # Celery sets these three from `task_annotations` in celeryconfig.py, before it makes `run` retry.
@@ -72,10 +79,59 @@ class DeliveryTask(ForwarderTask):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task. If it ends without a call to Firehose, another batch may probe at once."""
         try:
+            if calls := calls_of_run(kwargs, (self.request.properties or {}).get("delivery_tag")):
+                with self.requeueing_on_errors():
+                    return self._deliver_run(calls)
             return super().__call__(*args, **kwargs)
         finally:
             if not getattr(self.request, "has_called_firehose", False):
                 self._leave_probing_to_another()
+
+    def _deliver_run(self, calls: list[list[str]]) -> dict[str, int] | None:
+        """Deliver the messages with these delivery tags; None where the broker has none of them."""
+        with open_deliveries(self.app) as deliveries:
+            if deliveries is None:
+                return None
+            run = DeliveryRun(self, stream_of(self.queue_consumed), deliveries)
+            try:
+                return run.deliver(calls)._asdict()
+            except (Reject, *INFRASTRUCTURE_ERRORS):
+                raise
+            except Exception as error:
+                logger.error("%s in a run: its messages are run one by one", type(error).__name__)
+            deliveries.requeue([tag for call in calls for tag in call], alone=True)
+        return None
+
+    def run_attempted(self, kwargs: dict[str, Any]) -> None:
+        """Go on with the message of the request, whose batch was in a call that a run has made."""
+        self._run_or_dead_letter((), kwargs)
+
+    def record_call(
+        self,
+        message_ids: Sequence[str],
+        headers: Sequence[Mapping[str, Any]],
+        stream: Stream,
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        """Record a run's call that Firehose has taken whole, as the first attempts of these messages."""
+        enqueued_at = [at for each in headers if isinstance(at := each.get(ENQUEUED_AT_HEADER), int | float)]
+        # The message that waited longest tells how long the call's records took.
+        self.request.update({ENQUEUED_AT_HEADER: min(enqueued_at, default=None)})
+        self.request.billing = Billing(*map(sum, zip(*(each.billing for each in outcomes), strict=True)))
+        self._record_attempt(
+            stream,
+            accepted=sum(each.accepted for each in outcomes),
+            size=sum(each.size for each in outcomes),
+            attempts=message_ids,
+        )
+
+    def tell_breaker(self, stream: Stream, failure: Failure, *, is_failure: bool) -> None:
+        """Tell the stream's circuit breaker of a run's call that Firehose has not taken whole."""
+        if is_failure:
+            self._open_circuit_breaker(stream, failure)
+        else:
+            with self.tolerating_redis_errors():
+                self.app.services.circuit_breakers.record_success(stream, self.app.services.redis)
 
     def deliver(self, stream: Stream, groups: list[Group]) -> None:
         """Put the groups, unless this attempt was completed before.
@@ -85,10 +141,11 @@ class DeliveryTask(ForwarderTask):
         if self.queue_consumed != stream.queue and self.app.services.circuit_breakers.get(stream):
             self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             raise Reject("the stream's circuit breaker is open", requeue=True)
-        if not self.acquire():
+        attempted: Callable[[], Outcome] | None = getattr(self.request, ATTEMPTED, None)
+        if attempted is None and not self.acquire():
             return
         try:
-            outcome = self._put(stream, groups)
+            outcome = attempted() if attempted else self._put(stream, groups)
         except TransientError as error:
             self._open_circuit_breaker(stream, error.failure)
             raise
@@ -108,7 +165,7 @@ class DeliveryTask(ForwarderTask):
                 outcome.failure, outcome.remaining, accepted=outcome.accepted, refused=outcome.refused
             )
         self._enqueue_following(stream)
-        self._record_attempt(stream, accepted=outcome.accepted)
+        self._record_attempt(stream, accepted=outcome.accepted, size=outcome.size)
         self._log_delivery(stream, outcome)
 
     def retry(
@@ -154,7 +211,7 @@ class DeliveryTask(ForwarderTask):
             )
         if isinstance(error, DeliveryError) and error.remaining is not None:
             kwargs = {**kwargs, "records": error.remaining}
-        stream = self._stream(kwargs)
+        stream = self.stream_of(kwargs)
         return Undeliverable(
             id=self.request.id,
             message=Message(self.name, stream.queue, kwargs),
@@ -177,11 +234,43 @@ class DeliveryTask(ForwarderTask):
             undeliverable.stream,
             accepted=attempt.accepted if attempt else 0,
             refused=attempt.refused if attempt else 0,
-            remaining=attempt.remaining or () if attempt else (),
+            size=self._accepted_bytes(attempt.remaining or ()) if attempt and attempt.accepted else 0,
+        )
+
+    def put_together(self, stream: Stream, batches: Sequence[list[Group]]) -> list[Outcome]:
+        """Put batches in one call. Raises a `DeliveryError` where Firehose took none of them."""
+        return self._call(
+            stream,
+            lambda configuration: put_together(
+                self.app.clients.get(configuration, stream.region), stream.name, batches
+            ),
+            records=sum(map(records_in, batches)),
         )
 
     def _put(self, stream: Stream, groups: list[Group]) -> Outcome:
         """Put the groups. Raises a `DeliveryError` where Firehose took none of them."""
+        return self._call(
+            stream,
+            lambda configuration: self._put_as_allowed(configuration, stream, groups),
+            records=records_in(groups),
+        )
+
+    def _call(self, stream: Stream, call: Callable[[Configuration], Called], *, records: int) -> Called:
+        """Call Firehose with so many records. Raises a `DeliveryError` where it took none of them."""
+        configuration = self._configuration(stream)
+        try:
+            self.request.has_called_firehose = True
+            self.request.put_at = time.monotonic()
+            return call(configuration)
+        except FIREHOSE_ERRORS as error:
+            found = self._classify(error, configuration, stream)
+        if found.renew_client:
+            self.app.clients.forget(stream.configuration, stream.region)
+        # Outside of `except`: AWS's text may quote what it was sent, and would be the error's context.
+        raise KINDS[found.kind](found.failure, refused=records)
+
+    def _configuration(self, stream: Stream) -> Configuration:
+        """The stream's configuration, from the registry as it is now where the snapshot lacks it."""
         registry = self.app.services.registry
         configuration = registry.snapshot().configurations.get(stream.configuration)
         if configuration is None:
@@ -194,16 +283,7 @@ class DeliveryTask(ForwarderTask):
                 f"there is no configuration {stream.configuration!r} (any more); `configure` it, then replay"
             )
             raise PermanentError(Failure(AlertType.INVALID_CREDENTIALS, "UnknownConfiguration", advice))
-        try:
-            self.request.has_called_firehose = True
-            self.request.put_at = time.monotonic()
-            return self._put_as_allowed(configuration, stream, groups)
-        except FIREHOSE_ERRORS as error:
-            found = self._classify(error, configuration, stream)
-        if found.renew_client:
-            self.app.clients.forget(stream.configuration, stream.region)
-        # Outside of `except`: AWS's text may quote what it was sent, and would be the error's context.
-        raise KINDS[found.kind](found.failure, refused=records_in(groups))
+        return configuration
 
     def _enqueue_following(self, stream: Stream) -> None:
         """Send the rest of the chain, now that Firehose has accepted this batch of it.
@@ -267,7 +347,7 @@ class DeliveryTask(ForwarderTask):
         """
         self.request.has_called_firehose = False
         kwargs = self.request.kwargs
-        fields = self._log_fields(self._stream(kwargs), records_of(kwargs), trouble.failure.request_id)
+        fields = self._log_fields(self.stream_of(kwargs), records_of(kwargs), trouble.failure.request_id)
         logger.warning("worker trouble: %s", trouble, extra=fields)
         if not is_stream_queue(self.queue_consumed):
             self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
@@ -312,6 +392,8 @@ class DeliveryTask(ForwarderTask):
 
     def _open_circuit_breaker(self, stream: Stream, failure: Failure) -> None:
         """Open the stream's circuit breaker: its batches wait in the broker until a probe succeeds."""
+        if self._has_told_breaker:
+            return
         with self.tolerating_redis_errors():
             if stream not in self.app.services.registry.snapshot().streams:
                 # No worker consumes its queue any more, so no batch would ever probe it.
@@ -323,6 +405,11 @@ class DeliveryTask(ForwarderTask):
                 longest=min(self.retry_backoff_max, OPEN_MAX_SECONDS),
                 message_id=self.request.id,
             )
+
+    @property
+    def _has_told_breaker(self) -> bool:
+        """Whether the breaker knows already what the call meant for the stream: a run has told it."""
+        return hasattr(self.request, ATTEMPTED)
 
     def _leave_probing_to_another(self) -> None:
         """Let another message probe the stream, if this one was its probe."""
@@ -340,20 +427,20 @@ class DeliveryTask(ForwarderTask):
         accepted: int = 0,
         refused: int = 0,
         waiting: int = 0,
-        remaining: Sequence[Group] = (),
+        size: int = 0,
+        attempts: Sequence[str] = (),
     ) -> None:
         """Record a finished attempt in the counters and the history, with its idempotency record.
 
-        `remaining` are those of its groups that Firehose has not accepted.
+        `size` is the accepted records' bytes, `attempts` the idempotency keys where there are several.
         """
         services, retries = self.app.services, self.request.retries
         counters, breakers = services.counters, services.circuit_breakers
-        size = self._accepted_bytes(remaining) if accepted else 0
         seconds = self._seconds_since_enqueued() if accepted else None
 
         def record(pipe: Redis) -> None:
             # Half and half opens no breaker, so it must not leave one open either.
-            if accepted and accepted >= refused:
+            if accepted and accepted >= refused and not self._has_told_breaker:
                 breakers.record_success(stream, pipe)
             counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
             if billing := getattr(self.request, "billing", None):
@@ -364,7 +451,7 @@ class DeliveryTask(ForwarderTask):
             if retries or waiting:
                 counters.retrying(stream, self.request.id, waiting, pipe)
 
-        self.record_counters(record)
+        self.record_counters(record, attempts)
 
     def _accepted_bytes(self, remaining: Sequence[Group]) -> int:
         return size_of(self.request.kwargs["records"]).bytes - size_of(remaining).bytes
@@ -379,14 +466,14 @@ class DeliveryTask(ForwarderTask):
         return self.app.services.clock() - enqueued_at if isinstance(enqueued_at, int | float) else None
 
     def _record_retry(self, error: TransientError, kwargs: dict[str, Any]) -> None:
-        stream, waiting = self._stream(kwargs), records_in(kwargs["records"])
+        stream, waiting = self.stream_of(kwargs), records_in(kwargs["records"])
         self._log_retry(stream, error.failure, waiting)
         self._record_attempt(
             stream,
             accepted=error.accepted,
             refused=error.refused,
             waiting=waiting,
-            remaining=kwargs["records"],
+            size=self._accepted_bytes(kwargs["records"]) if error.accepted else 0,
         )
         with self.tolerating_redis_errors():
             # The retry may have ended before this attempt was recorded: nothing waits any more.
@@ -448,7 +535,8 @@ class DeliveryTask(ForwarderTask):
             advice += "; nothing of it was sent"
         return Failure(AlertType.INVALID_REQUEST, type(error).__name__, advice)
 
-    def _stream(self, kwargs: dict[str, Any]) -> Stream:
+    def stream_of(self, kwargs: dict[str, Any]) -> Stream:
+        """The stream that a delivery is for."""
         return Stream(kwargs["configuration"], self.region, kwargs["delivery_stream_name"])
 
 

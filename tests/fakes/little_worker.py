@@ -14,13 +14,15 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.solo import TaskPool
 from celery.exceptions import WorkerLostError
 from kombu import Queue
-from kombu.transport import memory
+from kombu.transport import memory, virtual
 from kombu.utils.imports import symbol_by_name
 
+from worker.broker.redis.delivery_runs import NO_RUN, ReservedDelivery, make_delivery_run
+from worker.broker.redis.runs import ALONE
 from worker.celery import AudienceFirehose
 from worker.celery import app as real_app
 from worker.consumer.request import RedactingRequest
-from worker.queues import CHANGES_QUEUE
+from worker.queues import CHANGES_QUEUE, is_stream_queue
 
 MANY = 1000
 """Messages after which a queue must be empty; a loop does not end otherwise."""
@@ -96,7 +98,10 @@ class LittleWorker:
 
 
 class RunWorker(LittleWorker):
-    """Over a real Redis, from which a worker's transport reserves changes in runs."""
+    """Over a real Redis, whose messages are reserved in runs as a worker's transport does."""
+
+    delivery_limit = NO_RUN
+    """Of each stream's queue."""
 
     def waiting(self, queue: str) -> list[Any]:
         with self.app.connection_for_read() as connection:
@@ -125,10 +130,35 @@ class RunWorker(LittleWorker):
             if not connection.default_channel.queue_declare(queue).message_count:
                 yield None
                 return
+            connection.default_channel.limit_deliveries(lambda queue: self.delivery_limit)
             with connection.Consumer([Queue(queue)], on_message=got.append):
                 while not got:
                     connection.drain_events(timeout=5)
             yield got[0]
+
+
+class DeliveryRunWorker(RunWorker):
+    """Runs the first attempt of each delivery as a run of one message."""
+
+    @contextmanager
+    def _reserved(self, queue: str) -> Iterator[Any]:
+        with super()._reserved(queue) as message:
+            tag = message.delivery_tag if message is not None else None
+            if message is None or not is_stream_queue(queue) or not self._is_first_attempt(message):
+                yield message
+                return
+            qos = message.channel.qos
+            payload = make_delivery_run([ReservedDelivery(tag, 1, 1, 1)], queue)
+            run = message.channel.Message(payload, message.channel)
+            qos.add_run(run.delivery_tag, [tag])
+            virtual.QoS.ack(qos, tag)
+            virtual.QoS.append(qos, run, run.delivery_tag)
+            yield run
+
+    @staticmethod
+    def _is_first_attempt(message: Any) -> bool:
+        text = message.channel.client.hget(message.channel.unacked_key, message.delivery_tag)
+        return ALONE.encode() not in text[:20] and not message.headers.get("retries")
 
 
 def forget_all_messages() -> None:

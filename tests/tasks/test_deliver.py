@@ -3,6 +3,7 @@
 import pytest
 from celery.canvas import Signature
 from kombu.exceptions import OperationalError
+from little_worker import DeliveryRunWorker, LittleWorker, forget_producers
 from redis.exceptions import RedisError
 
 import tasks.base
@@ -22,6 +23,22 @@ from worker.retry_policy import REQUEUE_PAUSE_SECONDS
 from worker.state.idempotency import COMPLETED
 
 DEFAULTS = read_settings({})
+
+
+@pytest.fixture(params=["alone", "in runs"])
+def worker(request, app, clients, monkeypatch):
+    """A worker that runs each delivery message alone, or in runs as Redis lets it."""
+    if request.param == "alone":
+        return LittleWorker(app)
+    request.getfixturevalue("real_redis")
+    for name in ("broker_url", "broker_read_url", "broker_write_url"):
+        monkeypatch.setitem(app.conf, name, request.getfixturevalue("real_redis_url"))
+    forget_producers()
+    return DeliveryRunWorker(app)
+
+
+ALONE = pytest.mark.parametrize("worker", ["alone"], indirect=True)
+"""What no run does: it is no probe, and what it cannot deliver is run alone. See `test_delivery_runs.py`."""
 
 
 def puts(firehose):
@@ -192,6 +209,7 @@ PERMANENT = {
 }
 
 
+@ALONE
 @pytest.mark.parametrize(("code", "alert_type"), PERMANENT.items())
 def test_a_permanent_refusal_is_not_retried_and_pauses_the_stream(
     deliver, firehose, services, code, alert_type
@@ -269,6 +287,7 @@ def failures(services, stream):
     return lambda: services.circuit_breakers.get(stream).failures
 
 
+@ALONE
 def test_only_the_probe_s_failure_counts(run_one, probe, deliver, firehose, failures):
     firehose.faults.append(fail(error("InternalFailure", 500), times=2))
     deliver("a", run=False, task_id="late")
@@ -280,6 +299,7 @@ def test_only_the_probe_s_failure_counts(run_one, probe, deliver, firehose, fail
     assert failures() == 2
 
 
+@ALONE
 def test_while_another_copy_of_a_probe_is_run_another_batch_may_probe(
     worker, probe, deliver, services, stream
 ):
@@ -291,6 +311,7 @@ def test_while_another_copy_of_a_probe_is_run_another_batch_may_probe(
     assert probe("two")
 
 
+@ALONE
 def test_after_a_probe_that_had_been_delivered_before_another_batch_may_probe(
     probe, deliver, firehose, stream
 ):
@@ -309,6 +330,7 @@ def test_after_a_probe_that_was_no_delivery_another_batch_may_probe(worker, prob
     assert probe("two")
 
 
+@ALONE
 def test_a_message_with_half_a_surrogate_pair_is_a_dead_letter_and_its_stream_flows(
     worker, deliver, firehose, services, stream
 ):
@@ -328,6 +350,7 @@ def test_a_message_with_half_a_surrogate_pair_is_a_dead_letter_and_its_stream_fl
     assert len(puts(firehose)) == 1
 
 
+@ALONE
 def test_after_a_probe_that_could_not_read_the_registry_another_batch_may_probe(
     run_one, probe, deliver, services, monkeypatch
 ):
@@ -481,6 +504,7 @@ def test_another_worker_delivers_the_batch_of_a_worker_in_trouble(run_one, deliv
     assert firehose.accepted("travel") == [b"a"]
 
 
+@ALONE
 def test_a_probe_of_a_worker_in_trouble_is_left_to_another(run_one, probe, deliver, firehose):
     deliver("a", run=False, task_id="probe")
     assert probe("probe")
@@ -489,6 +513,7 @@ def test_a_probe_of_a_worker_in_trouble_is_left_to_another(run_one, probe, deliv
     assert probe("other")
 
 
+@ALONE
 def test_a_probe_that_meets_the_trouble_that_opened_the_breaker_keeps_it_open_for_longer(
     run_one, probe, deliver, firehose, services
 ):
@@ -502,6 +527,7 @@ def test_a_probe_that_meets_the_trouble_that_opened_the_breaker_keeps_it_open_fo
     assert (breaker.failures, breaker.probing, breaker.reason) == (2, False, "Worker Trouble")
 
 
+@ALONE
 def test_text_that_is_no_utf_8_ends_its_batch_and_not_its_stream(deliver, firehose, services, stream):
     deliver("half a pair: \ud800")
     deliver("b")
@@ -543,6 +569,7 @@ def operations(firehose):
     return [call.operation for call in firehose.calls]
 
 
+@ALONE
 def test_where_only_put_record_is_allowed_records_go_one_a_call_with_one_warning(
     deliver, firehose, services, stream
 ):
@@ -627,6 +654,7 @@ def refused_for_good(deliver, firehose, services, stream, probe):
     assert probe("probe")
 
 
+@ALONE
 @pytest.mark.usefixtures("refused_for_good")
 def test_a_probe_that_is_refused_as_before_goes_back_and_the_stream_is_paused_again(
     run_one, worker, services, stream
@@ -638,6 +666,7 @@ def test_a_probe_that_is_refused_as_before_goes_back_and_the_stream_is_paused_ag
     assert len(services.dead_letters.all()) == 1
 
 
+@ALONE
 @pytest.mark.usefixtures("refused_for_good")
 def test_that_the_stream_is_paused_again_is_notified_beside_a_warning_of_the_same_quarter_of_an_hour(
     run_one, services, stream
@@ -655,6 +684,7 @@ def test_a_probe_that_is_accepted_closes_the_breaker(run_one, firehose, services
     assert firehose.accepted("travel") == [b"b"]
 
 
+@ALONE
 @pytest.mark.usefixtures("refused_for_good")
 def test_a_probe_that_is_refused_for_another_reason_is_a_dead_letter(run_one, firehose, services, stream):
     firehose.faults[:] = [fail(error("AccessDeniedException"))]
@@ -663,6 +693,7 @@ def test_a_probe_that_is_refused_for_another_reason_is_a_dead_letter(run_one, fi
     assert len(services.dead_letters.all()) == 2
 
 
+@ALONE
 def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, services, stream, monkeypatch):
     monkeypatch.setattr(tasks.deliver, "put", lambda *_: 1 / 0)
     deliver("a")
@@ -670,6 +701,7 @@ def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, service
     assert services.circuit_breakers.get(stream).reason == "Invalid Request"
 
 
+@ALONE
 def test_a_defect_in_dead_lettering_leaves_the_batch_in_the_broker(worker, deliver, app, stream, monkeypatch):
     monkeypatch.setattr(tasks.deliver, "put", lambda *_: 1 / 0)
     monkeypatch.setattr(app.services.dead_lettering, "dead_letter", lambda *_: 1 / 0)
@@ -696,6 +728,7 @@ def test_an_attempt_that_was_handed_over_to_a_retry_is_not_repeated(worker, deli
     assert puts(firehose) == [[b"a", b"b"], [b"b"]]
 
 
+@ALONE
 def test_a_dead_lettered_message_that_comes_back_is_not_dead_lettered_again(
     deliver, firehose, services, stream
 ):
@@ -733,6 +766,7 @@ def test_a_retry_that_cannot_be_sent_leaves_the_batch_in_the_broker(
     assert firehose.accepted("travel") == [b"a"]
 
 
+@ALONE
 def test_a_message_that_kills_every_process_becomes_a_dead_letter(worker, deliver, services, stream):
     deliver("a", "b", run=False)
     for _ in range(MAX_LOST_PROCESSES):

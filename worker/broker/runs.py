@@ -93,21 +93,28 @@ class Reservation(Protocol):
         """Whether a run has completed the message with this idempotency key."""
 
 
-def run_call(tags: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def run_call(
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    task: str = FORWARD_RUN,
+    headers: Mapping[str, Any] | None = None,
+) -> tuple[str, dict[str, Any]]:
     """A new run's ID, and its message as kombu's channel delivers it, without its properties."""
     run_id = str(uuid4())
-    headers = {
+    described = {
         "lang": "py",
-        "task": FORWARD_RUN,
+        "task": task,
         "id": run_id,
         "root_id": run_id,
         "retries": 0,
         "origin": f"{os.getpid()}@{socket.gethostname()}",
+        **(headers or {}),
     }
     message = {
-        "body": orjson.dumps([[tags], {}, None]).decode(),
+        "body": orjson.dumps([args, kwargs or {}, None]).decode(),
         "content-type": CONTENT_TYPE,
         "content-encoding": "utf-8",
-        "headers": headers,
+        "headers": described,
     }
     return run_id, message

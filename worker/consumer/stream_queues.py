@@ -19,6 +19,7 @@ from celery.worker.consumer import Consumer
 from kombu import Queue
 from redis.exceptions import RedisError
 
+from worker.broker.redis.channel import Channel
 from worker.config import current_settings
 from worker.consumer.state_trouble import StateTrouble
 from worker.consumer.stream_states import StreamStates
@@ -67,6 +68,8 @@ class StreamQueues(bootsteps.StartStopStep):  # type: ignore[misc]
         self._declared.clear()
         self._paused.clear()
         consumer.flow_control.reconnected(known_request_ids())
+        if isinstance(channel := consumer.task_consumer.channel, Channel):
+            channel.limit_deliveries(consumer.flow_control.delivery_limit)
         self._reconcile(partial(self._add, at_once=False))
         again = consumer.timer.call_repeatedly(RECONCILE_INTERVAL_SECONDS, self._reconcile, (self._add,))
         self._timers.append(again)

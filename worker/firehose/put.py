@@ -5,13 +5,13 @@ If an IAM policy allows PutRecord and not PutRecordBatch, the records go one a c
 
 import time
 from collections.abc import Callable, Sequence
-from itertools import compress
+from itertools import chain, compress, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.failures.alert_types import Failure
 from worker.firehose.answers import refusal_code, refusal_codes, request_id
 from worker.firehose.errors import FIREHOSE_ERRORS, classify, of_code
-from worker.firehose.groups import Group, billed_bytes, firehose_records, records_in, remaining_after
+from worker.firehose.groups import Group, billed_bytes, firehose_records, records_in, remaining_after, size_of
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -46,6 +46,8 @@ class Outcome(NamedTuple):
     failure: Failure | None
     """The first refusal; None where there was none."""
     billing: Billing = Billing()
+    size: int = 0
+    """The bytes of the records that are not sent again, before base64."""
     request_id: str | None = None
     """AWS's ID of the call; None where there were several, or it is not known."""
 
@@ -57,12 +59,26 @@ class Outcome(NamedTuple):
 
 def put(client: "FirehoseClient", delivery_stream_name: str, groups: Sequence[Group]) -> Outcome:
     """Send the groups, of which there are at most 500 Firehose records. Raises botocore's errors."""
-    data = [record.encode() for record in firehose_records(groups)]
-    answer = put_record_batch(client, delivery_stream_name, data)
-    outcome = _outcome(groups, data, refusal_codes(answer, len(data)))
-    identifier = request_id(answer)
-    failure = outcome.failure._replace(request_id=identifier) if outcome.failure else None
-    return outcome._replace(failure=failure, request_id=identifier)
+    return put_together(client, delivery_stream_name, [groups])[0]
+
+
+def put_together(
+    client: "FirehoseClient", delivery_stream_name: str, batches: Sequence[Sequence[Group]]
+) -> list[Outcome]:
+    """Send batches in one call, and return the outcome of each. Raises botocore's errors.
+
+    They have at most 500 Firehose records together.
+    """
+    data = [[record.encode() for record in firehose_records(groups)] for groups in batches]
+    together = list(chain.from_iterable(data))
+    answer = put_record_batch(client, delivery_stream_name, together)
+    codes, identifier = iter(refusal_codes(answer, len(together))), request_id(answer)
+    outcomes = []
+    for groups, own in zip(batches, data, strict=True):
+        outcome = _outcome(groups, own, list(islice(codes, len(own))))
+        failure = outcome.failure._replace(request_id=identifier) if outcome.failure else None
+        outcomes.append(outcome._replace(failure=failure, request_id=identifier))
+    return outcomes
 
 
 def billing_of(data: Sequence[bytes]) -> Billing:
@@ -128,7 +144,7 @@ def put_singly(
 def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str]) -> Outcome:
     """The outcome of a call. `codes` holds a refusal's code, or "", for each record of `data`."""
     if not any(codes):
-        return Outcome(records_in(groups), 0, [], None, billing_of(data))
+        return Outcome(records_in(groups), 0, [], None, billing_of(data), sum(map(len, data)))
     remaining = remaining_after(groups, [bool(code) for code in codes])
     # A refused record is always worth another try: what is wrong for good refuses the whole call.
     failure = of_code(next(filter(None, codes)), status=500).failure
@@ -139,4 +155,5 @@ def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str
         remaining=remaining,
         failure=failure,
         billing=billing_of([record for record, code in zip(data, codes, strict=True) if not code]),
+        size=sum(map(len, data)) - size_of(remaining).bytes,
     )

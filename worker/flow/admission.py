@@ -31,10 +31,11 @@ ACQUIRE = Script(__package__, "acquire")
 
 
 class Cost(NamedTuple):
-    """The part of its stream's quota that a batch takes, besides its request."""
+    """The part of its stream's quota that a batch takes, or a run of batches."""
 
     records: int
     bytes: int
+    requests: int = 1
 
 
 class Decision(NamedTuple):
@@ -46,6 +47,8 @@ class Decision(NamedTuple):
     admitted. Infinite where the stream is PAUSED, or may only be probed and not by this batch."""
     is_probe: bool = False
     """Whether the batch's outcome decides about the stream's breaker."""
+    is_closed: bool = True
+    """Whether the stream's breaker is CLOSED."""
 
 
 class Admission:
@@ -60,10 +63,10 @@ class Admission:
     ) -> Decision:
         """Admit a message's batch of this size, or say how long to wait. An admitted one counts as sent."""
         limits = (PROBE_TIMEOUT_SECONDS, BURST_SECONDS, LONGEST_OPEN_SECONDS, CLOCK_TOLERANCE_SECONDS)
-        costs = (1, quota.requests, cost.records, quota.records, cost.bytes, quota.bytes)
-        answer, wait = ACQUIRE(
+        costs = (cost.requests, quota.requests, cost.records, quota.records, cost.bytes, quota.bytes)
+        answer, wait, is_closed = ACQUIRE(
             self._redis,
             keys=[PAUSED_KEY, OPEN_KEY, f"{USED_KEY_PREFIX}:{stream.queue}", WRITE_FIRST_KEY],
             args=[stream.queue, message_id, int(may_probe), self._clock(), *limits, *costs],
         )
-        return Decision(bool(answer), float(wait), is_probe=answer == ADMITTED_AS_PROBE)
+        return Decision(bool(answer), float(wait), answer == ADMITTED_AS_PROBE, bool(is_closed))

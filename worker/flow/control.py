@@ -11,14 +11,15 @@ from typing import Any, Protocol
 from kombu.message import Message
 
 from worker.broker.messages import TaskCall, queue_of
+from worker.broker.redis.delivery_runs import DeliveryLimit
 from worker.failures.alert_types import Failure
 from worker.flow.concurrency import ConcurrencyLimits, ProbeLimit
 from worker.flow.delays import delay_until_due, renew_often_delivered
 from worker.flow.prefetched import PrefetchedMessages
 from worker.flow.rate_limits import RateLimits
-from worker.flow.shared_limits import SharedLimits
+from worker.flow.shared_limits import SharedLimits, cost_of
 from worker.flow.worker_troubles import WorkerTroubles
-from worker.queues import is_stream_queue
+from worker.queues import is_stream_queue, stream_of
 
 
 class Request(Protocol):
@@ -69,10 +70,15 @@ class FlowControl:
             self._prefetched.add(queue, again)
             return False
         if self._acquire(queue, call):
-            self._rate_limits.yield_next_token(queue, call.task)
+            self._rate_limits.message_is_admitted(queue, call.task, cost_of(call).requests)
             return True
         message.requeue()
         return False
+
+    def delivery_limit(self, queue: str) -> DeliveryLimit:
+        """How much a run of a stream's deliveries may hold."""
+        limit = self._shared_limits.delivery_limit(queue)
+        return limit._replace(calls=self._rate_limits.tokens_left(stream_of(queue).task, limit.calls))
 
     def message_enters(self, request: Request) -> None:
         """Count an admitted message among its stream's, until it ends."""
@@ -99,7 +105,7 @@ class FlowControl:
             # It was reserved before its queue was paused.
             self._concurrency.pause(queue)
             return False
-        has_token = self._rate_limits.try_acquire(queue, call.task)
+        has_token = self._rate_limits.try_acquire(queue, call.task, cost_of(call).requests)
         return has_token and self._shared_limits.try_acquire(queue, call)
 
     def _message_ends(self, request: Request) -> None:

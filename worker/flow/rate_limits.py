@@ -20,22 +20,35 @@ class RateLimits:
         self._buckets = buckets
         self._pauses = pauses
 
-    def try_acquire(self, queue: str, task: str) -> bool:
-        """Whether there is a token for a message. If not, its queue waits until there is one."""
+    def tokens_left(self, task: str, at_most: int) -> int:
+        """How many calls of Firehose the rate limit allows now: one at least, which may have to wait."""
+        bucket = self._buckets.get(task)
+        if bucket is None:
+            return at_most
+        return next((tokens for tokens in range(at_most, 1, -1) if not bucket.expected_time(tokens)), 1)
+
+    def try_acquire(self, queue: str, task: str, tokens: int = 1) -> bool:
+        """Whether there are tokens for a message's calls of Firehose. If not, its queue waits for them."""
         bucket = self._buckets.get(task)
         if bucket is None:
             return True
-        wait = bucket.expected_time(1)
+        wait = bucket.expected_time(tokens)
         # Celery keeps what already waits for a token in the bucket's contents.
         if not (wait or bucket.contents):
             return True
         self._enqueue(queue, task, bucket, wait)
         return False
 
-    def yield_next_token(self, queue: str, task: str) -> None:
-        """Have a stream whose message takes the last token wait behind the others."""
+    def message_is_admitted(self, queue: str, task: str, tokens: int = 1) -> None:
+        """Take the tokens of an admitted message but the one that Celery takes.
+
+        If that is the last one, the stream waits behind the others.
+        """
         bucket = self._buckets.get(task)
-        if bucket is not None and (wait := bucket.expected_time(2)):
+        if bucket is None:
+            return
+        bucket.can_consume(tokens - 1)
+        if wait := bucket.expected_time(2):
             self._enqueue(queue, task, bucket, wait)
 
     def buckets_changed(self) -> None:

@@ -11,6 +11,9 @@ from redis.exceptions import RedisError
 from schemas.quotas import Quota
 from worker.broker.messages import TaskCall
 from worker.broker.redis.bodies import BODY_TAG
+from worker.broker.redis.delivery_runs import CALLS, CALLS_OF_A_RUN, NO_RUN, DeliveryLimit
+from worker.broker.runs import RUN_BYTES
+from worker.firehose.batching import BATCHES_A_SECOND
 from worker.firehose.groups import size_of
 from worker.flow.admission import Admission, Cost, Decision
 from worker.flow.circuit_breakers import CircuitBreakers
@@ -54,10 +57,30 @@ class SharedLimits:
         self._jitter = jitter
         self._denials: Counter[str] = Counter()
         """By queue, how often in a row a message of it was not admitted."""
+        self._not_closed: set[str] = set()
+        """Queues of streams whose breaker was not CLOSED when it was last asked for."""
+
+    def delivery_limit(self, queue: str) -> DeliveryLimit:
+        """How much a run of a stream's deliveries may hold: a tenth of a second's quota, as a batch.
+
+        A probe is one batch, so there are no runs unless the stream's breaker is known to be CLOSED.
+        """
+        if queue in self._not_closed:
+            return NO_RUN
+        quota = self._quota(stream_of(queue))
+        return DeliveryLimit(
+            calls=min(max(quota.requests // BATCHES_A_SECOND, 1), CALLS_OF_A_RUN),
+            records=quota.records // BATCHES_A_SECOND,
+            bytes=min(quota.bytes // BATCHES_A_SECOND, RUN_BYTES),
+        )
 
     def try_acquire(self, queue: str, call: TaskCall) -> bool:
         """Whether the message may be sent now. If so, its records count as sent."""
         decision = self._acquire(queue, call)
+        if decision.is_closed:
+            self._not_closed.discard(queue)
+        else:
+            self._not_closed.add(queue)
         if decision.admitted:
             self._denials.pop(queue, None)
             if decision.is_probe:
@@ -77,6 +100,8 @@ class SharedLimits:
 
     def _acquire_within_probe_limit(self, queue: str, call: TaskCall) -> Decision:
         stream = stream_of(queue)
+        if CALLS in call.kwargs:
+            return self._acquire_for_run(stream, call)
 
         def acquire(*, may_probe: bool) -> Decision:
             return self._admission.acquire(
@@ -89,6 +114,13 @@ class SharedLimits:
         if may_be_newly_failing and self._circuit_breakers.seconds_failing(stream) < NEWLY_FAILING_SECONDS:
             return acquire(may_probe=True)
         return decision
+
+    def _acquire_for_run(self, stream: Stream, call: TaskCall) -> Decision:
+        """Acquire quota for a run, which is no probe: its messages may be, one by one, right after it."""
+        decision = self._admission.acquire(
+            stream, cost_of(call), self._quota(stream), may_probe=False, message_id=call.id
+        )
+        return decision._replace(wait=0) if isinf(decision.wait) else decision
 
     def _contention_jitter(self, queue: str) -> float:
         """Seconds to add to a pause. The worker that was admitted wakes as soon as quota is left again;
@@ -103,10 +135,11 @@ class SharedLimits:
 def cost_of(call: TaskCall) -> Cost:
     """The share of a quota that a delivery's records take. A call that is no delivery costs one request,
     and its task dead-letters it."""
-    if BODY_TAG in call.kwargs:
+    calls = call.kwargs.get(CALLS)
+    if calls or BODY_TAG in call.kwargs:
         records, size = (call.fields.get(name) for name in (RECORDS_HEADER, BYTES_HEADER))
         if type(records) is int and type(size) is int and records > 0 and size >= 0:
-            return Cost(records, size)
+            return Cost(records, size, requests=len(calls) if isinstance(calls, list) else 1)
     try:
         return Cost(*size_of(call.kwargs["records"]))
     except (KeyError, TypeError, ValueError):

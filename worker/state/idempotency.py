@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from redis import Redis
+from redis.client import Pipeline
 
 from worker.store.atomic import atomically, once
 from worker.store.leases import RELEASE_LEASE
@@ -49,19 +50,27 @@ class IdempotencyRecords:
 
         After a `RedisError` the lease may exist all the same: `release` with `owner_token` ends it.
         """
-        lease, record = self._key(task_id, retries, LEASES), self._key(task_id, retries)
-        _, owner, completed = atomically(
-            self._redis,
-            lambda pipe: pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).get(lease).get(record),
-        )
+        return self.acquire_all([task_id], retries, owner_token)[0]
+
+    def acquire_all(self, task_ids: Sequence[str], retries: int, owner_token: str) -> list[IdempotencyState]:
+        """Acquire leases as `acquire` does, of so many messages in one round trip."""
+        keys = [(self._key(task_id, retries, LEASES), self._key(task_id, retries)) for task_id in task_ids]
+
+        def commands(pipe: Pipeline) -> None:
+            for lease, record in keys:
+                pipe.set(lease, owner_token, nx=True, ex=self._lease_seconds).get(lease).get(record)
+
+        answers = atomically(self._redis, commands)
         # Not by the answer to `set`: a script whose answer was lost is sent again, and finds its own lease.
-        acquired = owner == owner_token
-        if completed is not None:
-            if acquired:
-                self._redis.delete(lease)
-            has_handed_over = str(completed).startswith(HANDED_OVER_PREFIX)
-            return IdempotencyState.HANDED_OVER if has_handed_over else IdempotencyState.COMPLETED
-        return IdempotencyState.ACQUIRED if acquired else IdempotencyState.IN_PROGRESS
+        states = list(map(_state, (owner == owner_token for owner in answers[1::3]), answers[2::3]))
+        in_vain = [
+            lease
+            for (lease, _), owner, completed in zip(keys, answers[1::3], answers[2::3], strict=True)
+            if owner == owner_token and completed is not None
+        ]
+        if in_vain:
+            self._redis.delete(*in_vain)
+        return states
 
     def release(self, task_id: str, retries: int, owner_token: str) -> None:
         """End the lease of the attempt, if `owner_token` is its owner's."""
@@ -81,15 +90,28 @@ class IdempotencyRecords:
         It is completed once its records are delivered, handed over to a retry, or dead-lettered. `mark` tells
         one call from another; a repetition after a `RedisError` has the same one.
         """
-        key, lease = self._key(task_id, retries), self._key(task_id, retries, LEASES)
+        self.complete_all([task_id], retries, record, mark=mark, even_if_full=even_if_full)
+
+    def complete_all(
+        self,
+        task_ids: Sequence[str],
+        retries: int,
+        record: Callable[[Redis], object] | None = None,
+        *,
+        mark: str = "1",
+        even_if_full: bool = True,
+    ) -> None:
+        """Complete attempts as `complete` does, all of them in one step. There is at least one."""
+        keys = [self._key(task_id, retries) for task_id in task_ids]
 
         def commands(pipe: Redis) -> None:
-            pipe.set(key, mark, ex=self._keep_seconds)
-            pipe.delete(lease)
+            for key in keys:
+                pipe.set(key, mark, ex=self._keep_seconds)
+            pipe.delete(*[self._key(task_id, retries, LEASES) for task_id in task_ids])
             if record is not None:
                 record(pipe)
 
-        once(self._redis, commands, marked=key, mark=mark, even_if_full=even_if_full)
+        once(self._redis, commands, marked=keys[0], mark=mark, even_if_full=even_if_full)
 
     def is_completed(self, task_id: str, retries: int) -> bool:
         """Whether the attempt is completed."""
@@ -133,3 +155,10 @@ class IdempotencyRecords:
 
     def _key(self, task_id: str, retries: int, kind: str = COMPLETED) -> str:
         return f"{kind}:{task_id}:{retries}"
+
+
+def _state(is_owner: bool, completed: str | None) -> IdempotencyState:
+    if completed is not None:
+        has_handed_over = str(completed).startswith(HANDED_OVER_PREFIX)
+        return IdempotencyState.HANDED_OVER if has_handed_over else IdempotencyState.COMPLETED
+    return IdempotencyState.ACQUIRED if is_owner else IdempotencyState.IN_PROGRESS

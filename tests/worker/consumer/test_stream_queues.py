@@ -22,6 +22,8 @@ class Declared(SimpleNamespace):
 class Broker:
     """A broker, and Celery's consumer of it: a refusal closes the channel with all that it consumed."""
 
+    channel = None
+
     def __init__(self):
         self.queues = set()
         self.consumed = set()

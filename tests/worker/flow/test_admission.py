@@ -37,7 +37,7 @@ def test_a_stream_with_a_closed_breaker_flows(acquire):
 def test_a_paused_stream_has_no_time_to_wait_for(acquire, breakers, stream, clock):
     breakers.pause(stream, "operator")
     clock.advance(10**6)
-    assert acquire() == Decision(admitted=False, wait=inf)
+    assert acquire() == Decision(admitted=False, wait=inf, is_closed=False)
     breakers.resume(stream)
     assert acquire().admitted
 
@@ -54,7 +54,7 @@ def test_paused_goes_before_open(acquire, breakers, stream, clock):
     breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
     breakers.pause(stream, "operator")
     clock.advance(OPEN_SECONDS)
-    assert acquire() == Decision(admitted=False, wait=inf)
+    assert acquire() == Decision(admitted=False, wait=inf, is_closed=False)
 
 
 def test_one_batch_probes_and_no_other_until_the_probe_counts_as_lost(acquire, breakers, stream, clock):
@@ -75,7 +75,7 @@ def test_one_batch_probes_and_no_other_until_the_probe_counts_as_lost(acquire, b
 def test_a_batch_that_may_not_probe_waits_for_another_to(acquire, breakers, stream, clock):
     breakers.record_failure(stream, "Service Unavailable", first=OPEN_SECONDS, longest=60)
     clock.advance(OPEN_SECONDS)
-    assert acquire(may_probe=False) == Decision(admitted=False, wait=inf)
+    assert acquire(may_probe=False) == Decision(admitted=False, wait=inf, is_closed=False)
     assert acquire().is_probe
 
 
@@ -102,7 +102,7 @@ def test_a_probe_waits_for_quota_and_spends_it(acquire, breakers, stream, clock)
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"reason": "operator"}', '{"until": null}'])
 def test_a_corrupt_breaker_admits_nothing(acquire, redis, stream, where, text):
     redis.hset(where, stream.queue, text)
-    assert acquire() == Decision(admitted=False, wait=inf)
+    assert acquire() == Decision(admitted=False, wait=inf, is_closed=False)
 
 
 QUOTAS = {

@@ -11,10 +11,12 @@ from kombu.utils import limits
 from kombu.utils.limits import TokenBucket
 
 from worker.broker.messages import read_task_call
+from worker.broker.redis.delivery_runs import CALLS, CALLS_OF_A_RUN, NO_RUN, DeliveryLimit
 from worker.consumer.flow_control import make_flow_control
 from worker.flow.admission import PROBE_TIMEOUT_SECONDS
 from worker.flow.concurrency import LIMIT_KEPT_SECONDS
 from worker.flow.shared_limits import LONGEST_PAUSE_SECONDS, NEWLY_FAILING_SECONDS
+from worker.queues import BYTES_HEADER, RECORDS_HEADER
 
 POOL = 8
 HIGHEST_LIMIT = POOL * 3 // 4
@@ -488,3 +490,52 @@ def test_without_redis_a_message_is_requeued(admit, consumer, stream, redis_serv
 @pytest.mark.parametrize("records", [None, 5, [5], [["a", 5]]])
 def test_a_call_that_is_no_delivery_is_admitted_for_its_task_to_dead_letter(admit, stream, records):
     assert admit(Message(stream.queue, records))
+
+
+@pytest.fixture
+def run():
+    """A run of a stream's deliveries with so many calls."""
+
+    def run(queue, calls=2, records=10, size=100):
+        found = Message(queue)
+        found.payload = [[], {CALLS: [["tag"]] * calls}, {}]
+        found.headers |= {RECORDS_HEADER: records, BYTES_HEADER: size}
+        return found
+
+    return run
+
+
+def test_a_run_may_hold_a_tenth_of_a_second_s_quota(control, services, stream):
+    quota = services.registry.snapshot().quota(stream)
+    limit = control.delivery_limit(stream.queue)
+    assert limit == DeliveryLimit(CALLS_OF_A_RUN, quota.records // 10, quota.bytes // 10)
+
+
+def test_a_run_takes_a_request_of_the_quota_for_each_of_its_calls(admit, consumer, services, stream, run):
+    quota = services.registry.snapshot().quota(stream)
+    assert admit(run(stream.queue, calls=quota.requests))
+    assert consumer.timer.waits == [pytest.approx(0.9, abs=0.01)]
+
+
+def test_a_run_is_no_probe_and_the_first_of_its_messages_may_be(control, admit, services, stream, run):
+    services.circuit_breakers.record_failure(stream, "500", first=0, longest=60)
+    refused = run(stream.queue)
+    assert not admit(refused)
+    assert refused.is_requeued
+    assert control.delivery_limit(stream.queue) == NO_RUN
+    assert admit(Message(stream.queue))
+    assert control.delivery_limit(stream.queue) == NO_RUN
+    services.circuit_breakers.resume(stream)
+    assert admit(Message(stream.queue))
+    assert control.delivery_limit(stream.queue) != NO_RUN
+
+
+def test_a_run_has_as_many_calls_as_there_are_tokens(control, admit, stream, run, bucket):
+    assert bucket.expected_time(2) > 0
+    limits.monotonic.advance(2.5 / bucket.fill_rate)
+    assert control.delivery_limit(stream.queue).calls == 3
+    assert admit(run(stream.queue, calls=3))
+    # Celery takes the third token.
+    assert bucket.can_consume(1)
+    assert control.delivery_limit(stream.queue).calls == 1
+    assert not admit(Message(stream.queue))

@@ -7,7 +7,7 @@ looks at, and `waiting` has the server tell an idle worker of a change.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic, sleep
@@ -22,6 +22,7 @@ from worker.broker.handovers import MARK_HEADER
 from worker.broker.purging import UnpurgedQueues
 from worker.broker.redis.bodies import leave_body
 from worker.broker.redis.client import Client
+from worker.broker.redis.delivery_runs import DeliveryLimit, make_delivery_run
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import Message, parse, wrap_malformed
 from worker.broker.redis.poll import (
@@ -138,6 +139,10 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
         self._in_poll = None
         self.auto_delete_queues.clear()
         self.do_restore = False
+
+    def limit_deliveries(self, limit: Callable[[str], DeliveryLimit]) -> None:
+        """Reserve the deliveries of a stream in runs. `limit` looks up how much one of its queue may hold."""
+        self._commands.delivery_limit = limit
 
     def _lists_of(self, queue: str) -> list[str]:
         return [self._q_for_pri(queue, step) for step in self._priorities(queue)]
@@ -297,11 +302,11 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
         self._empty_polls = 0
         if self._waiter is not None:
             self._waiter.found_message()
-        queue, message, tags, _ = answer.reserved
+        queue, message, tags, _, deliveries = answer.reserved
         if message:
             payload = leave_body(parse(message, tags[0], queue), tags[0])
         else:
-            payload = make_run(tags, queue)
+            payload = make_delivery_run(deliveries, queue) if deliveries else make_run(tags, queue)
             self.qos.add_run(payload["properties"]["delivery_tag"], tags)
         self._deliver_reserved(payload, queue)
         return True

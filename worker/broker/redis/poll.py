@@ -4,14 +4,16 @@ A worker polls for each message, so the parts of the command that do not change 
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from time import time
 from typing import Any, NamedTuple
 
+from worker.broker.redis.delivery_runs import NO_RUN, DeliveryLimit, ReservedDelivery
 from worker.broker.redis.index import INDEX_KEYS
 from worker.broker.redis.message import decode
 from worker.broker.redis.set_aside import SET_ASIDE
 from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES
-from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, STREAM_QUEUE_PREFIX
+from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, STREAM_QUEUE_PREFIX, is_stream_queue
 from worker.store.scripts import Script
 
 POLL_INTERVAL_SECONDS = 0.01
@@ -26,7 +28,8 @@ LAST_SEQUENCE_NUMBER = "audience.sequence"
 NO_ENTRY_SEEN = -1
 """In place of the last entry of the index, for a worker that has just begun to consume."""
 ARGUMENTS = 8
-"""Of the script, behind its keys."""
+"""Of the script, behind its keys; `LIMITS` more follow for each list to reserve from."""
+LIMITS = len(DeliveryLimit._fields)
 
 RESERVE = Script(__package__, "reserve")
 
@@ -52,6 +55,8 @@ class Reservation(NamedTuple):
     """Its delivery tag, or those of a run's messages."""
     is_last: bool
     """Whether its list is empty now."""
+    deliveries: Sequence[ReservedDelivery] = ()
+    """The messages of a run of deliveries; empty for any other."""
 
 
 class Answer(NamedTuple):
@@ -81,6 +86,8 @@ class PollCommands:
         `run_messages` is how many messages of changes a run holds at most.
         """
         self._lists_of = lists_of
+        self.delivery_limit: Callable[[str], DeliveryLimit] = lambda queue: NO_RUN
+        """Looks up what a run of a stream's queue holds at most."""
         self._clock = clock
         self._keys = (*unacked, LAST_SEQUENCE_NUMBER, SET_ASIDE, *INDEX_KEYS)
         self._encoded_keys = _encode(*self._keys)
@@ -109,7 +116,7 @@ class PollCommands:
         keys = len(self._keys) + lists + len(poll.sweeping)
         return b"".join(
             [
-                b"*%d\r\n" % (3 + keys + ARGUMENTS),
+                b"*%d\r\n" % (3 + keys + ARGUMENTS + LIMITS * lists),
                 self._by_digest if self._is_loaded else self._by_text,
                 _bulk(b"%d" % keys),
                 self._encoded_keys,
@@ -120,8 +127,14 @@ class PollCommands:
                 _bulk(b"%d" % lists),
                 _bulk(b"%d" % poll.last_entry),
                 self._encoded_run_limits,
+                *[self._encoded_limit(queue) for queue in poll.reserving],
             ]
         )
+
+    def _encoded_limit(self, queue: str) -> bytes:
+        if is_stream_queue(queue):
+            return _encode_limit(self.delivery_limit(queue))
+        return _encode_limit(NO_RUN) * self._lists[queue][0]
 
     def forget_script(self) -> None:
         """Send the script's text again: the server does not know its digest."""
@@ -135,12 +148,21 @@ class PollCommands:
         if not reserved:
             return Answer(last_entry, non_empty, poll.reserving, None)
         queue, is_last, message, *tags = reserved
+        deliveries: list[ReservedDelivery] = []
+        if isinstance(tags[0], list):
+            deliveries = [ReservedDelivery(decode(tag), *costs) for tag, *costs in tags]
+            tags = [each.tag for each in deliveries]
         reservation = Reservation(
-            decode(queue), decode(message), [decode(tag) for tag in tags], bool(is_last)
+            decode(queue), decode(message), [decode(tag) for tag in tags], bool(is_last), deliveries
         )
         return Answer(
             last_entry, non_empty, poll.reserving[: poll.reserving.index(reservation.queue)], reservation
         )
+
+
+@lru_cache
+def _encode_limit(limit: DeliveryLimit) -> bytes:
+    return _encode(*map(str, limit))
 
 
 def _encode(*words: str) -> bytes:

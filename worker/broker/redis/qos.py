@@ -43,11 +43,15 @@ class QoS(redis.QoS):  # type: ignore[misc]
         if self.is_run(delivery_tag):
             self._forget_run(delivery_tag)
         else:
-            with self.channel.conn_or_acquire() as client:
-                ACKNOWLEDGE(client, keys=self._record_keys, args=[delivery_tag])
+            self.end([delivery_tag])
         virtual.QoS.ack(self, delivery_tag)
         # A task has ended: a process of the pool is free, and its batches may have come into streams' queues.
         self.channel.poll_at_once()
+
+    def end(self, tags: Sequence[str]) -> None:
+        """Remove the records of messages that are done with, a run's of one call at most at a time."""
+        with self.channel.conn_or_acquire() as client:
+            ACKNOWLEDGE(client, keys=self._record_keys, args=tags)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if requeue:

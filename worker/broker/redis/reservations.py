@@ -5,11 +5,12 @@ there or neither, whatever is lost. The keys of completed messages are in the br
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import orjson
+from celery import Celery
 from kombu import Producer
 from redis.exceptions import RedisError
 
@@ -124,6 +125,36 @@ class Connected:
         """Forget what was to be counted of a run."""
         with self._channel.conn_or_acquire() as client:
             client.hdel(UNCOUNTED, run_id)
+
+
+class Deliveries:
+    """The messages of a run of deliveries over one connection. Raises `RedisError` and `OperationalError`."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def read(self, tags: Sequence[str]) -> dict[str, bytes]:
+        """By delivery tag, the messages that are still reserved, as JSON text."""
+        with self._channel.conn_or_acquire() as client:
+            records = client.hmget(self._channel.unacked_key, tags)
+        found = zip(tags, records, strict=True)
+        return {tag: text_of_record(record) for tag, record in found if record is not None}
+
+    def requeue(self, tags: Iterable[str], *, alone: bool = False) -> None:
+        """Requeue messages, next in line and in their order; `alone`: so that no run will hold one."""
+        self._channel.qos.requeue(list(tags), alone=alone)
+
+    def end(self, tags: Sequence[str]) -> None:
+        """End messages that are done with: delivered, or handed over to other messages."""
+        if tags:
+            self._channel.qos.end(tags)
+
+
+@contextmanager
+def open_deliveries(app: Celery) -> Iterator[Deliveries | None]:
+    """A connection of the pool, for the time of a run; None where the broker is not Redis."""
+    with app.producer_or_acquire() as producer:
+        yield Deliveries(producer.channel) if isinstance(producer.channel, Channel) else None
 
 
 def _reserved(tag: str, text: bytes) -> ReservedMessage:

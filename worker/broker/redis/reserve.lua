@@ -1,4 +1,4 @@
--- Reserve one message, or a run of changes' messages: pop them from the first non-empty list and record each as
+-- Reserve one message, or a run of messages of one queue: pop them from the first non-empty list and record each as
 -- unacknowledged, atomically. Redis never interrupts a script, so a message is at each moment in its list or in
 -- KEYS[2]. The first write is RPOP, which a full Redis allows; a script that has written may go on.
 -- Tell which streams' lists hold messages, too: those that were added to the index since the caller last
@@ -13,19 +13,22 @@
 -- KEYS[7…] lists of messages: those to reserve from, in round-robin order, then those of the sweep
 -- ARGV[1]  now, in Unix seconds
 -- ARGV[2]  the queue of changes, whose messages get a sequence number and are reserved in runs
--- ARGV[3]  how the names of lists begin that belong in the index
+-- ARGV[3]  how the names of streams' lists begin, which belong in the index
 -- ARGV[4]  number of the lists to reserve from
 -- ARGV[5]  number of the last entry that the caller has seen; negative where it has seen none
 -- ARGV[6]  messages of a run at most
--- ARGV[7]  bytes of a run at most, beyond its first message
--- ARGV[8]  bytes of a message that may be in a run at most
+-- ARGV[7]  bytes of a run of changes at most, beyond its first message
+-- ARGV[8]  bytes of a message that may be in such a run at most
+-- ARGV[9…] for each of the lists to reserve from: calls of Firehose, records and bytes of a run of deliveries at most
 -- Returns  {number of the last entry that the caller has seen now, lists added to the index,
 --           zero-based positions of the non-empty ones among the lists of the sweep}, and behind these, where
 --          a message was reserved, its queue, 1 where its list is empty now or 0, message, delivery tag; for a run,
---          an empty message and the delivery tags of all its messages, in their order
+--          an empty message and the delivery tags of all its messages, in their order; for a run of deliveries each
+--          in an array, with the number of its call, its records and its bytes
 --
 -- A run's messages are recorded like any other: a worker of any version requeues them one by one. Of a delivery
--- message whose headers tell its cost the answer lacks the body, which the pool process reads.
+-- message whose headers tell its cost the answer lacks the body, which the pool process reads. Such messages of a stream
+-- are reserved in runs. A retry, which has an ETA, is not: its headers are looked at.
 --
 -- kombu records the exchange and routing key a message was sent with, and looks up the queue when it
 -- requeues. Here the record names the queue itself: a message is requeued to where it came from.
@@ -48,7 +51,11 @@ local STAMP = '{"sequence":"'
 local SEPARATOR = '\6' -- kombu's, between the name of a queue and a priority
 local ALONE = '"alone"' -- the first member of a message that is in no run; a sequence number may be before it
 local ALONE_BYTES = 64
-local COST = '"firehose_bytes"' -- the header that tells what a batch costs
+local RECORDS = '"firehose_records": ?(%d+)' -- the headers that tell what a batch costs
+local BYTES = '"firehose_bytes": ?(%d+)'
+local FIRST_ATTEMPT = '"retries": ?0[,}]'
+local FIRST_LIMIT = 9
+local CALL_RECORDS = 500 -- of Firehose, at most
 local LEAN_BYTES = 2048 -- the body of a shorter message is no burden
 local TAIL_BYTES = 320 -- what kombu's own properties end with is within the last bytes of its envelope
 
@@ -198,28 +205,62 @@ local function reserve_run(key, first, first_tag, queue)
     return tags
 end
 
--- A delivery message without its body, where its headers tell what that costs; nil for any other.
-local function without_body(message)
-    local first, last = message:find('^{"body": ?"')
-    local close = first and #message > LEAN_BYTES and message:find('"', last + 1, true)
-    if close and message:sub(close - 1, close - 1) ~= '\\' and message:find(COST, close, true) then
-        return message:sub(1, last) .. message:sub(close)
-    end
+-- What a message of a stream is but for its body: what is before, what is behind, and what its batch costs in
+-- records and bytes. nil where the headers do not tell that.
+local function parts_of(message)
+    local _, last = message:find('^{"body": ?"')
+    local close = last and message:find('"', last + 1, true)
+    if not close or message:sub(close - 1, close - 1) == '\\' then return nil end
+    local rest = message:sub(close)
+    local records, bytes = rest:match(RECORDS), rest:match(BYTES)
+    if records and bytes then return message:sub(1, last), rest, tonumber(records), tonumber(bytes) end
 end
 
--- Reserve a message that was popped from a list. Returns the message and its delivery tag, or those of a run.
-local function reserve(key, message, name)
-    local tag, queue = delivery_tag(message), quoted(name)
+-- Record a first delivery message, and pop and record those that may be in a run with it. Returns of each its
+-- delivery tag, the number of its call, its records and its bytes.
+local function reserve_deliveries(key, message, tag, queue, position)
+    local limit = FIRST_LIMIT + 3 * (position - FIRST_LIST)
+    local calls, records, bytes = tonumber(ARGV[limit]), tonumber(ARGV[limit + 1]), tonumber(ARGV[limit + 2])
+    local reserved, call, in_call = {}, 1, 0
+    repeat
+        local _, rest, its_records, its_bytes = parts_of(message)
+        local may_join = rest and rest:find(FIRST_ATTEMPT)
+        if may_join and in_call + its_records > CALL_RECORDS then call, in_call = call + 1, 0 end
+        if #reserved > 0 then
+            local fits = may_join and call <= calls and its_records <= records and its_bytes <= bytes
+            tag = fits and delivery_tag(message)
+            if not tag then
+                redis.call('RPUSH', key, message)
+                break
+            end
+        end
+        reserved[#reserved + 1] = {record(tag, message, queue), call, its_records or 0, its_bytes or 0}
+        if not may_join then break end
+        in_call, records, bytes = in_call + its_records, records - its_records, bytes - its_bytes
+        message = #reserved < tonumber(ARGV[6]) and records > 0 and bytes > 0 and redis.call('RPOP', key)
+    until not message
+    return reserved
+end
+
+-- Reserve a message that was popped from the list at a position in KEYS. Returns the message and its delivery tag, or
+-- what a run's messages are told by.
+local function reserve(position, message, name)
+    local key, tag, queue = KEYS[position], delivery_tag(message), quoted(name)
     if tag and name == ARGV[2] and may_be_in_run(message) then
         return '', unpack(reserve_run(key, message, tag, queue))
+    end
+    if tag and key:sub(1, #ARGV[3]) == ARGV[3] then
+        local reserved = reserve_deliveries(key, message, tag, queue, position)
+        if #reserved > 1 then return '', unpack(reserved) end
+        local before, behind = parts_of(message)
+        return before and #message > LEAN_BYTES and before .. behind or message, reserved[1][1]
     end
     if not tag then
         tag, message = wrapped(message, queue)
     elseif name == ARGV[2] then
         message = stamped(message)
     end
-    tag = record(tag, message, queue)
-    return key:sub(1, #ARGV[3]) == ARGV[3] and without_body(message) or message, tag
+    return message, record(tag, message, queue)
 end
 
 local first_of_sweep = FIRST_LIST + ARGV[4]
@@ -229,11 +270,10 @@ local may_reserve = hold_messages(FIRST_LIST, first_of_sweep - 1)
 for i = FIRST_LIST, first_of_sweep - 1 do
     local key = KEYS[i]
     local message = may_reserve and redis.call('RPOP', key)
+    local name = message and key:match('^[^' .. SEPARATOR .. ']*')
+    local reserved = message and {reserve(i, message, name)}
     local is_empty = not message or redis.call('EXISTS', key) == 0
     if is_empty then remove_from_index(key) end
-    if message then
-        local name = key:match('^[^' .. SEPARATOR .. ']*')
-        return {last, names, found, name, is_empty and 1 or 0, reserve(key, message, name)}
-    end
+    if message then return {last, names, found, name, is_empty and 1 or 0, unpack(reserved)} end
 end
 return {last, names, found}

@@ -4,12 +4,15 @@ Streams' queues are many, and most are empty. A stream's queue is a candidate fr
 named by the index or found by the sweep, until a poll finds it empty. Other queues are few, and anybody
 pushes into them: they are candidates always.
 
+Every second turn is that of the other queues, `audience.changes` first of all. So new changes do not wait
+for a thousand streams, and where there is much to do the batches of a stream come to be delivered together.
+
 A poll looks at a bounded number of queues, so it costs the same with one and with ten thousand streams.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic as monotonic_clock
 
 from worker.broker.redis.poll import NO_ENTRY_SEEN, Answer, Poll
@@ -30,7 +33,10 @@ class Rotation:
         self._monotonic = monotonic
         self._consumed: dict[str, None] = {}
         self._candidates: OrderedDict[str, None] = OrderedDict()
-        """In round-robin order."""
+        """Streams' queues in round-robin order."""
+        self._others: OrderedDict[str, None] = OrderedDict()
+        """The other queues, in the same order."""
+        self._is_turn_of_streams = False
         self._streams: OrderedDict[str, None] = OrderedDict()
         """All consumed queues of streams, in the order in which they are swept."""
         self._swept_at = -SWEEP_INTERVAL_SECONDS
@@ -44,24 +50,29 @@ class Rotation:
     @property
     def has_stream_candidates(self) -> bool:
         """Whether streams' queues may hold messages, so that the worker is to poll again at once."""
-        others = len(self._consumed) - len(self._streams)
-        return len(self._candidates) > others
+        return bool(self._candidates)
 
     def add(self, queue: str) -> None:
         """Consume a queue. It may hold messages."""
         self._consumed[queue] = None
         if is_stream_queue(queue):
-            self._streams[queue] = None
-        self._candidates[queue] = None
+            self._streams[queue] = self._candidates[queue] = None
+        else:
+            self._others[queue] = None
 
     def remove(self, queue: str) -> None:
         """Consume a queue no more."""
-        for queues in (self._consumed, self._streams, self._candidates):
+        for queues in (self._consumed, self._streams, self._candidates, self._others):
             queues.pop(queue, None)
 
     def next_poll(self) -> Poll:
         """The next queues in turn, and the next ones to sweep."""
-        return Poll(list(islice(self._candidates, RESERVING_QUEUES)), self._sweep(), self._last_entry)
+        turns = (
+            (self._candidates, self._others) if self._is_turn_of_streams else (self._others, self._candidates)
+        )
+        return Poll(
+            list(islice(chain.from_iterable(turns), RESERVING_QUEUES)), self._sweep(), self._last_entry
+        )
 
     def learn(self, answer: Answer) -> None:
         """Take over what a poll has found. A queue that was cancelled meanwhile stays out."""
@@ -73,9 +84,12 @@ class Rotation:
             self._advance(queue, is_empty=True)
         if answer.reserved:
             self._advance(answer.reserved.queue, answer.reserved.is_last)
+            self._is_turn_of_streams = answer.reserved.queue in self._others
 
     def _advance(self, queue: str, is_empty: bool) -> None:
-        if is_empty and queue in self._streams:
+        if queue in self._others:
+            self._others.move_to_end(queue)
+        elif is_empty:
             self._candidates.pop(queue, None)
         elif queue in self._candidates:
             self._candidates.move_to_end(queue)

@@ -9,16 +9,23 @@ from typing import Any
 
 from worker.broker.runs import run_call
 
+RUN_PREFIX = "run-"
+"""Of a run's own delivery tag."""
 ALONE = "alone"
 """The member of an envelope that keeps its message out of runs; `reserve.lua` looks for it."""
 
 
 def make_run(tags: Sequence[str], queue: str) -> dict[str, Any]:
     """The message of a run, as kombu's channel delivers it: a call with the messages' delivery tags."""
-    run_id, message = run_call(tags)
+    return message_of_run(queue, run_call([tags]))
+
+
+def message_of_run(queue: str, call: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """The message that holds a run's call, with a delivery tag of its own."""
+    run_id, message = call
     properties = {
         "correlation_id": run_id,
-        "delivery_tag": f"run-{run_id}",
+        "delivery_tag": f"{RUN_PREFIX}{run_id}",
         "delivery_info": {"exchange": "", "routing_key": queue},
     }
     return {**message, "properties": properties}

@@ -58,12 +58,25 @@ def streams(count):
 
 
 @pytest.mark.parametrize("count", [1, RESERVING_QUEUES, 3 * RESERVING_QUEUES + 1])
-def test_queues_that_hold_messages_are_served_in_turn_and_changes_as_one_of_them(count):
-    queues = [CHANGES_QUEUE, *streams(count)]
-    worker = Worker(Broker(**dict.fromkeys(queues, 3)), queues)
+def test_the_streams_queues_that_hold_messages_are_served_in_turn(count):
+    queues = streams(count)
+    worker = Worker(Broker(**dict.fromkeys(queues, 3)), [CHANGES_QUEUE, *queues])
     served = worker.empty()
-    rounds = [set(served[start : start + len(queues)]) for start in range(0, len(served), len(queues))]
+    rounds = [set(served[start : start + count]) for start in range(0, len(served), count)]
     assert rounds == [set(queues)] * 3
+
+
+@pytest.mark.parametrize("count", [1, RESERVING_QUEUES, 3 * RESERVING_QUEUES + 1])
+def test_changes_have_every_second_turn_while_streams_queues_hold_messages(count):
+    queues = streams(count)
+    worker = Worker(Broker(**dict.fromkeys([CHANGES_QUEUE, *queues], 3)), [CHANGES_QUEUE, *queues])
+    assert [queue == CHANGES_QUEUE for queue in worker.empty()[:5]] == [True, False, True, False, True]
+
+
+def test_the_other_queues_share_their_turns():
+    (stream,) = streams(1)
+    worker = Worker(Broker(**{CHANGES_QUEUE: 9, "celery": 9, stream: 9}), [CHANGES_QUEUE, "celery", stream])
+    assert [worker.poll() for _ in range(4)] == [CHANGES_QUEUE, stream, "celery", stream]
 
 
 def test_a_queue_with_a_long_backlog_does_not_hold_up_one_that_gets_a_message_now_and_then():
@@ -77,7 +90,7 @@ def test_a_queue_with_a_long_backlog_does_not_hold_up_one_that_gets_a_message_no
         assert quiet in {worker.poll() for _ in range(3)}
 
 
-def test_changes_wait_for_a_round_at_most_while_the_index_keeps_adding_queues():
+def test_changes_wait_for_a_turn_at_most_while_the_index_keeps_adding_queues():
     names = streams(100)
     broker = Broker(**{CHANGES_QUEUE: 0})
     worker = Worker(broker, [CHANGES_QUEUE, *names])
@@ -89,7 +102,7 @@ def test_changes_wait_for_a_round_at_most_while_the_index_keeps_adding_queues():
         broker.messages[queue], broker.added = 1, [queue]
         served.append(worker.poll())
     turns = [number for number, queue in enumerate(served) if queue == CHANGES_QUEUE]
-    assert max(later - earlier for earlier, later in pairwise([*turns, len(served)])) <= len(names) + 1
+    assert max(later - earlier for earlier, later in pairwise([*turns, len(served)])) <= 2
 
 
 def test_a_worker_that_begins_finds_each_queue_that_holds_messages_without_index_or_sweep():

@@ -1,0 +1,238 @@
+"""A run of a stream's deliveries: batches of several messages, with as few calls of Firehose as can be.
+
+A call takes the batches of several messages. Each of these keeps its idempotency record, and ends as it would
+alone: delivered, or handed over to a retry of its own. Whatever is not plain is requeued and run alone: a
+retry, a batch that others follow, a malformed message, one that another worker has as well. So are the
+messages of a call that Firehose has not taken for a reason other than the moment: what is wrong may be wrong
+with one of them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
+
+import orjson
+from celery.app.task import Context
+from celery.exceptions import Ignore, Reject, Retry
+from redis.exceptions import RedisError
+
+from tasks.base import INFRASTRUCTURE_ERRORS, DeadLettered
+from worker.broker.messages import TaskCall, read_call
+from worker.broker.redis.reservations import Deliveries
+from worker.consumer.validation import is_valid
+from worker.errors import DeliveryError, TransientError
+from worker.failures.alert_types import Failure
+from worker.firehose.deliveries import is_delivery
+from worker.firehose.groups import Group, records_in
+from worker.firehose.put import Outcome
+from worker.queues import Stream
+from worker.retry_policy import REQUEUE_PAUSE_SECONDS
+from worker.state.idempotency import IdempotencyState
+
+if TYPE_CHECKING:
+    from tasks.deliver import DeliveryTask
+
+RUN_SECONDS = 1.0
+"""A run makes no further call after so long: other processes may deliver the rest meanwhile."""
+
+
+class Delivery(NamedTuple):
+    """A delivery message that a run can deliver."""
+
+    tag: str
+    """Its delivery tag."""
+    call: TaskCall
+    envelope: dict[str, Any]
+
+    @property
+    def groups(self) -> list[Group]:
+        """Its batch."""
+        groups: list[Group] = self.call.kwargs["records"]
+        return groups
+
+
+class Summary(NamedTuple):
+    """The numbers that Flower shows of a run."""
+
+    messages: int = 0
+    """That it delivered."""
+    records: int = 0
+    calls: int = 0
+
+
+class DeliveryRun:
+    """Delivers the messages of a run, call by call, until one is not taken whole."""
+
+    def __init__(self, task: "DeliveryTask", stream: Stream, reserved: Deliveries) -> None:
+        self._task = task
+        self._stream = stream
+        self._reserved = reserved
+        self._services = task.app.services
+        self._owner_token = uuid4().hex
+        self._leased: list[str] = []
+        """IDs of messages."""
+
+    def deliver(self, calls: Sequence[Sequence[str]]) -> Summary:
+        """Deliver the messages, given as delivery tags by call; requeue those that are left."""
+        texts = self._reserved.read([*chain.from_iterable(calls)])
+        ends_at = self._services.monotonic() + RUN_SECONDS
+        total = Summary()
+        try:
+            for position, call in enumerate(calls):
+                if position and not self._may_go_on(ends_at):
+                    self._reserved.requeue(chain.from_iterable(calls[position:]))
+                    break
+                outcomes = self._deliver_call({tag: texts[tag] for tag in call if tag in texts})
+                if outcomes is None:
+                    self._reserved.requeue(chain.from_iterable(calls[position + 1 :]))
+                    break
+                accepted = sum(outcome.accepted for outcome in outcomes)
+                total = Summary(
+                    total.messages + len(outcomes), total.records + accepted, total.calls + bool(outcomes)
+                )
+        finally:
+            self._release()
+        return total
+
+    def _may_go_on(self, ends_at: float) -> bool:
+        """Whether there is time for one more call, and the stream's circuit breaker is CLOSED."""
+        return (
+            self._services.monotonic() < ends_at and self._services.circuit_breakers.get(self._stream) is None
+        )
+
+    def _deliver_call(self, texts: dict[str, bytes]) -> list[Outcome] | None:
+        """Make a call with these messages. Returns their outcomes; None where Firehose did not take all."""
+        found = {tag: self._read(tag, text) for tag, text in texts.items()}
+        self._reserved.requeue([tag for tag, delivery in found.items() if not delivery], alone=True)
+        deliveries = self._acquire([delivery for delivery in found.values() if delivery])
+        if not deliveries:
+            return []
+        if self._stream in self._task.app.put_record_only:
+            self._reserved.requeue([each.tag for each in deliveries], alone=True)
+            return None
+        try:
+            outcomes = self._task.put_together(self._stream, [each.groups for each in deliveries])
+        except TransientError as error:
+            self._settle_failed(deliveries, error.failure)
+            return None
+        except DeliveryError:
+            self._reserved.requeue([each.tag for each in deliveries], alone=True)
+            return None
+        if any(outcome.failure for outcome in outcomes):
+            self._settle(deliveries, outcomes)
+            return None
+        self._complete(deliveries, outcomes)
+        return outcomes
+
+    def _read(self, tag: str, text: bytes) -> Delivery | None:
+        """The delivery in a message; None where it is not one that a run delivers."""
+        try:
+            envelope = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return None
+        found = read_call(envelope)
+        if found is None or not found.is_plain or not is_valid(found.call):
+            return None
+        call = found.call
+        is_of_stream = call.task == self._task.name and is_delivery(call.kwargs) and not call.args
+        if not is_of_stream or "then" in call.kwargs or self._task.stream_of(call.kwargs) != self._stream:
+            return None
+        return Delivery(tag, call, envelope)
+
+    def _acquire(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Acquire the leases. Ends what is delivered already, and requeues what another worker has."""
+        if not deliveries:
+            return []
+        ids = [each.call.id for each in deliveries]
+        self._leased += ids
+        states = self._services.idempotency.acquire_all(ids, 0, self._owner_token)
+        by_state: dict[IdempotencyState, list[Delivery]] = {state: [] for state in IdempotencyState}
+        for delivery, state in zip(deliveries, states, strict=True):
+            by_state[state].append(delivery)
+        self._reserved.end([each.tag for each in by_state[IdempotencyState.COMPLETED]])
+        others = by_state[IdempotencyState.IN_PROGRESS] + by_state[IdempotencyState.HANDED_OVER]
+        if by_state[IdempotencyState.IN_PROGRESS]:
+            self._services.sleep(REQUEUE_PAUSE_SECONDS)
+        self._reserved.requeue([each.tag for each in others], alone=True)
+        return by_state[IdempotencyState.ACQUIRED]
+
+    def _complete(self, deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
+        """Record a call that Firehose has taken whole, and end its messages."""
+        ids = [each.call.id for each in deliveries]
+        self._task.record_call(ids, [each.call.fields for each in deliveries], self._stream, outcomes)
+        self._leased = [identifier for identifier in self._leased if identifier not in ids]
+        self._reserved.end([each.tag for each in deliveries])
+
+    def _settle_failed(self, deliveries: Sequence[Delivery], failure: Failure) -> None:
+        """End the messages of a call that failed as a whole: each is retried."""
+
+        def fail(groups: list[Group]) -> Outcome:
+            raise TransientError(failure, refused=records_in(groups))
+
+        self._task.tell_breaker(self._stream, failure, is_failure=True)
+        for each in deliveries:
+            self._settle_one(each, partial(fail, each.groups))
+
+    def _settle(self, deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
+        """End the messages of a call of which Firehose has refused records: each as its own task would."""
+        failure = next(outcome.failure for outcome in outcomes if outcome.failure)
+        accepted = sum(outcome.accepted for outcome in outcomes)
+        refused = sum(outcome.refused for outcome in outcomes)
+        self._task.tell_breaker(self._stream, failure, is_failure=refused > accepted)
+        for each, outcome in zip(deliveries, outcomes, strict=True):
+            self._settle_one(each, partial(_give, outcome))
+
+    def _settle_one(self, delivery: Delivery, attempted: Callable[[], Outcome]) -> None:
+        """Have the task go on with a message whose attempt was made."""
+        with self._requesting(delivery, attempted):
+            try:
+                self._task.run_attempted(delivery.call.kwargs)
+            except (Reject, *INFRASTRUCTURE_ERRORS):
+                self._reserved.requeue([delivery.tag], alone=True)
+                return
+            except (Retry, DeadLettered, Ignore):
+                pass
+        self._leased.remove(delivery.call.id)
+        self._reserved.end([delivery.tag])
+
+    @contextmanager
+    def _requesting(self, delivery: Delivery, attempted: Callable[[], Outcome]) -> Iterator[None]:
+        """Have the task's request be that of one message."""
+        run = self._task.request
+        request = Context(
+            {
+                **delivery.call.fields,
+                "properties": delivery.envelope["properties"],
+                "delivery_info": run.delivery_info,
+                "hostname": run.hostname,
+            },
+            args=(),
+            kwargs=delivery.call.kwargs,
+            called_directly=False,
+        )
+        # Afterwards: a retry has the headers that the request was made of.
+        request.update(
+            failures_in_a_row=getattr(run, "failures_in_a_row", 0),
+            put_at=run.put_at,
+            has_called_firehose=True,
+            owner_token=self._owner_token,
+            attempted=attempted,
+        )
+        self._task.request_stack.push(request)
+        try:
+            yield
+        finally:
+            self._task.request_stack.pop()
+
+    def _release(self) -> None:
+        """Release the leases of the messages that were not ended."""
+        with suppress(RedisError):
+            for identifier in self._leased:
+                self._services.idempotency.release(identifier, 0, self._owner_token)
+
+
+def _give(outcome: Outcome) -> Outcome:
+    return outcome

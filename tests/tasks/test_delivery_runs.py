@@ -1,0 +1,312 @@
+"""A run of deliveries: what it delivers together, and how each of its messages ends as it would alone.
+
+`test_deliver.py` runs each of its batches as a run, too. The broker is a real Redis.
+"""
+
+import pytest
+from kombu import Queue
+from little_worker import RunWorker, forget_producers
+
+import tasks.delivery_runs
+from devstack.firehose import Answer, error, fail, refuse_once
+from tasks.deliver import DELIVERY_TASKS
+from tasks.delivery_runs import RUN_SECONDS
+from worker.broker.redis.bodies import cost_headers
+from worker.broker.redis.delivery_runs import DeliveryLimit
+from worker.failures.alert_types import AlertType
+from worker.firehose.groups import size_of
+from worker.queues import ENQUEUED_AT_HEADER
+from worker.state.idempotency import IdempotencyState
+
+MANY = DeliveryLimit(calls=4, records=2_000, bytes=2 * 2**20)
+
+
+@pytest.fixture
+def worker(app, clients, monkeypatch, real_redis, real_redis_url):
+    for name in ("broker_url", "broker_read_url", "broker_write_url"):
+        monkeypatch.setitem(app.conf, name, real_redis_url)
+    forget_producers()
+    worker = RunWorker(app)
+    worker.delivery_limit = MANY
+    return worker
+
+
+@pytest.fixture
+def send(worker, stream):
+    """Enqueue a batch for the stream as a producer task does."""
+
+    def batch(*records, then=None, task=None, headers=None, **options):
+        call = {
+            "configuration": stream.configuration,
+            "delivery_stream_name": stream.name,
+            "records": list(records),
+            "connection_ids": ["1-a"],
+            "audience_ids": [1],
+        }
+        if then:
+            call["then"] = then
+        headers = cost_headers(*size_of(records)) | (headers or {})
+        worker.send(task or stream.task, call, queue=stream.queue, headers=headers, **options)
+
+    return batch
+
+
+def puts(firehose):
+    return [call.records for call in firehose.calls if call.operation == "PutRecordBatch"]
+
+
+def test_batches_that_wait_share_a_call(worker, send, firehose, services, stream):
+    send("a", ["b", "c"])
+    send("d")
+    send("e")
+    assert worker.run(stream.queue) == 1
+    assert puts(firehose) == [[b"a", b"b", b"c", b"d", b"e"]]
+    counts = services.counters.of(stream)
+    assert (counts.delivered, counts.refused, counts.retrying) == (5, 0, 0)
+
+
+def test_the_broker_forgets_what_a_run_has_delivered(worker, send, stream, real_redis):
+    send("a")
+    send("b")
+    worker.run(stream.queue)
+    assert (real_redis.hlen("unacked"), real_redis.zcard("unacked_index")) == (0, 0)
+
+
+def test_a_run_says_its_numbers_and_nothing_else(app, send, stream):
+    task = DELIVERY_TASKS[stream.region]
+    send("secretive", task_id="one")
+    send("secretive", "secretive", task_id="other")
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        channel.limit_deliveries(lambda queue: MANY)
+        got = []
+        with connection.Consumer([Queue(stream.queue)], on_message=got.append):
+            while not got:
+                connection.drain_events(timeout=5)
+        args, kwargs, _ = got[0].payload
+        task.push_request(**got[0].headers, properties=got[0].properties, delivery_info=got[0].delivery_info)
+        try:
+            assert task(*args, **kwargs) == {"messages": 2, "records": 3, "calls": 1}
+        finally:
+            task.pop_request()
+
+
+def test_a_run_makes_as_many_calls_as_its_batches_need(worker, send, firehose, stream):
+    for batch in range(3):
+        send(*(f"{batch}-{number}" for number in range(300)))
+    send("last")
+    assert worker.run(stream.queue) == 1
+    assert [len(records) for records in puts(firehose)] == [300, 300, 301]
+
+
+def test_of_a_call_that_is_refused_in_part_each_message_sends_its_own_refused_records_again(
+    worker, send, firehose, services, stream
+):
+    firehose.faults.append(refuse_once(b"b"))
+    send("a", "b")
+    send("c", task_id="taken")
+    assert worker.run_one(stream.queue)
+    assert [call["records"] for call in worker.calls(stream.queue)] == [["b"]]
+    assert services.idempotency.is_completed("taken", 0)
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a", b"b", b"c"], [b"b"]]
+    counts = services.counters.of(stream)
+    assert (counts.delivered, counts.refused, counts.retrying) == (3, 1, 0)
+
+
+def test_the_whole_call_tells_whether_the_breaker_opens(worker, send, firehose, services, stream):
+    for refused in (1, 2):
+        firehose.faults[:] = [
+            lambda call, refused=refused: Answer(refused=dict.fromkeys(range(refused), "Code"))
+        ]
+        for record in "abc":
+            send(record)
+        worker.run_one(stream.queue)
+        assert bool(services.circuit_breakers.get(stream)) is (refused == 2)
+        firehose.faults.clear()
+        worker.run(stream.queue)
+
+
+def test_a_call_that_is_accepted_by_half_closes_the_breaker(worker, send, firehose, services, stream):
+    services.circuit_breakers.record_failure(stream, "Retry Limit Exceeded", first=1, longest=9)
+    firehose.faults.append(refuse_once(b"a"))
+    send("a")
+    send("b")
+    worker.run_one(stream.queue)
+    assert services.circuit_breakers.get(stream) is None
+
+
+def test_a_call_that_fails_is_one_failure_of_the_stream_and_an_attempt_of_each_message(
+    worker, send, firehose, services, stream
+):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    send("a", task_id="one")
+    send("b", task_id="other")
+    worker.run_one(stream.queue)
+    assert {
+        message.headers["id"]: message.headers["retries"] for message in worker.waiting(stream.queue)
+    } == {
+        "one": 1,
+        "other": 1,
+    }
+    assert services.circuit_breakers.get(stream).failures == 1
+    assert services.counters.of(stream).refused == 2
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a", b"b"], [b"a"], [b"b"]]
+
+
+def test_a_retry_is_in_no_run(worker, send, firehose, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    send("a")
+    send("b")
+    worker.run_one(stream.queue)
+    send("c")
+    assert worker.run(stream.queue) == 3
+
+
+@pytest.mark.usefixtures("few_retries")
+def test_when_retries_are_spent_each_message_of_a_run_is_a_dead_letter(
+    worker, send, firehose, services, stream
+):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=100))
+    send("a", task_id="one")
+    send("b", task_id="other")
+    worker.run(stream.queue)
+    letters = services.dead_letters.all()
+    assert {(letter.id, letter.attempts, letter.records) for letter in letters} == {
+        ("one", 4, 1),
+        ("other", 4, 1),
+    }
+
+
+def test_what_firehose_refuses_for_good_is_found_out_by_each_message_alone(
+    worker, send, firehose, services, stream
+):
+    firehose.faults.append(fail(error("ValidationException", 400), times=2))
+    send("a", task_id="one")
+    send("b", task_id="other")
+    worker.run_one(stream.queue)
+    assert services.circuit_breakers.get(stream) is None
+    worker.run_one(stream.queue)
+    (letter,) = services.dead_letters.all()
+    assert (letter.id, letter.type) == ("one", AlertType.INVALID_REQUEST)
+    assert services.circuit_breakers.get(stream).is_paused
+    assert len(worker.waiting(stream.queue)) == 1
+
+
+def test_a_run_ends_with_the_call_that_is_not_taken_whole(worker, send, firehose, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    for name in "abc":
+        send(*(f"{name}{number}" for number in range(300)))
+    worker.run_one(stream.queue)
+    assert len(puts(firehose)) == 1
+    first = [call["records"][0] for call in worker.calls(stream.queue)]
+    assert first[:2] == ["b0", "c0"]
+
+
+def test_a_run_ends_when_the_breaker_opens_between_its_calls(worker, send, firehose, services, stream):
+    def pause(call):
+        services.circuit_breakers.pause(stream, "operator")
+
+    firehose.faults.append(pause)
+    for name in "abc":
+        send(*(f"{name}{number}" for number in range(300)))
+    worker.run_one(stream.queue)
+    assert len(puts(firehose)) == 1
+    assert [call["records"][0] for call in worker.calls(stream.queue)] == ["b0", "c0"]
+
+
+def test_a_run_makes_no_further_call_when_its_time_is_up(worker, send, firehose, clock, stream):
+    firehose.faults.append(lambda call: clock.advance(RUN_SECONDS))
+    for name in "abc":
+        send(*(f"{name}{number}" for number in range(300)))
+    worker.run_one(stream.queue)
+    assert len(puts(firehose)) == 1
+    assert len(worker.calls(stream.queue)) == 2
+
+
+def test_a_message_that_was_delivered_before_is_not_delivered_again(worker, send, firehose, services, stream):
+    services.idempotency.complete("done", 0)
+    send("a", task_id="done")
+    send("b")
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"b"]]
+
+
+def test_a_message_that_another_worker_has_holds_up_none_of_the_others(
+    worker, send, firehose, services, stream
+):
+    assert services.idempotency.acquire("taken", 0, "other") is IdempotencyState.ACQUIRED
+    send("a", task_id="taken")
+    send("b")
+    worker.run_one(stream.queue)
+    assert puts(firehose) == [[b"b"]]
+    services.idempotency.release("taken", 0, "other")
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"b"], [b"a"]]
+
+
+def test_a_chain_and_what_is_no_delivery_hold_up_none_of_the_others(worker, send, firehose, services, stream):
+    send("a")
+    send("b", then=[["c"]])
+    worker.send(stream.task, {"records": "secretive"}, queue=stream.queue, headers=cost_headers(1, 1))
+    worker.send("audience.forward", {"changes": []}, queue=stream.queue, headers=cost_headers(1, 1))
+    send("d")
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a", b"d"], [b"b"], [b"c"]]
+    assert len(services.dead_letters.all()) == 1
+
+
+def test_a_batch_of_another_stream_is_delivered_to_its_own(worker, send, firehose, connect, stream):
+    firehose.create("other")
+    other = connect(audience_id=2, name="other")
+    send("a")
+    call = {
+        "configuration": other.configuration,
+        "delivery_stream_name": other.name,
+        "records": ["b"],
+        "connection_ids": ["2-a"],
+        "audience_ids": [2],
+    }
+    worker.send(other.task, call, queue=stream.queue, headers=cost_headers(1, 1))
+    worker.run(stream.queue)
+    assert {(call.stream_name, *call.records) for call in firehose.calls} == {
+        ("travel", b"a"),
+        ("other", b"b"),
+    }
+
+
+def test_a_lost_process_has_each_message_of_its_run_run_alone(worker, send, firehose, stream):
+    send("a")
+    send("b")
+    worker.die_over_one(stream.queue)
+    assert worker.run(stream.queue) == 2
+    assert puts(firehose) == [[b"a"], [b"b"]]
+
+
+def test_a_defect_in_a_run_has_each_message_run_alone(worker, send, firehose, stream, monkeypatch):
+    def defect(*_):
+        raise ValueError("secretive")
+
+    monkeypatch.setattr(tasks.delivery_runs.DeliveryRun, "_acquire", defect)
+    send("a")
+    send("b")
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a"], [b"b"]]
+
+
+def test_the_message_that_waited_longest_tells_how_long_a_call_took(worker, send, services, stream):
+    send("a", headers={ENQUEUED_AT_HEADER: services.clock() - 100})
+    send("b", headers={ENQUEUED_AT_HEADER: services.clock() - 1})
+    worker.run(stream.queue)
+    assert services.history.of([stream])[stream].quantile_seconds(0.5) >= 100
+
+
+def test_a_run_makes_no_batch_calls_where_the_policy_allows_only_put_record(
+    app, worker, send, firehose, stream
+):
+    app.put_record_only.add(stream)
+    send("a")
+    send("b")
+    worker.run(stream.queue)
+    assert [call.operation for call in firehose.calls] == ["PutRecord", "PutRecord"]
