@@ -97,9 +97,10 @@ class Pipeline:
                 changes, _ = check_changes(self._schema, items, lambda: 0)
         with step("fan out: users, records, batches"):
             streams, _ = fan_out([Part(changes, STAMP)], self._snapshot, self._names)
-            chains = [chain for batches in streams.values() for chain in batches]
+            found = streams[STREAM]
+            chains = list(found.batches)
         with step("write the delivery's JSON"):
-            return [dumps(make_delivery(STREAM, chain)) for chain in chains]
+            return [dumps(make_delivery(STREAM, chain, found.connection_ids)) for chain in chains]
 
     def deliver(self, message: str) -> list[str]:
         """Deliver a delivery message. Returns its Firehose records."""

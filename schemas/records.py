@@ -131,6 +131,7 @@ class Renderer:
 
     def __init__(self, projection: Projection) -> None:
         self._projection = projection
+        self._include_metadata = projection.include_metadata
         self._forwards_all = not projection.excluded and projection.send_anonymous_users
         self._templates: dict[tuple[int, str, str], bytes] = {}
         """Of the records of users that were added or removed, by audience ID, audience name and type."""
@@ -143,10 +144,14 @@ class Renderer:
         if template is None or change.first_device_identities is not None:
             return self._render(change, stamp, position)
         # Most changes: a user was added to an audience that came up before, or removed from it.
-        user = change.user_identities if self._forwards_all else self._forwarded(change.user_identities)
-        if not (user and self._forwards_all) and (skip := self._skip_reason(user)):
-            return (), (skip,)
-        return (self._fill(template, change, user, stamp, 2 * position),), ()
+        user = change.user_identities
+        if not (user and self._forwards_all):
+            user = self._forwarded(user)
+            if skip := self._skip_reason(user):
+                return (), (skip,)
+        if self._include_metadata:
+            return (self._fill(template, change, user, stamp, 2 * position),), ()
+        return (template % (change.timestamp, orjson.dumps(user)),), ()
 
     def _render(
         self, change: Change, stamp: Stamp, position: int
@@ -202,7 +207,7 @@ class Renderer:
         return not any(value for name, value in user.items() if name != self._projection.anonymous_name)
 
     def _fill(self, template: bytes, change: Change, user: dict[str, str], stamp: Stamp, place: int) -> bytes:
-        if self._projection.include_metadata:
+        if self._include_metadata:
             return template % (change.timestamp, orjson.dumps(user), stamp.metadata(place))
         return template % (change.timestamp, orjson.dumps(user))
 
@@ -211,7 +216,7 @@ class Renderer:
         is_short = len(change.audience_name) <= KNOWN_NAME_LENGTH
         make = _known_record_template if is_short else _record_template
         template = make(schema, change.audience_id, change.audience_name, is_member)
-        if self._projection.include_metadata:
+        if self._include_metadata:
             # Metadata has the closing brace, too.
             template = template[:-1] + b"%b"
         return template + b"\n" if self._projection.append_newline else template

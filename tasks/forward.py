@@ -6,7 +6,7 @@ which comes back, because its worker died halfway, makes the same batches and de
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from functools import cache, cached_property
 from hashlib import blake2b
 from typing import Any, NoReturn
@@ -93,15 +93,15 @@ class ProducerTask(ForwarderTask):
             self._dead_letter_for_corrupt_connections(changes, snapshot)
         part = Part(changes, self._stamp(changes, snapshot))
         streams, skipped = fan_out([part], snapshot, self.catalogue.names_by_precedence)
-        for stream, batches in streams.items():
+        for stream, (batches, connection_ids) in streams.items():
             if batches.oversize.records:
-                self._dead_letter_oversize(stream, batches.oversize)
+                self._dead_letter_oversize(stream, batches.oversize, connection_ids)
             for number, chain in enumerate(batches):
-                self._enqueue(stream, number, chain)
+                self._enqueue(stream, number, chain, connection_ids)
         if streams:
             self.hand_over()
         skipped.update({Skipped(None, None, skip): count for skip, count in skips.items()})
-        self._record(RunCounts({stream: batches.records for stream, batches in streams.items()}, skipped))
+        self._record(RunCounts({stream: found.batches.records for stream, found in streams.items()}, skipped))
 
     def snapshot_for(self, audience_ids: Set[int]) -> Snapshot:
         """The registry as changes of these audiences must see it."""
@@ -179,19 +179,20 @@ class ProducerTask(ForwarderTask):
         services = self.app.services
         self.record_counters(lambda pipe: counts.record(pipe, services.counters, services.skipped_audiences))
 
-    def _dead_letter_oversize(self, stream: Stream, batch: Batch) -> None:
+    def _dead_letter_oversize(self, stream: Stream, batch: Batch, connection_ids: Mapping[int, str]) -> None:
         failure = Failure(
             AlertType.RECORD_TOO_LARGE,
             "RecordTooLarge",
             f"over Firehose's limit of {MAX_RECORD_BYTES} bytes a record, so it can never be delivered",
         )
+        kwargs = make_delivery(stream, [batch], connection_ids)
         undeliverable = Undeliverable(
             id=self._derived_id(f"oversize:{stream.queue}"),
-            message=Message(stream.task, stream.queue, make_delivery(stream, [batch])),
+            message=Message(stream.task, stream.queue, kwargs),
             failure=failure,
             records=batch.records,
             stream=stream,
-            connection_ids=batch.connection_ids,
+            connection_ids=kwargs["connection_ids"],
             audience_ids=batch.audience_ids,
         )
         self.dead_letter(undeliverable)
@@ -206,14 +207,14 @@ class ProducerTask(ForwarderTask):
         self._release()
         return False
 
-    def _enqueue(self, stream: Stream, number: int, chain: Chain) -> None:
+    def _enqueue(self, stream: Stream, number: int, chain: Chain, connection_ids: Mapping[int, str]) -> None:
         digest = blake2b(f"{self.attempt}:{stream.queue}:{number}".encode(), digest_size=16)
         for batch in chain:
             for record in firehose_records(batch.groups):
                 digest.update(record.encode())
         self.app.send_task(
             stream.task,
-            kwargs=make_delivery(stream, chain),
+            kwargs=make_delivery(stream, chain, connection_ids),
             queue=stream.queue,
             task_id=str(UUID(bytes=digest.digest())),
             headers={ENQUEUED_AT_HEADER: round(self.app.services.clock(), 3)}

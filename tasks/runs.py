@@ -22,14 +22,13 @@ from schemas.changes import Change, check_changes
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import INFRASTRUCTURE_ERRORS
-from tasks.fan_out import Part, fan_out
+from tasks.fan_out import Part, Streams, fan_out
 from tasks.forward import ProducerTask, content_digest, includes_metadata, sequence_of
 from worker.broker.messages import TaskCall
 from worker.broker.redis.bodies import cost_headers
 from worker.broker.runs import RUN_CONTENT_BYTES, HandOver, Obstacle, Reservation
 from worker.celery import app
 from worker.consumer.validation import is_valid
-from worker.firehose.batching import Batches
 from worker.firehose.deliveries import make_delivery
 from worker.privacy import HIDDEN
 from worker.queues import (
@@ -38,7 +37,6 @@ from worker.queues import (
     FORWARD_MPARTICLE,
     FORWARD_RUN,
     SEQUENCE_HEADER,
-    Stream,
 )
 from worker.state.idempotency import IdempotencyRecords
 from worker.state.registry import Snapshot
@@ -269,25 +267,23 @@ class RunTask(ProducerTask):
         return Summary(
             messages=len(messages),
             changes=sum(len(message.changes) for message in messages),
-            records=sum(batches.records for batches in streams.values()),
+            records=sum(found.batches.records for found in streams.values()),
             streams=len(streams),
         )
 
-    def _counts(
-        self, messages: list[Plain], streams: dict[Stream, Batches], skipped: Counter[Skipped]
-    ) -> RunCounts:
+    def _counts(self, messages: list[Plain], streams: Streams, skipped: Counter[Skipped]) -> RunCounts:
         """The counts of the messages of which these batches were made."""
-        enqueued = {stream: batches.records for stream, batches in streams.items()}
+        enqueued = {stream: found.batches.records for stream, found in streams.items()}
         keys = (message.digest for message in messages)
         return self.app.services.run_recorder.counts_of(enqueued, skipped, keys)
 
     def _fan_out(
         self, messages: list[Plain], repeated: list[Plain], snapshot: Snapshot
-    ) -> tuple[dict[Stream, Batches], Counter[Skipped]]:
+    ) -> tuple[Streams, Counter[Skipped]]:
         streams, skipped = fan_out(
             list(self._parts(messages, snapshot)), snapshot, self.catalogue.names_by_precedence
         )
-        if any(batches.oversize.records for batches in streams.values()):
+        if any(found.batches.oversize.records for found in streams.values()):
             # The limit of a message's content excludes it. As a defect it has each message run alone.
             raise ValueError("a record of a run is too large")
         for message in messages:
@@ -305,17 +301,17 @@ class RunTask(ProducerTask):
             yield Part(message.changes, stamp)
 
     def _delivery_messages(
-        self, reservation: Reservation, streams: dict[Stream, Batches], run_id: str
+        self, reservation: Reservation, streams: Streams, run_id: str
     ) -> list[tuple[str, str]]:
         """The delivery messages of the streams' batches, each with the list or queue that it is for."""
         enqueued_at = {ENQUEUED_AT_HEADER: round(self.app.services.clock(), 3)}
         with reservation.collecting() as messages:
-            for stream, batches in streams.items():
+            for stream, (batches, connection_ids) in streams.items():
                 for number, chain in enumerate(batches):
                     digest = blake2b(f"{run_id}:{stream.queue}:{number}".encode(), digest_size=16)
                     self.app.send_task(
                         stream.task,
-                        kwargs=make_delivery(stream, chain),
+                        kwargs=make_delivery(stream, chain, connection_ids) | {"records": chain[0].json},
                         queue=stream.queue,
                         task_id=str(UUID(bytes=digest.digest())),
                         headers=enqueued_at | cost_headers(chain[0].firehose_records, chain[0].bytes),

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -62,7 +63,11 @@ def removed(user, audience_id=1):
 
 def deliveries(changes, registry):
     streams, _ = fan_out([Part(changes, EXAMPLE_STAMP)], registry, Catalogue().names_by_precedence)
-    return [make_delivery(stream, chain) for stream, batches in streams.items() for chain in batches]
+    return [
+        make_delivery(stream, chain, connection_ids)
+        for stream, (batches, connection_ids) in streams.items()
+        for chain in batches
+    ]
 
 
 class RefusingFirehose:
@@ -217,6 +222,27 @@ def test_a_user_whose_identity_changes_is_in_one_group_with_the_user_of_before()
     assert groups == [["old", "old", "new", "new"], ["x"]]
 
 
+def test_streams_that_receive_the_same_share_their_batches_and_have_connections_of_their_own():
+    both, alike, one, narrow = (Stream("main", "eu-central-1", name) for name in ("b", "a", "o", "n"))
+    registry = snapshot()
+    routes = {
+        audience_id: tuple(
+            replace(route, stream=stream, connection_id=f"{audience_id}-{stream.name}")
+            for stream in (both, alike, one, narrow)
+            if (stream, audience_id) != (one, 2)
+        )
+        for audience_id, (route,) in registry.routes.items()
+    }
+    registry = replace(registry, routes=routes, quotas={narrow: NARROW})
+    changes = [added("u"), added("u", audience_id=2), added("v")]
+    streams, _ = fan_out([Part(changes, EXAMPLE_STAMP)], registry, Catalogue().names_by_precedence)
+    assert streams[both].batches is streams[alike].batches
+    assert len({id(found.batches) for found in streams.values()}) == 3
+    assert streams[both].connection_ids == {1: "1-b", 2: "2-b"}
+    assert streams[alike].connection_ids == {1: "1-a", 2: "2-a"}
+    assert [found.batches.records for found in map(streams.get, (both, alike, one, narrow))] == [3, 3, 2, 3]
+
+
 AMPLE = Quota(requests=10**6, records=10**6, bytes=10**10)
 PROJECTIONS = [
     {},
@@ -265,5 +291,5 @@ def test_the_groups_of_a_stream_are_the_records_of_each_user_one_change_after_th
     streams, counted = fan_out(parts, registry, names)
 
     assert counted == skipped
-    groups = [group for batches in streams.values() for (batch,) in batches for group in batch.groups]
+    groups = [group for found in streams.values() for (batch,) in found.batches for group in batch.groups]
     assert groups == [as_group(lines) for lines in expected.values()]

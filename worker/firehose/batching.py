@@ -1,8 +1,12 @@
 """Batches that fit into one PutRecordBatch call, and chains of batches that must arrive in their order."""
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
+
+import orjson
 
 from schemas.quotas import Quota
 from worker.firehose.groups import BILLING_STEP_BYTES, Group, as_group
@@ -47,9 +51,8 @@ def batch_limit(quota: Quota) -> BatchLimit:
 
 
 class Source(NamedTuple):
-    """The connection that an atomic group's records are for."""
+    """The audience of an atomic group's records, and how a stream receives them."""
 
-    connection_id: str
     audience_id: int
     aggregate: bool = False
     """Whether lines share Firehose records."""
@@ -57,7 +60,7 @@ class Source(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Groups for one stream, in their order, and the connections that they are for."""
+    """Groups for one stream, in their order, and the audiences that they are of."""
 
     groups: list[Group] = field(default_factory=list, repr=False)
     records: int = 0
@@ -65,13 +68,20 @@ class Batch:
     firehose_records: int = 0
     bytes: int = 0
     base64_bytes: int = 0
-    connection_ids: set[str] = field(default_factory=set)
     audience_ids: set[int] = field(default_factory=set)
+    _json: orjson.Fragment | None = field(default=None, repr=False)
     _open_record: list[str] = field(default_factory=list, repr=False)
     """The parts of the last group, while it is a Firehose record that further lines may share."""
     _open_lines: int = 0
     _open_bytes: int = 0
     _last_source: Source | None = None
+
+    @property
+    def json(self) -> orjson.Fragment:
+        """The groups of a complete batch as JSON, which is written once for all messages that hold them."""
+        if self._json is None:
+            self._json = orjson.Fragment(orjson.dumps(self.groups))
+        return self._json
 
     def add_record(self, record: str, lines: int, size: int, base64_size: int, source: Source) -> None:
         """Append an atomic group of one Firehose record of so many lines and bytes: the usual group."""
@@ -130,7 +140,6 @@ class Batch:
         )
 
     def _add_source(self, source: Source) -> None:
-        self.connection_ids.add(source.connection_id)
         self.audience_ids.add(source.audience_id)
         self._last_source = source
 
@@ -148,6 +157,13 @@ class Batches:
         self._chains: list[Chain] = []
         self.oversize = Batch()
         """Records that Firehose never takes."""
+
+    def add_lines(self, lines: Sequence[bytes], audience_ids: Sequence[int]) -> None:
+        """Append lines of these audiences, each an atomic group and a Firehose record: the usual groups.
+
+        It does what `add` does for each of them, at a third of the cost.
+        """
+        self._independent.add_lines(lines, audience_ids)
 
     def add(self, lines: Lines, source: Source) -> None:
         """Append an atomic group, which may be sent before and after any other."""
@@ -262,6 +278,31 @@ class _Packer:
         if self._is_full or not self.batches[-1].has_room(self._limit, 1, size, base64_size):
             self._append_batch()
         self.batches[-1].add_record(text, lines, size, base64_size, source)
+
+    def add_lines(self, lines: Sequence[bytes], audience_ids: Sequence[int]) -> None:
+        """Fill new batches with lines, each an atomic group and a Firehose record."""
+        sizes = list(map(len, lines))
+        bytes_before = list(accumulate(sizes, initial=0))
+        base64_before = list(accumulate([(size + 2) // 3 * 4 for size in sizes], initial=0))
+        start = 0
+        while start < len(lines):
+            fitting = min(
+                start + self._limit.records,
+                bisect(bytes_before, bytes_before[start] + self._limit.bytes) - 1,
+                bisect(base64_before, base64_before[start] + MAX_BATCH_BYTES) - 1,
+            )
+            end = max(fitting, start + 1)
+            batch = Batch(
+                groups=[line.decode() for line in lines[start:end]],
+                records=len(lines[start:end]),
+                firehose_records=len(lines[start:end]),
+                bytes=bytes_before[end] - bytes_before[start],
+                base64_bytes=base64_before[end] - base64_before[start],
+                audience_ids=set(audience_ids[start:end]),
+            )
+            self.batches.append(batch)
+            self._is_full = False
+            start = end
 
     def _append_batch(self) -> None:
         self.batches.append(Batch())

@@ -12,14 +12,18 @@ from worker.firehose.groups import is_group, records_in
 from worker.queues import Stream
 
 
-def make_delivery(stream: Stream, chain: Chain) -> dict[str, Any]:
-    """The arguments that deliver a chain of batches, of which there is at least one."""
+def make_delivery(stream: Stream, chain: Chain, connection_ids: Mapping[int, str]) -> dict[str, Any]:
+    """The arguments that deliver a chain of batches, of which there is at least one.
+
+    `connection_ids` are the connections that lead to the stream, by their audiences.
+    """
+    audience_ids = sorted(set().union(*(batch.audience_ids for batch in chain)))
     kwargs: dict[str, Any] = {
         "configuration": stream.configuration,
         "delivery_stream_name": stream.name,
         "records": chain[0].groups,
-        "connection_ids": sorted(set().union(*(batch.connection_ids for batch in chain))),
-        "audience_ids": sorted(set().union(*(batch.audience_ids for batch in chain))),
+        "connection_ids": sorted(connection_ids[audience_id] for audience_id in audience_ids),
+        "audience_ids": audience_ids,
     }
     if len(chain) > 1:
         kwargs["then"] = [batch.groups for batch in chain[1:]]

@@ -17,8 +17,8 @@ from worker.firehose.batching import (
 from worker.firehose.groups import billed_bytes, firehose_records, records_in
 from worker.firehose.put import Billing, billing_of, put
 
-SHARED = Source("1-a", 1, aggregate=True)
-ALONE = Source("2-b", 2)
+SHARED = Source(1, aggregate=True)
+ALONE = Source(2)
 EU_CENTRAL_1 = BatchLimit(bytes=104_857)
 
 

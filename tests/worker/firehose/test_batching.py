@@ -14,7 +14,7 @@ RECORDS = 500
 BYTES = 4 * 2**20
 RECORD_BYTES = 1_024_000
 FIREHOSE_S = BatchLimit()
-SOURCE = Source("1-a", 1)
+SOURCE = Source(1)
 
 
 def batched(*groups, limit=FIREHOSE_S):
@@ -53,8 +53,8 @@ def test_bytes_are_counted_as_base64():
 
 def test_records_set_apart_are_in_no_batch():
     batches = batched([b"before"], [b"after"])
-    batches.set_apart([b"removal", b"x" * (RECORD_BYTES + 1)], Source("2-b", 2))
-    assert (batches.oversize.records, batches.oversize.connection_ids) == (2, {"2-b"})
+    batches.set_apart([b"removal", b"x" * (RECORD_BYTES + 1)], Source(2))
+    assert (batches.oversize.records, batches.oversize.audience_ids) == (2, {2})
     assert [batch.groups for batch in single(batches)] == [["before", "after"]]
     assert batches.records == 4
 
@@ -64,12 +64,12 @@ def test_a_line_is_oversize_above_the_limit_of_firehose(size, oversize):
     assert is_oversize(b"x" * size) is oversize
 
 
-def test_a_batch_knows_the_connections_and_audiences_of_its_records():
+def test_a_batch_knows_the_audiences_of_its_records():
     batches = Batches(FIREHOSE_S)
-    batches.add([b"x"], Source("1-a", 1))
-    batches.add([b"x"], Source("2-b", 2))
+    batches.add([b"x"], Source(1))
+    batches.add([b"x"], Source(2))
     ((batch,),) = batches
-    assert (batch.connection_ids, batch.audience_ids) == ({"1-a", "2-b"}, {1, 2})
+    assert batch.audience_ids == {1, 2}
 
 
 def test_a_group_that_no_call_can_take_is_a_chain_of_batches():
@@ -151,3 +151,25 @@ def test_any_groups_are_batched_in_order_without_loss_within_the_limits(
         assert len(batch.groups) == 1 or (len(lines) <= limit.records and batch.bytes <= limit.bytes)
     sent = [line.encode() for batch in chain.from_iterable(batches) for line in lines_of(batch)]
     assert sorted(sent) == sorted(chain.from_iterable(groups))
+
+
+@given(st.lists(SIZE, max_size=20), st.integers(0, 600), st.integers(1, 3), LIMIT)
+def test_lines_that_are_added_together_are_batched_as_one_after_the_other(
+    sizes, small_ones, audiences, limit
+):
+    lines = [b"x" * size for size in [*sizes, *[1] * small_ones]]
+    audience_ids = [number % audiences for number in range(len(lines))]
+    together, one_by_one = Batches(limit), Batches(limit)
+    together.add_lines(lines, audience_ids)
+    for line, audience_id in zip(lines, audience_ids, strict=True):
+        one_by_one.add((line,), Source(audience_id))
+    for batches in (together, one_by_one):
+        batches.add([b"further"], SOURCE)
+
+    def shown(batches):
+        return [
+            (batch.groups, batch.records, batch.firehose_records, batch.bytes, batch.base64_bytes)
+            for batch in single(batches)
+        ], [batch.audience_ids for batch in single(batches)]
+
+    assert shown(together) == shown(one_by_one)

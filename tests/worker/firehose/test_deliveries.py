@@ -15,17 +15,21 @@ ADDRESS = {
 }
 
 
-def batch(*groups, connection_id="1-a", audience_id=1):
-    return Batch(groups=list(groups), connection_ids={connection_id}, audience_ids={audience_id})
+CONNECTIONS = {1: "1-a", 2: "2-b", 3: "3-c"}
+
+
+def batch(*groups, audience_id=1):
+    return Batch(groups=list(groups), audience_ids={audience_id})
 
 
 def test_a_batch_alone_has_the_arguments_that_every_version_knows():
-    assert make_delivery(STREAM, [batch("a", ["b", "c"])]) == {**ADDRESS, "records": ["a", ["b", "c"]]}
+    made = make_delivery(STREAM, [batch("a", ["b", "c"])], CONNECTIONS)
+    assert made == {**ADDRESS, "records": ["a", ["b", "c"]]}
 
 
 def test_a_chain_is_delivered_batch_by_batch():
-    first = make_delivery(STREAM, [batch("a"), batch("b"), batch("c", audience_id=2)])
-    address = {**ADDRESS, "audience_ids": [1, 2]}
+    first = make_delivery(STREAM, [batch("a"), batch("b"), batch("c", audience_id=2)], CONNECTIONS)
+    address = {**ADDRESS, "connection_ids": ["1-a", "2-b"], "audience_ids": [1, 2]}
     assert first == {**address, "records": ["a"], "then": [["b"], ["c"]]}
     second = following_delivery(first)
     assert second == {**address, "records": ["b"], "then": [["c"]]}
