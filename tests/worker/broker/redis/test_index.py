@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kombu import Connection, Queue
 from kombu.transport import redis as kombu_redis
@@ -268,6 +268,7 @@ ACTIONS = st.one_of(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=st.lists(ACTIONS, max_size=25))
+@example(actions=[("poll", None), ("push", STREAM), ("pop without index", STREAM), ("lose number", None)])
 def test_no_message_waits_for_ever_whoever_pushed_it_and_whatever_happened_to_the_index(
     connection, server, make_worker, actions
 ):
@@ -305,4 +306,9 @@ def test_no_message_waits_for_ever_whoever_pushed_it_and_whatever_happened_to_th
     worker.poll_often()
     assert sum(map(server.llen, STREAMS)) == 0
     assert len(worker.bodies) + len(other.bodies) + popped == text.sent
+    if ("lose number", None) in actions:
+        # An entry whose queue somebody else has emptied is new to nobody then. It goes with its next message.
+        for queue in STREAMS:
+            push(connection, queue)
+        worker.poll_often()
     assert indexed(server) == []
