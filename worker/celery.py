@@ -15,6 +15,7 @@ from worker.config import current_log_format, current_settings
 from worker.consumer.broker_trouble import BrokerTrouble
 from worker.consumer.dropped_messages import DroppedMessages
 from worker.consumer.garbage_collection import collect_less
+from worker.consumer.lost_polls import LostPolls
 from worker.consumer.memory_watch import MemoryWatch
 from worker.consumer.notifications import Notifications
 from worker.consumer.queue_troubles import QueueTroubles
@@ -120,6 +121,7 @@ def make_app() -> AudienceFirehose:
     app.steps["consumer"].add(TaskEvents)
     app.steps["consumer"].add(BrokerTrouble)
     app.steps["consumer"].add(QueueTroubles)
+    app.steps["consumer"].add(LostPolls)
     app.steps["consumer"].add(StreamQueues)
     app.steps["consumer"].add(DroppedMessages)
     app.steps["consumer"].add(MemoryWatch)

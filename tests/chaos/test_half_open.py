@@ -1,5 +1,8 @@
 """A half-open Redis, or one that accepts no write: a worker comes back by itself, and stops on SIGTERM."""
 
+import os
+import signal
+
 import pytest
 from link import Link
 from waiting import eventually
@@ -7,6 +10,7 @@ from waiting import eventually
 LOST_WITHIN_SECONDS = 45
 BACK_WITHIN_SECONDS = 30
 LOST = "Connection to broker lost"
+CUSTOMERS = ["first", "second", "third"]
 
 
 @pytest.fixture
@@ -31,6 +35,21 @@ def test_a_worker_is_back_in_half_a_minute_when_a_half_open_link_heals(stack, li
         link.heal()
         eventually(lambda: "meanwhile" in audience.customers(), timeout=BACK_WITHIN_SECONDS)
         assert set(audience.customers()) == {"before", "meanwhile"}
+
+
+def test_what_was_reserved_by_a_poll_whose_answer_is_lost_comes_back_with_the_worker(stack, link):
+    audience, broker = stack.audience(), stack.broker_client()
+    env = through(link) | {"AUDIENCE_VISIBILITY_TIMEOUT": "3600"}
+    with stack.worker("--concurrency", "2", env=env) as worker:
+        os.kill(worker.pid, signal.SIGSTOP)
+        for customer in CUSTOMERS:
+            stack.send(*audience.added(customer))
+        link.drop_answers()
+        os.kill(worker.pid, signal.SIGCONT)
+        eventually(lambda: broker.hlen("unacked") == len(CUSTOMERS))
+        eventually(lambda: LOST in worker.output(), timeout=LOST_WITHIN_SECONDS)
+        link.heal()
+        eventually(lambda: audience.customers() == CUSTOMERS, timeout=BACK_WITHIN_SECONDS)
 
 
 def test_a_worker_stops_on_sigterm_while_its_link_is_half_open(stack, link):

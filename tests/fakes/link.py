@@ -1,4 +1,4 @@
-"""A TCP link to a server that can drop every packet and close nothing, as a firewall or a dead host does."""
+"""A TCP link to a server that can drop packets and close nothing, as a firewall or a dead host does."""
 
 import selectors
 import socket
@@ -17,7 +17,8 @@ class Link:
         self.url = url.replace(f":{parts.port}", f":{self._listener.getsockname()[1]}")
         self._peers = {}
         self._dead = set()
-        self._drops = False
+        self._servers = set()
+        self._drops = self._drops_answers = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._ends = False
@@ -28,10 +29,14 @@ class Link:
         """From now on drop every packet."""
         self._drops = True
 
+    def drop_answers(self):
+        """From now on drop what the server sends."""
+        self._drops_answers = True
+
     def heal(self):
         """Let new connections through. The old ones stay half-open."""
         self._dead |= set(self._peers)
-        self._drops = False
+        self._drops = self._drops_answers = False
 
     def __enter__(self):
         return self
@@ -47,17 +52,22 @@ class Link:
             for key, _ in self._selector.select(0.05):
                 if key.fileobj is self._listener:
                     self._accept()
-                elif not self._drops and key.fileobj not in self._dead:
+                elif self._is_open(key.fileobj):
                     self._forward(key.fileobj)
                 else:
                     with suppress(OSError):
                         if not key.fileobj.recv(65536):
                             self._selector.unregister(key.fileobj)
 
+    def _is_open(self, peer):
+        """Whether what the peer sends arrives."""
+        return not (self._drops or peer in self._dead or (self._drops_answers and peer in self._servers))
+
     def _accept(self):
         near, _ = self._listener.accept()
         far = socket.create_connection(self._server)
         self._peers |= {near: far, far: near}
+        self._servers.add(far)
         for peer in (near, far):
             self._selector.register(peer, selectors.EVENT_READ)
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Any
 
 from kombu.asynchronous import Hub, get_event_loop
@@ -89,6 +89,8 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
     """Whether the message now being delivered is recorded as unacknowledged already."""
     _poll_timer: Any = None
     """The timer of the next poll, during the poll interval."""
+    unanswered_poll: str | None = None
+    """When the poll was sent whose answer has not been read (Unix seconds); None where it has been."""
     _empty_polls = 0
     """In a row."""
     _waiter: Waiter | None = None
@@ -284,13 +286,15 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
             self._sent_poll = self._rotation.next_poll()
             connection = self._in_poll = self.client.connection
             self._brpop_sent_at = monotonic()
-            connection.send_packed_command([self._commands.encode(self._sent_poll)])
+            self.unanswered_poll = f"{time():.6f}"
+            connection.send_packed_command([self._commands.encode(self._sent_poll, self.unanswered_poll)])
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._sent_poll is None:
             return bool(super()._brpop_read(**options))
         try:
             answer = self._read_answer(self._sent_poll)
+            self.unanswered_poll = None
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()

@@ -5,7 +5,6 @@ A worker polls for each message, so the parts of the command that do not change 
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from time import time
 from typing import Any, NamedTuple
 
 from worker.broker.redis.delivery_runs import NO_RUN, DeliveryLimit, ReservedDelivery
@@ -79,7 +78,6 @@ class PollCommands:
         lists_of: Callable[[str], list[str]],
         unacked: tuple[str, str],
         run_messages: int = RUN_MESSAGES,
-        clock: Callable[[], float] = time,
     ) -> None:
         """`lists_of` names a queue's lists, `unacked` the index and the hash of unacknowledged messages.
 
@@ -88,7 +86,6 @@ class PollCommands:
         self._lists_of = lists_of
         self.delivery_limit: Callable[[str], DeliveryLimit] = lambda queue: NO_RUN
         """Looks up what a run of a stream's queue holds at most."""
-        self._clock = clock
         self._keys = (*unacked, LAST_SEQUENCE_NUMBER, SET_ASIDE, *INDEX_KEYS)
         self._encoded_keys = _encode(*self._keys)
         self._encoded_names = _encode(CHANGES_QUEUE, f"{STREAM_QUEUE_PREFIX}.")
@@ -109,8 +106,11 @@ class PollCommands:
         """Forget a queue."""
         self._lists.pop(queue, None)
 
-    def encode(self, poll: Poll) -> bytes:
-        """The command in Redis's protocol, in one piece: each piece would be a packet."""
+    def encode(self, poll: Poll, now: str) -> bytes:
+        """The command in Redis's protocol, in one piece: each piece would be a packet.
+
+        What it reserves is recorded under the time `now` (Unix seconds).
+        """
         reserving = [self._lists[queue] for queue in poll.reserving]
         lists = sum([count for count, _ in reserving])
         keys = len(self._keys) + lists + len(poll.sweeping)
@@ -122,7 +122,7 @@ class PollCommands:
                 self._encoded_keys,
                 *[names for _, names in reserving],
                 *[self._lists[queue][1] for queue in poll.sweeping],
-                _bulk(b"%.6f" % self._clock()),
+                _bulk(now.encode()),
                 self._encoded_names,
                 _bulk(b"%d" % lists),
                 _bulk(b"%d" % poll.last_entry),

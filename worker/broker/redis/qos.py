@@ -112,6 +112,19 @@ class QoS(redis.QoS):  # type: ignore[misc]
                 pushed += [tag, keys.index(name) + 1, text, int(is_stream_queue(name))]
             REQUEUE(connected, keys=keys, args=["LPUSH" if leftmost else "RPUSH", reserved_by, *pushed])
 
+    def requeue_reserved_at(self, sent_at: str) -> int:
+        """Requeue, in their order, what the poll reserved that was sent then. Returns how many messages.
+
+        No other poll is sent in the same microsecond; if one were, its messages would come twice.
+        """
+        with self.channel.conn_or_acquire() as client:
+            tags = client.zrangebyscore(self.unacked_index_key, sent_at, sent_at)
+            records = client.hmget(self.unacked_key, tags) if tags else []
+            # A record begins with the message's sequence number.
+            found = sorted((record, tag) for record, tag in zip(records, tags, strict=True) if record)
+            self.requeue([tag for _, tag in found], client)
+        return len(found)
+
     def delay(self, delivery_tag: str, until: float) -> None:
         """Hand a reserved message back to the broker, which requeues it at a time (Unix seconds)."""
         with self.channel.conn_or_acquire() as client:

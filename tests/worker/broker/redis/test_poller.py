@@ -1,18 +1,22 @@
 """A poll that gets no reply, and commands that time out, are a lost connection."""
 
+import json
 from select import select
-from time import monotonic
+from time import monotonic, time
 
 import pytest
 from kombu import Connection, Queue
 from link import Link
 from redis.exceptions import TimeoutError
+from waiting import eventually
 
 from worker.broker.redis.poller import is_overdue
 from worker.broker.redis.transport import Transport
+from worker.queues import CHANGES_QUEUE
 from worker.store.connections import SOCKET_TIMEOUT_SECONDS
 
 QUEUE = Queue("queue", routing_key="queue")
+CHANGES = Queue(CHANGES_QUEUE, routing_key=CHANGES_QUEUE)
 NEVER_WAIT = {"socket_timeout": 0.2, "socket_connect_timeout": 0.2}
 LATER = SOCKET_TIMEOUT_SECONDS + Transport.brpop_timeout
 
@@ -27,7 +31,7 @@ def link(real_redis_url, real_redis):
 def channel(link):
     with Connection(link.url, transport=Transport, transport_options=NEVER_WAIT) as connection:
         channel = connection.channel()
-        consumer = connection.Consumer(QUEUE, channel=channel)
+        consumer = connection.Consumer([QUEUE, CHANGES], channel=channel, on_message=lambda _: None)
         consumer.consume()
         yield channel
 
@@ -35,6 +39,11 @@ def channel(link):
 def poll(channel):
     """Send a poll whose reply is outstanding."""
     channel.connection.cycle._register_BRPOP(channel)
+
+
+def bodies(real_redis):
+    """Of the messages of changes that wait, the last one first."""
+    return [json.loads(text)["body"] for text in real_redis.lrange(CHANGES_QUEUE, 0, -1)]
 
 
 def test_a_reply_that_does_not_come_is_overdue(channel, link):
@@ -67,6 +76,29 @@ def test_a_timeout_while_requeueing_is_a_connection_error(channel, link):
     link.drop()
     with pytest.raises(TimeoutError):
         channel.connection.cycle.maybe_restore_messages()
+
+
+def test_what_a_poll_reserved_whose_answer_is_lost_is_requeued_in_its_order(channel, link, real_redis):
+    for number in range(9):
+        channel.connection.client.Producer(channel).publish(number, CHANGES_QUEUE)
+    waiting = bodies(real_redis)
+    link.drop_answers()
+    poll(channel)
+    eventually(lambda: real_redis.hlen("unacked") == 9)
+    link.heal()
+    with Connection(link.url, transport=Transport) as connection:
+        assert connection.channel().qos.requeue_reserved_at(channel.unanswered_poll) == 9
+    assert bodies(real_redis) == waiting
+    assert not real_redis.exists("unacked", "unacked_index")
+
+
+def test_what_was_reserved_by_a_poll_that_was_answered_stays_reserved(channel, real_redis):
+    channel.connection.client.Producer(channel).publish(1, CHANGES_QUEUE)
+    poll(channel)
+    channel._brpop_read()
+    assert channel.unanswered_poll is None
+    assert channel.qos.requeue_reserved_at(f"{time():.6f}") == 0
+    assert real_redis.hlen("unacked") == 1
 
 
 def test_a_lost_channel_is_closed_without_the_server(channel, link):

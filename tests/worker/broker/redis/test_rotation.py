@@ -185,6 +185,6 @@ def test_a_poll_has_the_same_size_with_a_hundred_and_with_ten_thousand_streams(i
         commands = PollCommands(lambda queue: [queue], ("unacked_index", "unacked"))
         for queue in queues:
             commands.add(queue)
-        return len(commands.encode(worker.rotation.next_poll()))
+        return len(commands.encode(worker.rotation.next_poll(), "1800000000.000000"))
 
     assert size(100) == size(10_000)
