@@ -52,10 +52,14 @@ def test_killed_workers_lose_nothing_and_repeat_at_most_the_batches_in_a_call(st
     load.send()
     load.arrive()
     # A run whose process was killed before it was counted is counted by another worker.
-    eventually(lambda: load.status().counts.enqueued == RECORDS)
+    eventually(lambda: load.status().counts.enqueued >= RECORDS)
     status = load.settle()
-    tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.per_message)
-    assert (status.counts.enqueued, status.counts.delivered, status.dead) == (RECORDS, RECORDS, 0)
+    in_flight = KILLS * CONCURRENCY * load.per_message
+    tell(load, f"{KILLS} x SIGKILL", allowed=in_flight)
+    # That a run is counted is remembered for four visibility timeouts, which are eight seconds here: workers
+    # that are killed again and again before they look for uncounted runs count it twice.
+    assert RECORDS <= status.counts.enqueued <= RECORDS + in_flight
+    assert (status.counts.delivered, status.dead) == (RECORDS, 0)
 
 
 def test_workers_that_are_killed_over_runs_of_single_changes_lose_nothing(stack, start, tell):
@@ -73,10 +77,13 @@ def test_workers_that_are_killed_over_runs_of_single_changes_lose_nothing(stack,
     load.send()
     load.arrive()
     # A run whose process was killed before it was counted is counted by another worker.
-    eventually(lambda: load.status().counts.enqueued == load.records)
+    eventually(lambda: load.status().counts.enqueued >= load.records)
     status = load.settle()
-    tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.largest_put())
-    assert (status.counts.enqueued, status.dead) == (load.records, 0)
+    in_flight = KILLS * CONCURRENCY * load.largest_put()
+    tell(load, f"{KILLS} x SIGKILL", allowed=in_flight)
+    # As above.
+    assert load.records <= status.counts.enqueued <= load.records + in_flight
+    assert status.dead == 0
     # A call that outlives its worker's main process may be counted beside its repetition.
     assert load.records <= status.counts.delivered <= load.records + load.repeated
 
