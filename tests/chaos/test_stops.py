@@ -99,14 +99,16 @@ def test_batches_that_wait_for_a_retry_outlive_their_worker(stack, load, start, 
 
 
 def test_a_rolling_restart_of_three_workers_loses_and_repeats_nothing(stack, load, start, tell):
-    workers = [start() for _ in range(3)]
+    # A put is held while a quarter of the load is sent, and the other workers must not take it for lost.
+    env = {"AUDIENCE_VISIBILITY_TIMEOUT": str(WAIT_SECONDS)}
+    workers = [start(**env) for _ in range(3)]
     for old in workers:
         with load.holding_put(1) as wait_for_put:
             load.send(RECORDS // 4 // 100 * 100)
             wait_for_put()
             ask_to_stop(old)
         wait_for_end(old)
-        start()
+        start(**env)
     load.send()
     load.arrive()
     status = load.settle()
