@@ -5,11 +5,13 @@ from typing import Any
 from celery import Celery
 from redis.client import Pipeline as PlainPipeline
 from redis.client import Redis
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import BusyLoadingError, ConnectionError, RedisError, ResponseError
 
 UNAVAILABLE = ("READONLY", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDOWN")
 """Error codes of a server that accepts no write, or no command at all, until a failover, a script or a
 snapshot is over. Source: `shared` in Redis's server.c."""
+ERROR_RESPONSES = (ResponseError, BusyLoadingError)
+"""What redis-py makes of a server's error: of LOADING one of the connection."""
 PROBE_KEY = "audience.probe"
 """Is never there. To delete it is a write all the same, which a server refuses that cannot serve."""
 
@@ -33,7 +35,7 @@ class _Responses:
         """The server's response to a command."""
         try:
             return super().parse_response(connection, command_name, **options)  # type: ignore[misc]
-        except ResponseError as error:
+        except ERROR_RESPONSES as error:
             if code := unavailable_code(error):
                 raise ServerUnavailable(f"Redis responds {code}") from error
             raise
@@ -52,7 +54,7 @@ class Client(_Responses, Redis):  # type: ignore[misc]
         return Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
-def unavailable_code(error: ResponseError) -> str:
+def unavailable_code(error: RedisError) -> str:
     """The code by which a server says that it is unavailable; empty for any other error.
 
     Redis before 7 puts the code of an error inside a script behind the script's name.
@@ -71,7 +73,7 @@ def try_write(app: Celery) -> None:
     try:
         with app.connection_for_write() as connection, connection.channel() as channel:
             channel.client.delete(PROBE_KEY)
-    except ResponseError as error:
+    except ERROR_RESPONSES as error:
         if code := unavailable_code(error):
             raise ServerUnavailable(f"Redis responds {code}") from error
         raise

@@ -3,7 +3,8 @@
 import threading
 
 import pytest
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis import Redis
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ResponseError
 from waiting import eventually
 
 from devstack import processes
@@ -87,3 +88,13 @@ def test_a_full_server_is_not_unavailable(client, real_redis):
     real_redis.config_set("maxmemory", 1)
     with pytest.raises(OutOfMemoryError):
         client.lpush("queue", "message")
+
+
+def test_a_server_that_reads_its_data_is_unavailable(monkeypatch):
+    def parse_response(*_, **__):
+        raise BusyLoadingError("Redis is loading the dataset in memory", status_code="LOADING")
+
+    monkeypatch.setattr(Redis, "parse_response", parse_response)
+    with pytest.raises(ServerUnavailable) as raised:
+        Client().parse_response(None, "PING")
+    assert raised.value.code == "LOADING"
