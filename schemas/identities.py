@@ -22,8 +22,8 @@ class Identity(NamedTuple):
     kind: Literal["user", "device"]
     basis: str
     """The source of the name: documented, by pattern, or seen elsewhere."""
-    mparticle: str
-    """Its type in mParticle's Firehose SDK."""
+    mparticle: str | None = None
+    """Its type in mParticle's Firehose SDK; None where that has none."""
 
 
 ROWS: tuple[Identity, ...] = tuple(
@@ -86,4 +86,4 @@ class Catalogue:
     @cached_property
     def by_mparticle_type(self) -> dict[str, str]:
         """The configured names by the SDK's identity types."""
-        return {row.mparticle: self.configured_name(row.name) for row in ROWS}
+        return {row.mparticle: self.configured_name(row.name) for row in ROWS if row.mparticle}
