@@ -11,7 +11,14 @@ from typing import NamedTuple
 import orjson
 from marshmallow import Schema, fields
 
-from schemas.changes import AUDIENCE_DELETED, IDENTITY_CHANGED, MEMBER_ADDED, Change
+from schemas.changes import (
+    AUDIENCE_DELETED,
+    IDENTITY_CHANGED,
+    KNOWN_EVENTS,
+    KNOWN_NAME_LENGTH,
+    MEMBER_ADDED,
+    Change,
+)
 
 SCHEMA_VERSION = 1
 """The version of records with metadata. It grows when a consumer has to read them differently."""
@@ -121,9 +128,8 @@ EMPTY = b"{}"
 NO_USER = b'"UserIdentities":' + EMPTY
 """A user without identities in a record. No name holds it: JSON escapes a name's quotation marks."""
 USER_OPEN = b'"UserIdentities":%b'
-KNOWN_TEMPLATES = 1024
-KNOWN_NAME_LENGTH = 1000
-"""Characters. What is known of records stays below some megabytes."""
+KNOWN_TEMPLATES = KNOWN_EVENTS
+"""At 450 bytes each."""
 
 
 class Renderer:

@@ -20,7 +20,8 @@ def decode(content: bytes | str) -> str:
 
 def text_of_record(record: bytes) -> bytes:
     """The message of a record: that is a list of the message, its exchange and its queue."""
-    return record[1:-1].rsplit(b",", 2)[0]
+    end = record.rfind(b",", 0, record.rfind(b","))
+    return record[1:end]
 
 
 def wrap_malformed(text: str, tag: str, queue: str) -> dict[str, Any]:
