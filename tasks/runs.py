@@ -117,7 +117,7 @@ class RunTask(ProducerTask):
 
     def forward_run(self, tags: Sequence[str]) -> dict[str, int] | None:
         """Forward the messages with these delivery tags; None where the broker knows no runs."""
-        with self.app.reservations.open() as reservation:
+        with self.app.reservations.open(self.request.properties) as reservation:
             if reservation is None:
                 return None
             messages, alone, left = self._read(reservation, tags)
@@ -140,7 +140,7 @@ class RunTask(ProducerTask):
             raise
         except Exception as error:
             logger.error("%s in a run: its %d messages are run one by one", type(error).__name__, len(tags))
-        with self.app.reservations.open() as reservation:
+        with self.app.reservations.open(self.request.properties) as reservation:
             return reservation and reservation.end(None, alone=tags)
 
     def _read(self, reservation: Reservation, tags: Sequence[str]) -> tuple[list[Read], list[str], list[str]]:
@@ -337,4 +337,6 @@ def _attempt(digest: bytes) -> str:
 @app.task(name=FORWARD_RUN, base=RunTask, bind=True)
 def forward_run(self: RunTask, tags: list[str]) -> dict[str, int] | None:
     """Forward the messages that a worker has reserved under these delivery tags."""
+    if not isinstance(tags, list):
+        raise TypeError("tags must be a list")
     return self.forward_run(tags)

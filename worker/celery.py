@@ -1,12 +1,14 @@
 """The Celery application: `celery -A worker`."""
 
 from functools import cached_property
+from uuid import UUID
 
 from celery import Celery
 
 from worker.broker.compression import register_bounded_compression
 from worker.broker.handovers import Handovers, needs_marks
 from worker.broker.installation import BrokerIdentity
+from worker.broker.outbox import Outbox
 from worker.broker.rabbitmq import register_rabbitmq_transport
 from worker.broker.redis.transport import register_redis_transport
 from worker.broker.reservations import Reservations
@@ -78,7 +80,14 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
     @cached_property
     def reservations(self) -> Reservations:
         """The reserved messages, for runs."""
-        return Reservations(self, window_seconds=current_settings().visibility_timeout)
+        services, window_seconds = self.services, self.services.settings.visibility_timeout
+        outbox = Outbox(
+            services.redis,
+            window_seconds=window_seconds,
+            alone_keys=lambda keys: services.idempotency.keys_of(str(UUID(bytes=key)) for key in keys),
+            record_counts=services.run_recorder.record_text,
+        )
+        return Reservations(self, outbox, window_seconds=window_seconds)
 
     @cached_property
     def notifier(self) -> Notifier | None:

@@ -13,8 +13,6 @@ from devstack.firehose import Answer, FakeFirehose
 READY_AUDIENCES = 70
 """Connected before the worker starts, so that a story does not wait for its queue."""
 DOCUMENTED_AUDIENCE = 123123
-FRESH_HOSTS = 10
-"""How many virtual hosts of each type stories can take: `rabbitmqctl` would take a second to make one."""
 IDLE_NAMES = count(1000)
 """The stream of the audiences in `idle_stack`."""
 
@@ -28,47 +26,6 @@ def directory(tmp_path_factory):
 def redis_url(directory):
     with processes.redis(directory) as (_, url):
         yield url
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_installed():
-    """Skips where the machine has no RabbitMQ. CI installs it."""
-    try:
-        processes.rabbitmq_server()
-    except processes.StartError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def rabbitmq(rabbitmq_installed, tmp_path_factory):
-    """The process and the URL of a RabbitMQ that tests share."""
-    classic_hosts, quorum_hosts = fresh_names("classic"), fresh_names("quorum")
-    directory, hosts = tmp_path_factory.mktemp("rabbitmq"), ("running", "idle", *classic_hosts)
-    with processes.rabbitmq(directory, *hosts, quorum_hosts=quorum_hosts) as running:
-        yield running
-
-
-def fresh_names(default_type):
-    """The names of the virtual hosts whose queues are of a type by default."""
-    return [f"{default_type}-{number}" for number in range(FRESH_HOSTS)]
-
-
-@pytest.fixture(scope="session")
-def fresh_hosts():
-    """The names of virtual hosts that no story has taken yet, by the type of their queues."""
-    return {default_type: iter(fresh_names(default_type)) for default_type in ("classic", "quorum")}
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_server(rabbitmq):
-    """The process of the RabbitMQ."""
-    return rabbitmq[0]
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_url(rabbitmq):
-    """Its URL without a virtual host."""
-    return rabbitmq[1]
 
 
 @pytest.fixture(scope="session", params=["redis", "rabbitmq"])

@@ -5,11 +5,14 @@ and acknowledged, rejected or put back as its outcome says. Countdowns are not w
 """
 
 import json
+import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import amqp
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.solo import TaskPool
 from celery.exceptions import WorkerLostError
@@ -24,6 +27,8 @@ from worker.celery import app as real_app
 from worker.consumer.request import RedactingRequest
 from worker.queues import CHANGES_QUEUE, is_stream_queue
 
+RETURN_SECONDS = 0.2
+"""In which RabbitMQ has put a message back that was returned."""
 MANY = 1000
 """Messages after which a queue must be empty; a loop does not end otherwise."""
 
@@ -159,6 +164,107 @@ class DeliveryRunWorker(RunWorker):
     def _is_first_attempt(message: Any) -> bool:
         text = message.channel.client.hget(message.channel.unacked_key, message.delivery_tag)
         return ALONE.encode() not in text[:20] and not message.headers.get("retries")
+
+
+class RabbitMQWorker(LittleWorker):
+    """Over a real RabbitMQ. Its connection outlives a message: it keeps what is to be run alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._connection = self.app.connection_for_read()
+        self._channel = self._connection.default_channel
+        self._channel.basic_qos(0, MANY, False)
+        self._got: deque[Any] = deque()
+        self._consumers: dict[str, Any] = {}
+        self._queues = {CHANGES_QUEUE}
+
+    def close(self) -> None:
+        """Delete the queues that were used, and those of these streams."""
+        streams = self.app.services.registry.snapshot().streams
+        for queue in self._queues | {stream.queue for stream in streams}:
+            self._channel.queue_delete(queue)
+        self._connection.collect()
+
+    def declare(self, queue: str, arguments: dict[str, Any]) -> None:
+        """Declare a queue as somebody else does."""
+        with self._connection.channel() as channel:
+            amqp.Channel.queue_declare(channel, queue, durable=True, auto_delete=False, arguments=arguments)
+
+    def delete(self, queue: str) -> None:
+        """Delete a queue."""
+        self._channel.queue_delete(queue)
+
+    def waiting(self, queue: str) -> list[Any]:
+        self._cancel(queue)
+        messages = []
+        while (message := self._channel.basic_get(queue) if self._length(queue) else None) is not None:
+            messages.append(self._channel.message_to_python(message))
+        for message in messages:
+            message.requeue()
+        return messages
+
+    def run_one(self, queue: str) -> bool:
+        message = self._next(queue)
+        if message is not None:
+            self._request(message).execute_using_pool(self.pool)
+        return message is not None
+
+    def die_over_one(self, queue: str) -> None:
+        try:
+            raise WorkerLostError("killed")
+        except WorkerLostError:
+            self._request(self._next(queue)).on_failure(ExceptionInfo())
+
+    def _next(self, queue: str) -> Any:
+        """The next message that the worker reserves; None where none waits, neither here nor in the queue."""
+        self._drain(timeout=0)
+        if not self._got:
+            self._cancel(queue)
+            messages = self._length(queue)
+            if not messages:
+                return None
+            queues = [Queue(queue)]
+            consumer = self._connection.Consumer(queues, on_message=self._got.append, auto_declare=False)
+            self._consumers[queue] = consumer
+            consumer.consume()
+            if queue == CHANGES_QUEUE:
+                self._let_arrive(min(messages, MANY))
+            while not self._got:
+                self._drain(timeout=10)
+        return self._got.popleft()
+
+    def _let_arrive(self, messages: int) -> None:
+        """A run takes what has arrived. Have all that waits arrive before the first one."""
+        runs = self._connection.connection.runs
+        runs.most_in_pool = 0
+        while runs.messages < messages:
+            self._drain(timeout=10)
+        runs.most_in_pool = MANY
+
+    def _drain(self, timeout: float) -> None:
+        with suppress(TimeoutError):
+            self._connection.drain_events(timeout=timeout)
+
+    def _cancel(self, queue: str) -> None:
+        """Consume no more: RabbitMQ answers behind all that it has sent, and has what was returned."""
+        if (consumer := self._consumers.pop(queue, None)) is not None:
+            consumer.cancel()
+            while self._got:
+                self._got.popleft().requeue()
+
+    def _length(self, queue: str) -> int:
+        """The messages of a queue. Those that were returned to it are counted a moment later."""
+        self._queues.add(queue)
+        deadline = time.monotonic() + RETURN_SECONDS
+        while not (messages := self._length_now(queue)) and time.monotonic() < deadline:
+            pass
+        return messages
+
+    def _length_now(self, queue: str) -> int:
+        try:
+            return int(self._channel.queue_declare(queue, passive=True).message_count)
+        except self._connection.channel_errors:
+            return 0
 
 
 def forget_all_messages() -> None:

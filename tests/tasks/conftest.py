@@ -2,7 +2,7 @@
 
 import pytest
 from identity import FakeBrokerIdentity
-from little_worker import LittleWorker, forget_all_messages, forget_producers
+from little_worker import LittleWorker, RabbitMQWorker, RunWorker, forget_all_messages, forget_producers
 
 import tasks.forward
 import tasks.runs  # noqa: F401
@@ -25,6 +25,7 @@ def app(services, monkeypatch):
     installation = Installation(services.redis, FakeBrokerIdentity(), services.monotonic)
     monkeypatch.setitem(real_app.__dict__, "installation", installation)
     monkeypatch.setitem(real_app.__dict__, "put_record_only", PutRecordOnly())
+    monkeypatch.delitem(real_app.__dict__, "reservations", raising=False)
     real_app.set_current()
     forget_producers()
     forget_all_messages()
@@ -82,6 +83,31 @@ def clients(app, real_clients, monkeypatch):
 @pytest.fixture
 def worker(app, clients):
     return LittleWorker(app)
+
+
+@pytest.fixture
+def broker(request):
+    """The server that the broker is, where it is one: `redis` or `rabbitmq`."""
+    return request.param
+
+
+@pytest.fixture
+def run_worker(app, clients, broker, request, monkeypatch):
+    """A worker that runs changes in runs, over a real broker."""
+    if broker == "redis":
+        request.getfixturevalue("real_redis")
+        url, kind = request.getfixturevalue("real_redis_url"), RunWorker
+    else:
+        url, kind = f"{request.getfixturevalue('rabbitmq_url')}/tasks", RabbitMQWorker
+    for name in ("broker_url", "broker_read_url", "broker_write_url"):
+        monkeypatch.setitem(app.conf, name, url)
+    if broker == "rabbitmq":
+        monkeypatch.setitem(app.conf, "broker_transport_options", {"confirm_publish": True})
+    forget_producers()
+    worker = kind(app)
+    yield worker
+    if broker == "rabbitmq":
+        worker.close()
 
 
 @pytest.fixture

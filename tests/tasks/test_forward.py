@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from little_worker import LittleWorker, RunWorker, forget_producers
+from little_worker import LittleWorker
 
 from schemas.records import Skip
 from worker.config import read_settings
@@ -15,19 +15,18 @@ from worker.state.registry import CONNECTIONS, VERSION
 MEGABYTE = 10**6
 
 
-@pytest.fixture(params=["alone", "in runs"])
-def worker(request, app, clients, monkeypatch):
-    """A worker that runs each message of changes alone, or in runs as Redis lets it."""
-    if request.param == "alone":
-        return LittleWorker(app)
-    request.getfixturevalue("real_redis")
-    for name in ("broker_url", "broker_read_url", "broker_write_url"):
-        monkeypatch.setitem(app.conf, name, request.getfixturevalue("real_redis_url"))
-    forget_producers()
-    return RunWorker(app)
+@pytest.fixture(params=["alone", "redis", "rabbitmq"])
+def broker(request):
+    """Each message of changes is run alone, or in runs as Redis and RabbitMQ let them."""
+    return request.param
 
 
-ALONE = pytest.mark.parametrize("worker", ["alone"], indirect=True)
+@pytest.fixture
+def worker(request, app, clients, broker):
+    return LittleWorker(app) if broker == "alone" else request.getfixturevalue("run_worker")
+
+
+ALONE = pytest.mark.parametrize("broker", ["alone"], indirect=True)
 
 
 def added(audience_id=1, **identities):

@@ -7,13 +7,16 @@ import json
 from random import Random
 
 import pytest
-from little_worker import RunWorker, forget_producers
+from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError
 
 from devstack.firehose import refuse_once
 from schemas.records import Skip
 from tasks import base, runs
+from worker.broker import rabbitmq_reservations
 from worker.broker.handovers import Handovers
+from worker.broker.outbox import OUTBOX, PENDING
+from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
 from worker.broker.redis.bodies import BODY_TAG
 from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER
 from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
@@ -34,17 +37,24 @@ from worker.queues import (
 from worker.services import Services
 
 
-@pytest.fixture
-def worker(app, clients, monkeypatch, real_redis, real_redis_url):
-    for name in ("broker_url", "broker_read_url", "broker_write_url"):
-        monkeypatch.setitem(app.conf, name, real_redis_url)
-    forget_producers()
-    return RunWorker(app)
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker(request):
+    return request.param
 
 
 @pytest.fixture
-def broker(real_redis):
+def worker(run_worker):
+    return run_worker
+
+
+@pytest.fixture
+def redis_broker(real_redis):
+    """The broker, where it is Redis."""
     return real_redis
+
+
+ON_REDIS = pytest.mark.parametrize("broker", ["redis"], indirect=True)
+ON_RABBITMQ = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
 
 
 def added(customer, audience_id=1, **keys):
@@ -80,14 +90,22 @@ def lines(call):
     return [line for group in call["records"] for line in ([group] if isinstance(group, str) else group)]
 
 
-def test_messages_that_wait_become_one_batch_in_one_task(worker, connect, send, broker, services):
+def test_messages_that_wait_become_one_batch_in_one_task(worker, connect, send, services):
     stream = connect()
     send(*(added(f"user-{number}") for number in range(20)))
     assert worker.run(CHANGES_QUEUE) == 1
     (call,) = worker.calls(stream.queue)
     assert customers(call) == [f"user-{number}" for number in range(20)]
     assert services.counters.of(stream).enqueued == 20
-    assert (broker.hlen("unacked"), broker.hlen(UNCOUNTED)) == (0, 0)
+    assert not worker.waiting(CHANGES_QUEUE)
+
+
+@ON_REDIS
+def test_a_run_leaves_nothing_behind_in_redis(worker, connect, send, redis_broker):
+    connect()
+    send(added("a"), added("b"))
+    worker.run(CHANGES_QUEUE)
+    assert (redis_broker.hlen("unacked"), redis_broker.hlen(UNCOUNTED)) == (0, 0)
 
 
 def test_a_run_says_its_numbers_and_nothing_else(app, worker, connect, send, monkeypatch):
@@ -147,7 +165,7 @@ def test_each_change_without_a_timestamp_bears_the_time_of_its_own_message(worke
         assert sent == [7, 7, *seconds]
 
 
-def test_messages_that_no_run_can_forward_hold_up_none_of_the_others(worker, connect, send, broker, services):
+def test_messages_that_no_run_can_forward_hold_up_none_of_the_others(worker, connect, send, services):
     stream = connect()
     send(added("a"))
     worker.send(FORWARD, {"changes": [added("b"), {"type": "secretive"}]})
@@ -157,7 +175,7 @@ def test_messages_that_no_run_can_forward_hold_up_none_of_the_others(worker, con
     assert worker.run_one(CHANGES_QUEUE)
     (call,) = worker.calls(stream.queue)
     assert customers(call) == ["a", "c"]
-    assert broker.llen(CHANGES_QUEUE) == 3
+    assert len(worker.waiting(CHANGES_QUEUE)) == 3
     assert not services.dead_letters.all()
 
 
@@ -193,8 +211,9 @@ def test_a_repeat_that_is_run_alone_of_a_message_of_a_run_is_known(worker, conne
     assert services.counters.of(None).skipped == {Skip.REPEATED: 1}
 
 
+@ON_REDIS
 def test_a_message_that_is_gone_is_left_out_and_the_others_are_handed_over(
-    worker, connect, send, broker, monkeypatch
+    worker, connect, send, monkeypatch
 ):
     """Between reading and handing over, another worker has requeued one of them."""
     stream = connect()
@@ -214,9 +233,7 @@ def test_a_message_that_is_gone_is_left_out_and_the_others_are_handed_over(
     assert [customers(call) for call in worker.calls(stream.queue)] == [["b"], ["a"]]
 
 
-def test_the_content_of_a_run_is_bounded_although_its_messages_are_compressed(
-    worker, connect, broker, monkeypatch
-):
+def test_the_content_of_a_run_is_bounded_although_its_messages_are_compressed(worker, connect, monkeypatch):
     stream = connect()
     share = RUN_CONTENT_BYTES // 20
     for number in range(30):
@@ -224,7 +241,7 @@ def test_the_content_of_a_run_is_bounded_although_its_messages_are_compressed(
     worker.run_one(CHANGES_QUEUE)
     delivered = sum(len(lines(call)) for call in worker.calls(stream.queue))
     assert 15 <= delivered < 20
-    assert broker.llen(CHANGES_QUEUE) == 30 - delivered
+    assert len(worker.waiting(CHANGES_QUEUE)) == 30 - delivered
     worker.run(CHANGES_QUEUE)
     assert sum(len(lines(call)) for call in worker.calls(stream.queue)) == 30
 
@@ -233,7 +250,6 @@ def test_a_run_whose_process_was_lost_is_run_message_by_message(worker, connect,
     stream = connect()
     send(added("a"), added("b"))
     worker.die_over_one(CHANGES_QUEUE)
-    assert len(worker.waiting(CHANGES_QUEUE)) == 2
     assert worker.run(CHANGES_QUEUE) == 2
     assert [customers(call) for call in worker.calls(stream.queue)] == [["a"], ["b"]]
 
@@ -252,34 +268,38 @@ def lose_connection(*_):
     raise ConnectionError
 
 
-def test_a_run_that_could_not_be_counted_is_counted_later_and_once(worker, send, services, clock, broker):
+@ON_REDIS
+def test_a_run_that_could_not_be_counted_is_counted_later_and_once(
+    worker, send, services, clock, redis_broker
+):
     send(added("a"), added("b"))
     with pytest.MonkeyPatch.context() as without_state:
         without_state.setattr(services.run_recorder, "record", lose_connection)
         worker.run(CHANGES_QUEUE)
-    assert broker.hlen(UNCOUNTED) == 1
+    assert redis_broker.hlen(UNCOUNTED) == 1
 
     with worker.app.reservations.open() as connected:
         record_late(connected, services, set())
-        assert broker.hlen(UNCOUNTED) == 1, "its process may still be about to count it"
+        assert redis_broker.hlen(UNCOUNTED) == 1, "its process may still be about to count it"
         clock.advance(LATE_AFTER_SECONDS + 1)
-        (entry,) = broker.hgetall(UNCOUNTED).items()
+        (entry,) = redis_broker.hgetall(UNCOUNTED).items()
         for _ in range(2):
             # As if the broker could not be reached to forget it once it is counted.
-            broker.hset(UNCOUNTED, *entry)
+            redis_broker.hset(UNCOUNTED, *entry)
             record_late(connected, services, set())
     assert services.counters.of(None).skipped == {Skip.NO_CONNECTION: 2}
-    assert broker.hlen(UNCOUNTED) == 0
+    assert redis_broker.hlen(UNCOUNTED) == 0
 
 
+@ON_REDIS
 @pytest.mark.parametrize("corrupt", ["secretive", "{}", "[]", '{"at": 0, "enqueued": 7}'])
-def test_a_corrupt_count_is_left_alone_and_logged_once(worker, services, broker, corrupt, caplog):
-    broker.hset(UNCOUNTED, b"run-\xff", corrupt)
+def test_a_corrupt_count_is_left_alone_and_logged_once(worker, services, redis_broker, corrupt, caplog):
+    redis_broker.hset(UNCOUNTED, b"run-\xff", corrupt)
     known = set()
     with worker.app.reservations.open() as connected:
         for _ in range(2):
             record_late(connected, services, known)
-    assert broker.hlen(UNCOUNTED) == 1
+    assert redis_broker.hlen(UNCOUNTED) == 1
     assert len(caplog.records) == 1
 
 
@@ -293,16 +313,17 @@ def two_servers(app, services, secret_key, monkeypatch):
     return apart
 
 
+@ON_REDIS
 def test_messages_that_the_broker_has_again_after_a_failover_are_counted_once(
-    two_servers, worker, connect, send, broker
+    two_servers, worker, connect, send, redis_broker
 ):
     stream = connect()
     send(added("a"), added("b"))
-    before = broker.lrange(CHANGES_QUEUE, 0, -1)
+    before = redis_broker.lrange(CHANGES_QUEUE, 0, -1)
     worker.run(CHANGES_QUEUE)
     # The replica that is promoted has the messages, and neither the batch nor that they were completed.
-    broker.delete(stream.queue, *broker.keys(f"{COMPLETED}:*"))
-    broker.rpush(CHANGES_QUEUE, *before)
+    redis_broker.delete(stream.queue, *redis_broker.keys(f"{COMPLETED}:*"))
+    redis_broker.rpush(CHANGES_QUEUE, *before)
     send(added("c"))
     worker.run(CHANGES_QUEUE)
     assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b", "c"]]
@@ -310,11 +331,12 @@ def test_messages_that_the_broker_has_again_after_a_failover_are_counted_once(
     assert two_servers.counters.of(None).skipped == {}
 
 
-def test_a_call_of_a_run_by_somebody_else_ends_nothing(worker, connect, send, broker):
+@ON_REDIS
+def test_a_call_of_a_run_by_somebody_else_ends_nothing(worker, connect, send, redis_broker):
     connect()
     worker.send(FORWARD_RUN, {}, args=[["any", "run-other"]])
     assert worker.run(CHANGES_QUEUE) == 2
-    assert broker.llen(CHANGES_QUEUE) == broker.hlen("unacked") == 0
+    assert len(worker.waiting(CHANGES_QUEUE)) == redis_broker.hlen("unacked") == 0
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"tags": "secretive"}, {"other": 7}])
@@ -333,13 +355,15 @@ def large_batch(worker, stream, send):
     return stream
 
 
-def test_a_batch_is_read_from_the_broker_and_delivered(worker, large_batch, firehose, services, broker):
+@ON_REDIS
+def test_a_batch_is_read_from_the_broker_and_delivered(worker, large_batch, firehose, services, redis_broker):
     worker.run(large_batch.queue)
     assert len(firehose.accepted("travel")) == 10
     assert services.counters.of(large_batch).delivered == 10
-    assert broker.hlen("unacked") == 0
+    assert redis_broker.hlen("unacked") == 0
 
 
+@ON_REDIS
 def test_a_retry_of_a_batch_that_was_read_from_the_broker_has_its_records_and_their_cost(
     worker, large_batch, firehose
 ):
@@ -353,14 +377,16 @@ def test_a_retry_of_a_batch_that_was_read_from_the_broker_has_its_records_and_th
     assert len(firehose.accepted("travel")) == 10
 
 
+@ON_REDIS
 def test_a_batch_that_was_requeued_before_its_process_read_it_is_left_alone(
-    worker, large_batch, firehose, broker, monkeypatch
+    worker, large_batch, firehose, monkeypatch
 ):
     monkeypatch.setattr(base, "read_body", lambda *_: None)
     worker.run(large_batch.queue)
     assert not firehose.calls
 
 
+@ON_REDIS
 def test_a_poison_batch_that_was_left_in_the_broker_becomes_a_dead_letter(worker, large_batch, services):
     for _ in range(MAX_LOST_PROCESSES + 1):
         worker.die_over_one(large_batch.queue)
@@ -369,17 +395,18 @@ def test_a_poison_batch_that_was_left_in_the_broker_becomes_a_dead_letter(worker
     assert not worker.waiting(large_batch.queue)
 
 
-def test_a_run_whose_state_is_missing_is_requeued_as_a_run(worker, connect, send, broker):
+def test_a_run_whose_state_is_missing_is_requeued_as_a_run(worker, connect, send):
     """It waits for another worker; nothing is wrong with its messages."""
     connect()
     send(added("a", 2), added("b", 2))
     with pytest.MonkeyPatch.context() as without_state:
         without_state.setattr(worker.app.installation, "latest_of", lambda _: None)
         worker.run_one(CHANGES_QUEUE)
-    assert broker.llen(CHANGES_QUEUE) == 2
+    assert len(worker.waiting(CHANGES_QUEUE)) == 2
     assert worker.run(CHANGES_QUEUE) == 1
 
 
+@ON_REDIS
 def test_a_repeat_is_counted_where_the_state_remembers_what_is_counted(
     two_servers, worker, connect, send, caplog
 ):
@@ -400,11 +427,12 @@ def test_a_call_that_names_a_body_which_is_not_its_own_becomes_a_dead_letter(wor
     assert len(services.dead_letters.all()) == 1
 
 
+@ON_REDIS
 def test_a_change_without_a_timestamp_is_not_of_the_future_after_the_clock_of_redis_was_ahead(
-    worker, connect, send, broker, services
+    worker, connect, send, redis_broker, services
 ):
     stream = connect()
-    broker.set(LAST_SEQUENCE_NUMBER, 4 * 10**15)
+    redis_broker.set(LAST_SEQUENCE_NUMBER, 4 * 10**15)
     timeless = added("a")
     del timeless["timestamp"]
     send(timeless)
@@ -414,6 +442,7 @@ def test_a_change_without_a_timestamp_is_not_of_the_future_after_the_clock_of_re
     assert int(record["MembershipChangedTimestamp"]) < 4 * 10**9
 
 
+@ON_REDIS
 def test_a_poison_batch_that_is_not_reserved_any_more_becomes_no_dead_letter(
     worker, large_batch, services, monkeypatch
 ):
@@ -426,30 +455,146 @@ def test_a_poison_batch_that_is_not_reserved_any_more_becomes_no_dead_letter(
     assert len(worker.waiting(large_batch.queue)) == 1
 
 
-def test_messages_that_expand_beyond_a_runs_limit_leave_its_room_to_the_others(worker, connect, broker):
+def test_messages_that_expand_beyond_a_runs_limit_leave_its_room_to_the_others(worker, connect):
     stream = connect()
     for number in range(30):
         worker.send(FORWARD, {"changes": [added("x" * RUN_MESSAGE_BYTES)]})
         worker.send(FORWARD, {"changes": [added(f"{number}")]})
     worker.run_one(CHANGES_QUEUE)
     assert sum(len(lines(call)) for call in worker.calls(stream.queue)) == 30
-    assert broker.llen(CHANGES_QUEUE) == 30
+    assert len(worker.waiting(CHANGES_QUEUE)) == 30
 
 
+@ON_REDIS
 def test_a_message_that_was_run_alone_is_run_again_where_the_broker_has_lost_what_was_made_of_it(
     two_servers, worker, connect, send, monkeypatch
 ):
-    stream, broker = connect(), worker.app.connection_for_read().default_channel.client
+    stream, redis = connect(), worker.app.connection_for_read().default_channel.client
     send(added("a"))
-    before = broker.lrange(CHANGES_QUEUE, 0, -1)
+    before = redis.lrange(CHANGES_QUEUE, 0, -1)
     worker.die_over_one(CHANGES_QUEUE)
     monkeypatch.setitem(
         worker.app.__dict__, "handovers", Handovers(worker.app, keep_seconds=60, are_needed=True)
     )
     worker.run(CHANGES_QUEUE)
     # The replica that is promoted has the message as it was first, and nothing that came of it.
-    broker.delete(stream.queue, *broker.keys("audience.handed-over*"))
-    broker.rpush(CHANGES_QUEUE, *before)
+    redis.delete(stream.queue, *redis.keys("audience.handed-over*"))
+    redis.rpush(CHANGES_QUEUE, *before)
     worker.run(CHANGES_QUEUE)
     assert [customers(call) for call in worker.calls(stream.queue)] == [["a"]]
     assert two_servers.counters.of(stream).enqueued == 1
+
+
+def lose_rabbitmq(*_):
+    raise OperationalError
+
+
+@ON_RABBITMQ
+def test_what_was_handed_over_and_not_published_is_published_once_when_its_messages_come_back(
+    worker, connect, send, services, redis
+):
+    stream = connect()
+    send(added("a"), added("b"))
+    with pytest.MonkeyPatch.context() as without_rabbitmq:
+        without_rabbitmq.setattr(rabbitmq_reservations, "publish_together", lose_rabbitmq)
+        worker.run_one(CHANGES_QUEUE)
+    assert redis.hlen(OUTBOX) == 1
+    assert not worker.waiting(stream.queue)
+    send(added("c"))
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"], ["c"]]
+    assert services.counters.of(stream).enqueued == 3
+    assert not redis.exists(OUTBOX, PENDING)
+
+
+@ON_RABBITMQ
+def test_what_was_published_and_not_counted_is_published_again_under_the_same_id_and_counted_once(
+    worker, connect, send, services, redis
+):
+    stream = connect()
+    send(added("a"), added("b"))
+    with pytest.MonkeyPatch.context() as without_state:
+        without_state.setattr(services.run_recorder, "record", lose_connection)
+        worker.run_one(CHANGES_QUEUE)
+    worker.run(CHANGES_QUEUE)
+    first, again = worker.waiting(stream.queue)
+    assert first.headers["id"] == again.headers["id"]
+    assert first.body == again.body
+    assert services.counters.of(stream).enqueued == 2
+    assert not redis.exists(OUTBOX, PENDING)
+
+
+@ON_RABBITMQ
+def test_messages_whose_run_was_lost_after_its_hand_over_finish_it_though_each_is_run_alone(
+    worker, connect, send, services, redis
+):
+    stream = connect()
+    send(added("a"), added("b"))
+    with pytest.MonkeyPatch.context() as without_rabbitmq:
+        without_rabbitmq.setattr(rabbitmq_reservations, "publish_together", lose_rabbitmq)
+        worker.run_one(CHANGES_QUEUE)
+    worker.die_over_one(CHANGES_QUEUE)
+    assert worker.run(CHANGES_QUEUE) == 2
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"]]
+    assert services.counters.of(stream).enqueued == 2
+    assert not redis.exists(OUTBOX, PENDING)
+
+
+@ON_RABBITMQ
+def test_a_message_that_is_being_run_alone_is_in_no_run(worker, connect, send, services):
+    """Its worker has lost its connection to RabbitMQ, which has delivered the message again."""
+    stream = connect()
+    send(added("a"), task_id="one")
+    (message,) = worker.waiting(CHANGES_QUEUE)
+    attempt = runs.forward_run.idempotency_key("one", message.payload[1])
+    services.idempotency.acquire(attempt, 0, "another worker")
+    send(added("b"))
+    worker.run_one(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["b"]]
+    assert len(worker.waiting(CHANGES_QUEUE)) == 1
+    services.idempotency.release(attempt, 0, "another worker")
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["b"], ["a"]]
+
+
+@ON_RABBITMQ
+def test_a_message_that_came_back_often_is_run_alone_where_it_is_replaced(worker, connect, send):
+    stream = connect()
+    send(added("a"))
+    send(added("b"), headers={"x-delivery-count": RENEWED_AFTER_DELIVERIES})
+    worker.run_one(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a"]]
+    assert len(worker.waiting(CHANGES_QUEUE)) == 1
+
+
+@ON_RABBITMQ
+def test_the_queue_of_a_batch_that_somebody_has_deleted_is_declared_again(worker, connect, send):
+    stream = connect()
+    for customer in ("a", "b"):
+        send(added(customer))
+        worker.run(CHANGES_QUEUE)
+        assert [customers(call) for call in worker.calls(stream.queue)] == [[customer]]
+        worker.delete(stream.queue)
+
+
+@ON_RABBITMQ
+def test_a_run_whose_queue_refuses_a_batch_is_returned(worker, connect, send, redis):
+    stream = connect()
+    full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+    worker.declare(stream.queue, full)
+    send(added("a"))
+    worker.run_one(CHANGES_QUEUE)
+    assert len(worker.waiting(CHANGES_QUEUE)) == 1
+    worker.delete(stream.queue)
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a"]]
+
+
+@ON_RABBITMQ
+def test_a_call_of_a_run_by_somebody_else_has_no_messages(worker, connect, send, services):
+    stream = connect()
+    worker.send(FORWARD_RUN, {}, args=[["1", "2"]])
+    send(added("a"))
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a"]]
+    assert not services.dead_letters.all()

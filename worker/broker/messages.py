@@ -87,15 +87,24 @@ def read_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> PlainCa
     try:
         headers, body = envelope["headers"], envelope["body"]
         if (
-            type(headers["task"]) is not str
-            or type(body) is not str
+            type(body) is not str
             or envelope["content-type"] != "application/json"
             or envelope["properties"]["body_encoding"] != "base64"
         ):
             return None
         content = b64decode(body, validate=True)
-        if compression := headers.get("compression"):
-            content = decompress_within(content, compression, max_bytes)
+    except Exception:
+        return None
+    return read_content(headers, content, max_bytes)
+
+
+def read_content(headers: Any, body: bytes, max_bytes: int) -> PlainCall | None:
+    """The call of a message of JSON, from its headers and its body. None as `read_call` returns it."""
+    try:
+        if type(headers["task"]) is not str:
+            return None
+        compression = headers.get("compression")
+        content = decompress_within(body, compression, max_bytes) if compression else body
         if len(content) > max_bytes:
             return None
         args, kwargs, embed = orjson.loads(content)

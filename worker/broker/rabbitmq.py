@@ -31,9 +31,11 @@ from kombu.message import Message
 from kombu.transport import pyamqp
 
 from worker.broker.purging import UnpurgedQueues
+from worker.broker.rabbitmq_publishing import Publications
 from worker.broker.rabbitmq_queues import holds_calls, queue_arguments
-from worker.broker.rabbitmq_timeouts import BoundedChannel, BoundedConnection
-from worker.queues import delay_queue
+from worker.broker.rabbitmq_runs import RunMessage, Runs, RunsConnection
+from worker.broker.rabbitmq_timeouts import BoundedChannel
+from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, delay_queue
 from worker.upstream import register_transport
 
 MAX_DELAY_SECONDS = 4096
@@ -147,7 +149,39 @@ class DelayQueues:
 
 
 class Channel(UnpurgedQueues, BoundedChannel):
-    """Delays messages in the broker, and loses none on its way to a queue."""
+    """Delays messages in the broker, loses none on its way to a queue, and reserves changes in runs."""
+
+    def basic_qos(self, prefetch_size: int, prefetch_count: int, a_global: bool, **options: Any) -> Any:
+        """Limit the messages that are sent ahead; of runs, those that the pool has at a time."""
+        if self.connection is not None:
+            self.connection.limit_runs(prefetch_count)
+        return super().basic_qos(prefetch_size, prefetch_count, a_global, **options)
+
+    def basic_consume(
+        self, queue: str = "", consumer_tag: str = "", no_ack: bool = False, **options: Any
+    ) -> Any:
+        """Consume a queue. Changes are consumed in runs, on a channel of their own."""
+        if queue != CHANGES_QUEUE or no_ack or self.connection is None:
+            return super().basic_consume(queue, consumer_tag, no_ack=no_ack, **options)
+        self.connection.reserve_runs().consume(consumer_tag, options["callback"])
+        return consumer_tag
+
+    def basic_cancel(self, consumer_tag: str, **options: Any) -> Any:
+        """Consume a queue no more."""
+        runs = self.connection and self.connection.runs
+        if runs is None or runs.consumer_tag != consumer_tag:
+            return super().basic_cancel(consumer_tag, **options)
+        return runs.cancel()
+
+    def message_to_python(self, raw_message: Any) -> Any:
+        """The message that Celery handles. It is acknowledged on the channel that delivered it."""
+        if isinstance(raw_message, RunMessage):
+            return raw_message
+        return self.Message(raw_message, channel=raw_message.channel or self)
+
+    def write(self, message: amqp.Message, queue: str) -> None:
+        """Publish a message without waiting for its confirmation; it is returned where no queue is."""
+        self._basic_publish(message, "", queue, mandatory=True)
 
     def basic_publish_confirm(
         self, message: amqp.Message, *args: Any, mandatory: bool = False, **kwargs: Any
@@ -214,10 +248,76 @@ class Channel(UnpurgedQueues, BoundedChannel):
         return True
 
 
-class Connection(BoundedConnection):
+class RunsChannel(Channel):
+    """The channel of the messages that are reserved in runs."""
+
+    def __init__(self, *args: Any, most: int, in_pool: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.runs = Runs(self, most=most, in_pool=in_pool)
+
+    def begin(self, tag: str, prefetch: int) -> None:
+        """Consume changes, of which RabbitMQ sends so many ahead."""
+        BoundedChannel.basic_qos(self, 0, prefetch, False)
+        BoundedChannel.basic_consume(self, CHANGES_QUEUE, tag)
+
+    def stop(self, tag: str) -> None:
+        """Consume no more."""
+        BoundedChannel.basic_cancel(self, tag)
+
+    def handle_delivery(
+        self, tag: str, callback: Callable[[Any], object], frames: Iterable[tuple[int, bytes]]
+    ) -> None:
+        """Have py-amqp handle the frames of a delivery, and call the consumer's callback."""
+        self.callbacks[tag] = callback
+        for frame_type, content in frames:
+            self.connection.on_inbound_frame((frame_type, self.channel_id, content))
+        self.callbacks.pop(tag, None)
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False, **options: Any) -> Any:
+        """Acknowledge a message that was run alone."""
+        super().basic_ack(delivery_tag, multiple, **options)
+        self.runs.forget(delivery_tag)
+
+    def basic_reject(self, delivery_tag: int, requeue: bool, **options: Any) -> Any:
+        """Reject a message that was run alone."""
+        super().basic_reject(delivery_tag, requeue, **options)
+        self.runs.forget(delivery_tag)
+
+    def acknowledge(self, delivery_tag: int, multiple: bool = False) -> None:
+        """Acknowledge a message of a run, with all before it where `multiple`."""
+        super().basic_ack(delivery_tag, multiple)
+
+    def give_back(self, delivery_tag: int) -> None:
+        """Return a message to the queue."""
+        super().basic_reject(delivery_tag, requeue=True)
+
+
+class Connection(RunsConnection):
     """A connection with these channels."""
 
     Channel = Channel
+    prefetch_count = 1
+    """The last limit of messages that Celery has set."""
+
+    def limit_runs(self, prefetch_count: int) -> None:
+        """Limit the messages that the pool has at a time; 0 stands for no limit."""
+        self.prefetch_count = prefetch_count or RUN_MESSAGES
+        if self.runs is not None:
+            self.runs.most_in_pool = self.prefetch_count
+
+    def reserve_runs(self) -> Runs:
+        """The messages of changes that are reserved, on a channel that is made for them."""
+        if self.runs is None:
+            most = self.client.transport_options.get("run_messages", RUN_MESSAGES)
+            channel = RunsChannel(self, most=most, in_pool=self.prefetch_count)
+            channel.open()
+            self.runs = channel.runs
+        return self.runs
+
+    @cached_property
+    def publications(self) -> Publications:
+        """The channel on which messages are published together."""
+        return Publications(self.channel())
 
     @cached_property
     def delay_queues(self) -> DelayQueues:

@@ -5,6 +5,7 @@ declaration with other arguments than the queue's. It is of the virtual host's d
 are declared by this project alone.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from worker.queues import CHANGES_QUEUE, DROPPED_QUEUE, is_stream_queue
@@ -15,7 +16,8 @@ UNLIMITED = -1
 LIMITED_SINCE = 4
 """The major version whose quorum queues drop a message after 20 deliveries by default."""
 
-
+DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
+"""The headers of a quorum queue: how often a message came back. RabbitMQ before 4.3 limits the second one."""
 RENEWED_AFTER_DELIVERIES = 10
 """Workers replace a message that came back so often by a copy, whose count begins at 0. It is half of the
 default limit: a message may come back a few times more before RabbitMQ takes its copy."""
@@ -50,3 +52,9 @@ def major(version: str) -> int:
     """The first number of a version; 0 where it is none."""
     number = version.partition(".")[0]
     return int(number) if number.isdecimal() else 0
+
+
+def is_often_delivered(headers: Mapping[str, Any] | None) -> bool:
+    """Whether workers replace a message with these headers by a copy."""
+    counts = [(headers or {}).get(name) for name in DELIVERY_COUNTS]
+    return any(type(count) is int and count >= RENEWED_AFTER_DELIVERIES for count in counts)

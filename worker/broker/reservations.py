@@ -1,12 +1,22 @@
 """Reserved messages, as a run's task reads and ends them, on the broker that the process is connected to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from celery import Celery
+from kombu import Producer
+from kombu.message import Message
 
-from worker.broker.redis.channel import Channel
-from worker.broker.redis.reservations import COMPLETED, Connected
+from worker.broker import rabbitmq_reservations
+from worker.broker.outbox import Outbox
+from worker.broker.rabbitmq import Channel as RabbitMQChannel
+from worker.broker.rabbitmq_reservations import FRAMES, Parted
+from worker.broker.rabbitmq_runs import RunMessage
+from worker.broker.redis import reservations
+from worker.broker.redis.channel import Channel as RedisChannel
+from worker.broker.redis.qos import QoS
+from worker.broker.redis.reservations import COMPLETED
 from worker.broker.runs import Reservation
 from worker.store.windows import Windows
 
@@ -14,14 +24,44 @@ from worker.store.windows import Windows
 class Reservations:
     """Reserved messages of one process. Raises `RedisError` and `OperationalError`."""
 
-    def __init__(self, app: Celery, *, window_seconds: int) -> None:
+    def __init__(self, app: Celery, outbox: Outbox, *, window_seconds: int) -> None:
         """`window_seconds` is a quarter of the time for which a completed message is remembered."""
         self._app = app
+        self._outbox = outbox
         self._completed = Windows(COMPLETED, window_seconds)
 
     @contextmanager
-    def open(self) -> Iterator[Reservation | None]:
-        """A connection of the pool, for the time of a run; None where the broker knows no runs."""
+    def open(self, properties: Mapping[str, Any] | None = None) -> Iterator[Reservation | None]:
+        """A connection of the pool, for the time of a run; None where the broker knows no runs.
+
+        `properties` are those of the run's message.
+        """
         with self._app.producer_or_acquire() as producer:
-            is_redis = isinstance(producer.channel, Channel)
-            yield Connected(producer, self._completed) if is_redis else None
+            yield self._reservation(producer, properties or {})
+
+    def _reservation(self, producer: Producer, properties: Mapping[str, Any]) -> Reservation | None:
+        if isinstance(producer.channel, RedisChannel):
+            return reservations.Connected(producer, self._completed)
+        if isinstance(producer.channel, RabbitMQChannel):
+            return rabbitmq_reservations.Connected(producer, self._outbox, properties.get(FRAMES, ()))
+        return None
+
+
+def part_run(message: Message) -> bool:
+    """Have each message of a run be run alone, once the run is rejected. False: the message is no run."""
+    if isinstance(message, RunMessage):
+        message.part_all()
+        return True
+    qos = getattr(message.channel, "qos", None)
+    if isinstance(qos, QoS) and qos.is_run(message.delivery_tag):
+        qos.part(message.delivery_tag)
+        return True
+    return False
+
+
+def part_as_told(message: Message, reason: Any) -> Parted | None:
+    """Have messages of a run not end with it, where its task rejects it for that reason."""
+    if not (isinstance(reason, Parted) and isinstance(message, RunMessage)):
+        return None
+    message.part(left=reason.left, alone=reason.alone)
+    return reason

@@ -10,6 +10,7 @@ same: Celery would acknowledge it, and its records would be nowhere.
 
 import logging
 from collections.abc import Callable
+from time import time
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -19,7 +20,7 @@ from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
 from worker.broker.redis.bodies import is_body_left, read_body
-from worker.broker.redis.qos import QoS
+from worker.broker.reservations import part_as_told, part_run
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import Failure
 from worker.privacy import HIDDEN
@@ -149,12 +150,21 @@ class RedactingRequest(Request):  # type: ignore[misc]
 class RunRequest(RedactingRequest):
     """A run. If its process is lost, each of its messages is run alone: one may be a poison message."""
 
+    def on_failure(
+        self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        """Celery calls this when the task failed, and when its process was lost."""
+        error = _error(exc_info)
+        parted = part_as_told(self._message, error.reason) if isinstance(error, Reject) else None
+        if parted is None:
+            super().on_failure(exc_info, send_failed_event, return_ok)
+            return
+        task_ready(self, successful=True)
+        self.acknowledge()
+        self.send_event("task-succeeded", result=repr(parted.result), runtime=time() - (self.time_start or 0))
+
     def _dead_letter_if_poison(self) -> bool:
-        tag, qos = self._message.delivery_tag, getattr(self._message.channel, "qos", None)
-        if isinstance(qos, QoS) and qos.is_run(tag):
-            qos.part(tag)
-            return False
-        return super()._dead_letter_if_poison()
+        return not part_run(self._message) and super()._dead_letter_if_poison()
 
 
 def _error(exc_info: ExceptionInfo) -> BaseException:

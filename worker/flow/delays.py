@@ -5,12 +5,10 @@ from datetime import UTC, datetime
 
 from kombu.message import Message
 
-from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
+from worker.broker.rabbitmq_queues import is_often_delivered
 
 SHORTEST_DELAY_SECONDS = 0.01
 """A message that is due sooner is not delayed: reserving it again takes as long."""
-DELIVERY_COUNTS = ("x-delivery-count", "x-acquired-count")
-"""The headers of a quorum queue: how often a message came back. RabbitMQ before 4.3 limits the second one."""
 RENEWAL_SECONDS = 1.0
 
 
@@ -37,9 +35,7 @@ def renew_often_delivered(message: Message, clock: Callable[[], float]) -> bool:
     At its delivery limit, which is 20 by default from RabbitMQ 4 on, the queue drops a message. A copy begins
     at 0. A message that is requeued so often has met a stream that could not take it.
     """
-    headers = message.headers or {}
-    deliveries = max(_count(headers.get(name)) for name in DELIVERY_COUNTS)
-    return deliveries >= RENEWED_AFTER_DELIVERIES and delay_message(message, clock() + RENEWAL_SECONDS)
+    return is_often_delivered(message.headers) and delay_message(message, clock() + RENEWAL_SECONDS)
 
 
 def delay_message(message: Message, until: float) -> bool:
@@ -49,10 +45,6 @@ def delay_message(message: Message, until: float) -> bool:
     """
     delay = getattr(message.channel, "delay", None)
     return delay is not None and bool(delay(message, until))
-
-
-def _count(value: object) -> int:
-    return value if type(value) is int else 0
 
 
 def unix_seconds(text: str) -> float:

@@ -6,7 +6,7 @@ or handed over to a retry. Two workers may also have a message at once: it came 
 while its task still ran, or was sent twice. The worker that begins first acquires a lease.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from redis import Redis
@@ -125,6 +125,10 @@ class IdempotencyRecords:
             return set()
         found = self._redis.mget(keys)
         return {task_id for task_id, record in zip(task_ids, found, strict=True) if record is not None}
+
+    def keys_of(self, task_ids: Iterable[str]) -> list[str]:
+        """Two keys for each message: one exists while its first attempt is made, or is completed."""
+        return [self._key(task_id, 0, kind) for task_id in task_ids for kind in (LEASES, COMPLETED)]
 
     def received_at(self, task_id: str, now: int) -> int:
         """Record when a message was first received (Unix seconds); returns the first `now` of its calls."""

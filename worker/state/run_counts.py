@@ -121,6 +121,11 @@ class RunRecorder:
 
         self._idempotency.complete(run_id, 0, commands, mark=run_id, even_if_full=False)
 
+    def record_text(self, run_id: str, text: str) -> None:
+        """Record a run from the text of its counts. Raises as `RunCounts.from_json` and `record` do."""
+        counts, _ = RunCounts.from_json(text)
+        self.record(run_id, counts)
+
     def counted(self, messages: Sequence[bytes]) -> set[bytes]:
         """Those of the messages, given by their idempotency keys, that are counted already."""
         if not (messages and self._counted):
