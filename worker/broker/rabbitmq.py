@@ -358,23 +358,27 @@ def unserved(app: Celery, queues: Iterable[str]) -> list[str]:
     connection errors where RabbitMQ is away.
     """
     client = app.connection_for_read()
+    channel, found = None, []
     try:
-        return [queue for queue in queues if not _is_served(client, queue)]
+        for queue in queues:
+            channel = channel or client.channel()
+            if not _is_served(channel, queue, client.connection_errors):
+                found.append(queue)
+                client.collect()
+                channel = None
     finally:
         client.collect()
+    return found
 
 
-def _is_served(client: Client, queue: str) -> bool:
-    channel = client.channel()
+def _is_served(channel: Channel, queue: str, errors: tuple[type[Exception], ...]) -> bool:
     try:
         with channel.connection.answering_within(TRIAL_TIMEOUT_SECONDS), suppress(amqp.NotFound):
             declared = channel.queue_declare(queue, passive=True)
             if not (declared.message_count or declared.consumer_count):
                 # It is empty, or nobody counts. A message that has just come is requeued with the connection.
                 channel.basic_get(queue)
-        channel.close()
-    except client.connection_errors:
-        client.collect()
+    except errors:
         return False
     return True
 
