@@ -31,6 +31,7 @@ from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notifier
 from worker.firehose.clients import Clients
 from worker.firehose.permissions import PutRecordOnly
+from worker.logs.lost_acknowledgements import shorten_lost_acknowledgements
 from worker.logs.per_task_lines import drop_per_task_lines
 from worker.logs.repetitions import drop_repetitions
 from worker.logs.sentry import redact_sentry
@@ -124,6 +125,7 @@ def make_app() -> AudienceFirehose:
         raise SystemExit(f"audience-firehose: {error}") from None
     drop_repetitions()
     drop_per_task_lines()
+    shorten_lost_acknowledgements()
     collect_less()
     redact_sentry()
     app.steps["worker"].add(Requirements)

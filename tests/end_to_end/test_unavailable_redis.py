@@ -40,7 +40,7 @@ def test_a_worker_goes_on_after_its_redis_has_accepted_no_write(direct, redis_ur
         eventually(lambda: audience.customers() == ["before", "after"], timeout=30)
         assert worker.is_running
         assert worker.output().count(LOST) == 1
-        assert "Frequent restarts" not in worker.output()
+        assert "CRITICAL" not in worker.output()
         assert [alert.error_code for alert in direct.services.alerts.all()] == ["NOREPLICAS"]
 
 
