@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.connection import Connection
+from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 SCHEME = "sentinel"
@@ -30,6 +32,8 @@ SENTINEL_SSL = "sentinel_ssl"
 SENTINEL_CREDENTIALS = ("sentinel_username", "sentinel_password")
 SENTINEL_TIMEOUT_SECONDS = 5
 """For a connection to a sentinel, and for its answer; then the next sentinel is asked."""
+ASK_ONCE = Retry(NoBackoff(), 0)
+"""redis-py would ask a sentinel eleven times whose host is away, and wait for each timeout."""
 PARAMETERS = (MASTER_NAME, SSL, *SSL_OPTIONS, SENTINEL_SSL, *SENTINEL_CREDENTIALS)
 
 
@@ -85,9 +89,8 @@ class SentinelUrl(NamedTuple):
         """A client of the master, which asks the sentinels for it at each new connection."""
         user, _, password = self.user_info.rstrip("@").partition(":")
         socket_options = {name: value for name, value in options.items() if name.startswith("socket_")}
-        sentinel = Sentinel(
-            self.sentinels, sentinel_kwargs={**socket_options, **self.sentinel_options}, **options
-        )
+        sentinel_kwargs = {**socket_options, "retry": ASK_ONCE, **self.sentinel_options}
+        sentinel = Sentinel(self.sentinels, sentinel_kwargs=sentinel_kwargs, **options)
         return sentinel.master_for(
             self.master,
             redis_class=Redis,
@@ -140,7 +143,7 @@ def kombu_url(text: str) -> tuple[str, dict[str, Any]]:
     timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), SENTINEL_TIMEOUT_SECONDS)
     return parsed.url, {
         MASTER_NAME: parsed.master,
-        "sentinel_kwargs": {**timeouts, **parsed.sentinel_options},
+        "sentinel_kwargs": {**timeouts, "retry": ASK_ONCE, **parsed.sentinel_options},
     }
 
 

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import socket
+from contextlib import suppress
 
 import pytest
 from celery import Celery
 from redis.exceptions import TimeoutError
+from redis.sentinel import Sentinel
 
 from devstack import processes
 from worker.config import read_settings
@@ -104,6 +107,37 @@ def test_after_a_master_that_hangs_the_sentinels_are_asked_again(tmp_path, real_
         os.kill(hanging.pid, signal.SIGCONT)
 
 
-def test_a_sentinel_that_hangs_is_not_waited_for_without_limit():
-    _, options = kombu_url("sentinel://a")
-    assert options["sentinel_kwargs"].keys() >= {"socket_timeout", "socket_connect_timeout"}
+@pytest.fixture
+def hanging_sentinel():
+    """A host and a port that accept connections and say nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        yield listener
+
+
+def attempts(listener):
+    """How many connections wait to be accepted."""
+    found = 0
+    with suppress(BlockingIOError):
+        while listener.accept():
+            found += 1
+    return found
+
+
+def broker_sentinels(url):
+    return Sentinel(parse_sentinel_url(url).sentinels, sentinel_kwargs=kombu_url(url)[1]["sentinel_kwargs"])
+
+
+def state_sentinels(url):
+    return connect_redis(url).connection_pool.sentinel_manager
+
+
+@pytest.mark.parametrize("sentinels", [broker_sentinels, state_sentinels])
+def test_a_sentinel_that_hangs_is_waited_for_once(sentinels, hanging_sentinel):
+    (asked,) = sentinels(f"sentinel://127.0.0.1:{hanging_sentinel.getsockname()[1]}").sentinels
+    options = asked.connection_pool.connection_kwargs
+    assert max(options["socket_timeout"], options["socket_connect_timeout"]) <= 5
+    options |= {"socket_timeout": 0.1, "socket_connect_timeout": 0.1}
+    with pytest.raises(TimeoutError):
+        asked.sentinel_masters()
+    assert attempts(hanging_sentinel) == 1
