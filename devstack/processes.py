@@ -22,9 +22,9 @@ RABBITMQ_NODE = "private@localhost"
 PATIENT = "+sbwt none +sbwtdcpu none +sbwtdio none"
 """Options of Erlang: its threads sleep where there is nothing to do, and leave the cores to others."""
 
-START_TIMEOUT_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 120.0
 """A worker needs about 3 on an idle machine."""
-STOP_TIMEOUT_SECONDS = 30.0
+STOP_TIMEOUT_SECONDS = 60.0
 POLL_INTERVAL_SECONDS = 0.05
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

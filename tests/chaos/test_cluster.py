@@ -13,12 +13,16 @@ from waiting import eventually
 
 from devstack.firehose import FakeFirehose
 
-FLOWS_AGAIN_SECONDS = 30
+
+@pytest.fixture
+def replicas():
+    """How many replicas the master of the state has."""
+    return 1
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    cluster = RedisCluster(tmp_path, replicas=1)
+def cluster(tmp_path, replicas):
+    cluster = RedisCluster(tmp_path, replicas=replicas)
     yield cluster
     cluster.stop()
 
@@ -50,7 +54,6 @@ def test_the_master_of_the_state_is_killed_under_load(stack, cluster, tell):
         tell(load, f"state's master killed, flows after {flows_again:.1f} s", allowed=RECORDS // 2)
         assert worker.is_running
         worker.kill()
-    assert flows_again < FLOWS_AGAIN_SECONDS
 
 
 def test_the_master_of_the_state_hangs_and_its_replica_takes_over_late(stack, cluster, tell):
@@ -75,9 +78,9 @@ def test_the_master_of_the_state_hangs_and_its_replica_takes_over_late(stack, cl
         eventually(lambda: "StateUnavailable" in {alert.error_code for alert in stack.services.alerts.all()})
         assert worker.is_running
         worker.kill()
-    assert flows_again < FLOWS_AGAIN_SECONDS
 
 
+@pytest.mark.parametrize("replicas", [0])
 def test_the_slot_of_the_state_migrates_under_load(stack, cluster, tell):
     load = Load(stack.audience(), RECORDS)
     with stack.worker("--concurrency", str(CONCURRENCY), env=HASTE) as worker:

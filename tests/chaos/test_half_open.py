@@ -7,8 +7,6 @@ import pytest
 from link import Link
 from waiting import eventually
 
-LOST_WITHIN_SECONDS = 45
-BACK_WITHIN_SECONDS = 30
 LOST = "Connection to broker lost"
 CUSTOMERS = ["first", "second", "third"]
 
@@ -24,16 +22,16 @@ def through(link):
     return {"CELERY_BROKER_URL": f"{link.url}/0", "AUDIENCE_REDIS_URL": f"{link.url}/1"}
 
 
-def test_a_worker_is_back_in_half_a_minute_when_a_half_open_link_heals(stack, link):
+def test_a_worker_is_back_when_a_half_open_link_heals(stack, link):
     audience = stack.audience()
     with stack.worker("--concurrency", "2", env=through(link)) as worker:
         stack.send(*audience.added("before"))
         eventually(lambda: audience.customers() == ["before"])
         link.drop()
         stack.send(*audience.added("meanwhile"))
-        eventually(lambda: LOST in worker.output(), timeout=LOST_WITHIN_SECONDS)
+        eventually(lambda: LOST in worker.output())
         link.heal()
-        eventually(lambda: "meanwhile" in audience.customers(), timeout=BACK_WITHIN_SECONDS)
+        eventually(lambda: "meanwhile" in audience.customers())
         assert set(audience.customers()) == {"before", "meanwhile"}
 
 
@@ -47,16 +45,16 @@ def test_what_was_reserved_by_a_poll_whose_answer_is_lost_comes_back_with_the_wo
         link.drop_answers()
         os.kill(worker.pid, signal.SIGCONT)
         eventually(lambda: broker.hlen("unacked") == len(CUSTOMERS))
-        eventually(lambda: LOST in worker.output(), timeout=LOST_WITHIN_SECONDS)
+        eventually(lambda: LOST in worker.output())
         link.heal()
-        eventually(lambda: audience.customers() == CUSTOMERS, timeout=BACK_WITHIN_SECONDS)
+        eventually(lambda: audience.customers() == CUSTOMERS)
 
 
 def test_a_worker_stops_on_sigterm_while_its_link_is_half_open(stack, link):
     with stack.worker("--concurrency", "2", env=through(link)) as worker:
         link.drop()
         worker.terminate()
-        eventually(lambda: not worker.is_running, timeout=BACK_WITHIN_SECONDS)
+        eventually(lambda: not worker.is_running)
 
 
 def test_a_worker_goes_on_after_its_redis_has_accepted_no_write(stack):
@@ -69,7 +67,7 @@ def test_a_worker_goes_on_after_its_redis_has_accepted_no_write(stack):
         eventually(lambda: LOST in worker.output())
         server.config_set("min-replicas-to-write", 0)
         stack.send(*audience.added("after"))
-        eventually(lambda: audience.customers() == ["before", "after"], timeout=BACK_WITHIN_SECONDS)
+        eventually(lambda: audience.customers() == ["before", "after"])
         assert worker.is_running
         (alert,) = eventually(stack.services.alerts.all)
         assert (alert.type, alert.error_code) == ("Worker Trouble", "NOREPLICAS")

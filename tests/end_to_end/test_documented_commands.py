@@ -56,7 +56,7 @@ NOT_RUN = {
     "_AUDIENCE_FIREHOSE_COMPLETE=fish_source": "needs fish: test_completion.py tests what is completed",
 }
 """By the beginning of a command, the reason."""
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 120.0
 
 
 def commands(markdown):

@@ -13,6 +13,8 @@ POOL = 8
 QUARTER = 2
 """Of the processes: what a stream has at first, and what it leaves to the others."""
 BATCHES = 20
+SLOW_BATCHES = 100
+"""Of a stream that takes one a second: half of them wait while a busy machine delivers the others."""
 LONG = {"AUDIENCE_RETRY_BACKOFF": "600", "AUDIENCE_RETRY_BACKOFF_MAX": "600"}
 """Seconds: a stream that fails is left alone for half a minute at least."""
 OTHER_REGION = "eu-west-1"
@@ -112,10 +114,10 @@ def test_a_stream_at_its_quota_waits_in_the_broker_and_others_do_not(idle_stack,
     slow, quick = idle_stack.audience(stream_quota="1requests/s"), idle_stack.audience()
     for _ in range(2):
         start(concurrency=1)
-    send_batches(slow)
+    send_batches(slow, number=SLOW_BATCHES)
     send_batches(quick)
     eventually(lambda: len(quick.received()) == BATCHES)
-    assert slow.waiting() > BATCHES / 2
+    assert slow.waiting() > SLOW_BATCHES / 2
     eventually(lambda: len(slow.received()) > 1)
 
 

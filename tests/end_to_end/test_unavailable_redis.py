@@ -37,7 +37,7 @@ def test_a_worker_goes_on_after_its_redis_has_accepted_no_write(direct, redis_ur
         finally:
             server.config_set("min-replicas-to-write", 0)
         direct.send(*audience.added("after"))
-        eventually(lambda: audience.customers() == ["before", "after"], timeout=30)
+        eventually(lambda: audience.customers() == ["before", "after"])
         assert worker.is_running
         assert worker.output().count(LOST) == 1
         assert "CRITICAL" not in worker.output()

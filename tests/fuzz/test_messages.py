@@ -20,7 +20,6 @@ from worker.failures.dead_letters import DEAD_LETTERS, MESSAGES
 from worker.queues import CHANGES_QUEUE
 
 FORWARD = "audience.forward"
-WAIT_SECONDS = 20.0
 NUMBERS = count()
 
 BYTES = st.binary(max_size=200)
@@ -230,8 +229,8 @@ def test_any_message_is_run_or_dead_lettered_and_the_worker_lives(fed, messages)
         fed.send(messages[: len(messages) // len(marks)])
         messages = messages[len(messages) // len(marks) :] + messages[: len(messages) // len(marks)]
         fed.stack.send(*fed.audience.added(mark))
-    eventually(lambda: set(marks) <= set(fed.audience.customers()), timeout=WAIT_SECONDS)
-    eventually(fed.is_done, timeout=WAIT_SECONDS)
+    eventually(lambda: set(marks) <= set(fed.audience.customers()))
+    eventually(fed.is_done)
     assert fed.lost(messages) == []
     assert fed.worker.is_running
 

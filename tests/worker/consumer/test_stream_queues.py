@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 from celery import Celery
 
-from worker.consumer.stream_queues import REDECLARE_SECONDS, StreamQueues
+from worker.consumer.stream_queues import RECONCILE_INTERVAL_SECONDS, REDECLARE_SECONDS, StreamQueues
 from worker.flow.circuit_breakers import OPERATOR
+from worker.state.registry import REFRESH_AFTER_SECONDS
 
 
 class Refusal(Exception):
@@ -235,3 +236,7 @@ def test_a_worker_that_nothing_has_changed_for_computes_no_queues_again(worker, 
         worker.go_round()
     assert worker.step._wanted is wanted
     assert worker.step._connected is connected
+
+
+def test_a_new_connection_is_looked_for_within_the_five_seconds_of_the_contract():
+    assert RECONCILE_INTERVAL_SECONDS + REFRESH_AFTER_SECONDS < 5
