@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import eventually
 
 from devstack.aws import LocalAws
 from devstack.caller import readme_caller
@@ -97,7 +98,7 @@ def test_the_stack_forwards_the_changes_of_the_readmes_caller_until_it_is_stoppe
     caller.write_text(readme_caller(env["CELERY_BROKER_URL"]))
     subprocess.run([sys.executable, "-P", caller], check=True, cwd=tmp_path, env=private_environment({}))
     aws = LocalAws(env["AWS_ENDPOINT_URL_FIREHOSE"])
-    up.wait_until(lambda: EMAIL in repr(aws.delivered(TRAVEL.name)))
+    eventually(lambda: EMAIL in repr(aws.delivered(TRAVEL.name)), every=0.5)
     assert EMAIL in devstack(env, "records", TRAVEL.name)
 
     assert up.stop() == 0
