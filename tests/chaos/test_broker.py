@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from chaos import FULL, RECORDS
+from chaos import FULL, PATIENT, RECORDS
 from kombu.exceptions import OperationalError
 from waiting import eventually
 
@@ -17,8 +17,6 @@ ROOM = 20 * 2**20 if FULL else 4 * 2**20
 """Bytes until Redis is full."""
 SHORTAGE = ROOM // 4
 """Bytes that must go before Redis is full no more."""
-AWAY = {"AUDIENCE_VISIBILITY_TIMEOUT": "60"}
-"""Longer than Redis is away, so that no worker with a batch in flight counts as dead meanwhile."""
 
 
 def faults_under_load(load, fault):
@@ -33,7 +31,7 @@ def faults_under_load(load, fault):
 
 
 def test_a_restart_of_redis_loses_and_repeats_nothing(stack, load, start, tell):
-    worker = start(**AWAY)
+    worker = start(**PATIENT)
     faults_under_load(load, stack.broker.restart)
     status = load.settle()
     tell(load, f"{FAULTS} restarts, {load.refusals} refusals")
@@ -44,7 +42,7 @@ def test_a_restart_of_redis_loses_and_repeats_nothing(stack, load, start, tell):
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
 @pytest.mark.parametrize("redis_options", [("--appendfsync", "always")], ids=["always"])
 def test_a_killed_redis_that_syncs_always_loses_and_repeats_nothing(stack, load, start, tell):
-    worker = start(**AWAY)
+    worker = start(**PATIENT)
     faults_under_load(load, lambda: stack.broker.restart(kill=True))
     status = load.settle()
     tell(load, f"{FAULTS} x SIGKILL of Redis, {load.refusals} refusals")
@@ -53,7 +51,7 @@ def test_a_killed_redis_that_syncs_always_loses_and_repeats_nothing(stack, load,
 
 
 def test_cut_connections_to_redis_lose_and_repeat_nothing(stack, load, start, tell):
-    worker = start()
+    worker = start(**PATIENT)
     faults_under_load(load, lambda: cut_connections(stack))
     status = load.settle()
     tell(load, f"{FAULTS} x CLIENT KILL of all, {load.refusals} refusals")
@@ -75,7 +73,7 @@ def test_a_full_redis_refuses_callers_and_loses_nothing_that_was_accepted(stack,
 
     By a worker that begins with a full Redis, and has to send some records again.
     """
-    first = start()
+    first = start(**PATIENT)
     stack.services.circuit_breakers.pause(load.audience.stream, "operator")
     load.only_once, load.bulky = True, True
     redis = stack.services.redis
@@ -93,7 +91,7 @@ def test_a_full_redis_refuses_callers_and_loses_nothing_that_was_accepted(stack,
     assert first.stop() == 0
     redis.config_set("maxmemory", redis.info("memory")["used_memory"] - SHORTAGE)
     stack.firehose.faults.append(refuse_once(b'7"'))
-    worker = start(mingles=True)
+    worker = start(mingles=True, **PATIENT)
     stack.services.circuit_breakers.resume(load.audience.stream)
     load.arrive()
     status = load.settle()

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from chaos import FULL, ONE_BY_ONE, RECORDS
+from chaos import FULL, ONE_BY_ONE, PATIENT, RECORDS
 from load import Load
 from stopping_point import StoppingPoint
 from waiting import eventually
@@ -24,7 +24,7 @@ LETTERS = 2000 if FULL else 150
 def exhaust(stack, load, start, retries):
     """Wait until every batch has used up its retries. Returns the counters."""
     stack.firehose.faults.append(refuse_two_fifths)
-    start(AUDIENCE_RETRY_MAX=str(retries), **ONE_BY_ONE)
+    start(AUDIENCE_RETRY_MAX=str(retries), **PATIENT, **ONE_BY_ONE)
     load.send()
     dead = RECORDS // load.per_message * left(load.per_message, calls=retries + 1)
     eventually(lambda: load.status().dead == dead, timeout=120, every=0.1)
@@ -71,7 +71,7 @@ def test_a_stream_that_accepts_nothing_until_retries_are_spent_leaves_all_record
     load = Load(stack.audience(), 1000 if FULL else 300)
     batches, attempts = load.records // load.per_message, 3
     stack.firehose.faults.append(fail(error("InternalFailure", 500)))
-    start(AUDIENCE_RETRY_MAX=str(attempts - 1), **ONE_BY_ONE)
+    start(AUDIENCE_RETRY_MAX=str(attempts - 1), **PATIENT, **ONE_BY_ONE)
     load.send()
     eventually(lambda: load.status().dead == load.records, timeout=120, every=0.1)
     assert (len(stack.firehose.calls), load.arrived()) == (batches * attempts, 0)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
 import pytest
-from chaos import FULL, ONE_BY_ONE, RECORDS
+from chaos import FULL, ONE_BY_ONE, PATIENT, RECORDS
 from load import Load
 from waiting import eventually
 
@@ -30,7 +30,7 @@ def test_an_outage_of_firehose_loses_nothing_and_raises_one_warning(stack, start
     written = OUTAGES[outage].after
     failures = FAILED_CALLS // 5 if written else FAILED_CALLS
     stack.firehose.faults.append(fail(OUTAGES[outage], times=failures))
-    start(**ONE_BY_ONE)
+    start(**PATIENT, **ONE_BY_ONE)
     load.send()
     load.arrive()
     status = load.settle()
@@ -46,7 +46,7 @@ def test_nothing_is_lost_or_repeated_while_firehose_refuses_connections(stack, s
     """No worker can reach it: each one pauses, and the stream's circuit breaker opens."""
     load = Load(stack.audience(), RECORDS // len(OUTAGES))
     relay = Relay(stack.firehose)
-    start(AWS_ENDPOINT_URL_FIREHOSE=relay.url)
+    start(AWS_ENDPOINT_URL_FIREHOSE=relay.url, **PATIENT)
     load.send()
     queue = load.audience.stream.queue
     breaker = eventually(lambda: stack.services.circuit_breakers.all().get(queue))

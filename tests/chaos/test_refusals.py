@@ -2,7 +2,7 @@
 
 import json
 
-from chaos import RECORDS
+from chaos import PATIENT, RECORDS
 from load import Load
 
 from devstack.firehose import refuse_share
@@ -13,7 +13,7 @@ SHARE = 0.3
 def test_records_refused_at_random_are_delivered_once_in_the_end(stack, load, start, tell):
     stack.firehose.faults.append(refuse_share(SHARE, seed=1))
     load.per_message = 500
-    start()
+    start(**PATIENT)
     load.send()
     load.arrive()
     status = load.settle()
@@ -35,7 +35,7 @@ def test_an_identity_change_whose_removal_is_refused_is_sent_again_as_a_pair(sta
         for number in range(pairs.records)
     ]
     stack.firehose.faults.append(refuse_share(SHARE, seed=2))
-    start()
+    start(**PATIENT)
     for number in range(0, len(changes), 200):
         stack.send(*changes[number : number + 200])
     pairs.sent = pairs.records

@@ -1,6 +1,6 @@
 """The state is emptied, restored, or another one: changes wait, and none is skipped."""
 
-from chaos import RECORDS
+from chaos import PATIENT, RECORDS
 from redis import Redis
 from waiting import eventually
 
@@ -25,7 +25,7 @@ def send_more(load):
 
 
 def test_the_state_is_emptied_and_restored(stack, load, start, tell):
-    worker = start()
+    worker = start(**PATIENT)
     load.send(RECORDS // 3)
     load.arrive()
     load.settle()
@@ -44,11 +44,11 @@ def test_the_state_is_emptied_and_restored(stack, load, start, tell):
 
 
 def test_the_state_of_one_of_two_workers_is_elsewhere(stack, load, start, tell):
-    start()
+    start(**PATIENT)
     load.send(RECORDS // 3)
     load.arrive()
     url = f"{stack.redis_url}/{ELSEWHERE}"
-    start(AUDIENCE_REDIS_URL=url)
+    start(AUDIENCE_REDIS_URL=url, **PATIENT)
     with Redis.from_url(url) as elsewhere:
         # Until that worker has taken a message, too.
         eventually(lambda: send_more(load) or elsewhere.llen(ALERTS), every=0.1)

@@ -5,7 +5,7 @@ import signal
 import threading
 
 import pytest
-from chaos import CONCURRENCY, FULL, ONE_BY_ONE, RECORDS
+from chaos import CONCURRENCY, FULL, ONE_BY_ONE, PATIENT, RECORDS
 from waiting import eventually
 
 from devstack.firehose import Answer, error, fail, refuse_share
@@ -41,14 +41,14 @@ def test_sigterm_under_load_loses_and_repeats_nothing(stack, load, start, tell):
     broker = stack.broker_client()
     step = RECORDS // (STOPS + 1) // 100 * 100
     for _ in range(STOPS):
-        worker = start()
+        worker = start(**PATIENT)
         with load.holding_put(200) as wait_for_put:
             load.send(step)
             wait_for_put()
             ask_to_stop(worker)
         wait_for_end(worker)
         assert not broker.hlen("unacked")
-    start()
+    start(**PATIENT)
     load.send()
     load.arrive()
     status = load.settle()

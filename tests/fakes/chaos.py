@@ -16,6 +16,8 @@ HASTE = {
     "AUDIENCE_RETRY_BACKOFF_MAX": "0",
     "AUDIENCE_VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
 }
+PATIENT = {"AUDIENCE_VISIBILITY_TIMEOUT": "60"}
+"""For stories in which no worker dies: a message that a busy machine takes long over does not come back."""
 ONE_BY_ONE = {"AUDIENCE_RUN_MESSAGES": "1"}
 """Each message of changes makes batches of its own, so that a story knows their sizes."""
 CONCURRENCY = 2

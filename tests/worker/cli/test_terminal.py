@@ -141,10 +141,19 @@ def test_without_a_terminal_there_is_no_colour(operator):
     assert "\x1b" not in coloured(operator, "status").stdout
 
 
+WATCHES = """
+import signal
+# A shell has programs in the background ignore it, and what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from worker.cli import main
+main(["dead-letters", "--watch"])
+"""
+
+
 def test_on_a_real_terminal_watching_ends_with_the_former_screen(tmp_path):
     with processes.redis(tmp_path) as (_, url):
         environment = {**os.environ, "AUDIENCE_REDIS_URL": url, "CELERY_BROKER_URL": url, "TERM": "xterm"}
-        command = [sys.executable, "-c", "from worker.cli import main; main(['dead-letters', '--watch'])"]
+        command = [sys.executable, "-c", WATCHES]
         ours, theirs = pty.openpty()
         ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         with subprocess.Popen(
