@@ -19,6 +19,7 @@ from celery.exceptions import WorkerLostError
 from kombu import Queue
 from kombu.transport import memory, virtual
 from kombu.utils.imports import symbol_by_name
+from waiting import eventually
 
 from worker.broker.redis.delivery_runs import NO_RUN, ReservedDelivery, make_delivery_run
 from worker.broker.redis.runs import ALONE
@@ -201,6 +202,8 @@ class RabbitMQWorker(LittleWorker):
             messages.append(self._channel.message_to_python(message))
         for message in messages:
             message.requeue()
+        # RabbitMQ counts them one by one. What runs next takes all that are counted.
+        eventually(lambda: self._length_now(queue) >= len(messages))
         return messages
 
     def run_one(self, queue: str) -> bool:
