@@ -90,8 +90,9 @@ def group_of(item):
     broker = broker_of(item)
     if "running" in item.fixturenames:
         return f"{SHARED_SERVERS['running']} over {broker}"
-    if broker == "rabbitmq":
-        return SHARED_SERVERS["rabbitmq"]
+    if broker == "rabbitmq" or "rabbitmq" in item.fixturenames:
+        # Stories of workers are the longest. What else needs a RabbitMQ runs beside them, with another one.
+        return f"{SHARED_SERVERS['rabbitmq']} of {item.path.relative_to(TESTS).parts[0]}"
     for fixture, group in SHARED_SERVERS.items():
         if fixture in item.fixturenames:
             return group
