@@ -3,7 +3,10 @@
 import re
 import time
 from contextlib import ExitStack
+from itertools import cycle, islice
+from random import Random
 
+import psutil
 import pytest
 from chaos import CONCURRENCY, FULL, HASTE
 from link import Link
@@ -19,6 +22,7 @@ pytestmark = pytest.mark.full
 
 RECORDS = 20_000 if FULL else 2_000
 PER_MESSAGE = 20
+KILLS = 6
 LOST = "Connection to broker lost"
 LOST_WITHIN_SECONDS = 90
 BACK_WITHIN_SECONDS = 120
@@ -133,3 +137,26 @@ def test_a_killed_rabbitmq_loses_nothing(stack, server, load, tell):
         assert worker.is_running
         assert not re.search("Unrecoverable", worker.output())
     tell(load, f"RabbitMQ killed; flows again after {seconds} s")
+
+
+def test_workers_that_are_killed_over_runs_lose_nothing(stack, tell):
+    load = Load(stack.audience(), RECORDS, per_message=1)
+    chance = Random(1)
+    share = RECORDS // (KILLS + 1)
+    for is_whole in islice(cycle([True, False]), KILLS):
+        with stack.worker("--concurrency", str(CONCURRENCY), "--without-mingle", env=HASTE) as worker:
+            with load.holding_put(chance.randint(1, share)) as wait_for_put:
+                load.send(share)
+                wait_for_put()
+                for process in psutil.Process(worker.pid).children():
+                    process.kill()
+            if is_whole:
+                worker.kill()
+            else:
+                load.arrive()
+    with stack.worker("--concurrency", str(CONCURRENCY), "--without-mingle", env=HASTE):
+        load.send()
+        load.arrive()
+        eventually(lambda: load.status().counts.enqueued >= RECORDS)
+    tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.largest_put())
+    assert load.status().dead == 0

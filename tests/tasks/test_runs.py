@@ -591,6 +591,20 @@ def test_a_run_whose_queue_refuses_a_batch_is_returned(worker, connect, send, re
 
 
 @ON_RABBITMQ
+def test_a_queue_that_refuses_a_batch_holds_up_no_message_of_another_stream(worker, connect, send):
+    full, other = connect(1, name="full"), connect(2, name="other")
+    worker.declare(full.queue, {"x-max-length": 0, "x-overflow": "reject-publish"})
+    send(added("a", 1))
+    worker.run_one(CHANGES_QUEUE)
+    send(added("b", 2))
+    worker.run_one(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(other.queue)] == [["b"]]
+    worker.delete(full.queue)
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(full.queue)] == [["a"]]
+
+
+@ON_RABBITMQ
 def test_a_call_of_a_run_by_somebody_else_has_no_messages(worker, connect, send, services):
     stream = connect()
     worker.send(FORWARD_RUN, {}, args=[["1", "2"]])

@@ -64,11 +64,10 @@ class Outbox:
         seconds, _ = self._redis.time()
         return int(seconds)
 
-    def store(self, run: HandOver, now: int) -> tuple[dict[str, Obstacle], set[str]]:
+    def store(self, run: HandOver, now: int) -> tuple[dict[str, Obstacle], dict[str, list[str]]]:
         """Store a run, atomically; or do nothing, and name the messages that cannot be completed.
 
-        A message that is completed may be of a run that is still in the outbox. Also returns the IDs of
-        those runs.
+        Also returns, by the ID of a run that is still in the outbox, those of the messages that are its.
         """
         tags, keys = list(run.completed), list(run.completed.values())
         windows = self._completed.keys(now)
@@ -78,11 +77,15 @@ class Outbox:
             keys=[OUTBOX, PENDING, *windows, *self._alone_keys(keys)],
             args=[run.run_id, orjson.dumps(entry), self._completed.keep_seconds, len(windows), *keys],
         )
-        found = [(tags[position], reason) for position, reason in zip(answer[::2], answer[1::2], strict=True)]
-        obstacles = {
-            tag: Obstacle.COMPLETED if isinstance(reason, str) else Obstacle(reason) for tag, reason in found
-        }
-        return obstacles, {reason for _, reason in found if isinstance(reason, str)}
+        obstacles: dict[str, Obstacle] = {}
+        pending: dict[str, list[str]] = {}
+        for position, reason in zip(answer[::2], answer[1::2], strict=True):
+            if isinstance(reason, str):
+                obstacles[tags[position]] = Obstacle.COMPLETED
+                pending.setdefault(reason, []).append(tags[position])
+            else:
+                obstacles[tags[position]] = Obstacle(reason)
+        return obstacles, pending
 
     def entry(self, run_id: str) -> Entry | None:
         """A run in the outbox; None where it was removed."""

@@ -5,6 +5,7 @@ run, and ends them when the run ends. The outbox makes what a run makes and the 
 messages one step.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import amqp
 import orjson
 from celery.exceptions import Reject
 from kombu import Producer
+from kombu.exceptions import OperationalError
 from pybase64 import b64decode, b64encode
 
 from worker.broker.messages import read_content
@@ -25,6 +27,8 @@ from worker.broker.serialization import CONTENT_TYPE
 FRAMES = "frames"
 """The property of a run's message that holds the frames of its messages. AMQP knows no such property, so no
 message of anybody else has it."""
+
+logger = logging.getLogger(__name__)
 
 
 class Frames(NamedTuple):
@@ -97,11 +101,16 @@ class Connected:
     def hand_over(self, run: HandOver) -> dict[str, Obstacle]:
         """Store a run in the outbox, and publish what it made; or name what cannot be completed.
 
-        Where that is because of a run that is still in the outbox, that one is finished first.
+        A run that is still in the outbox, and has completed some of the messages, is finished. If RabbitMQ
+        does not take what that one made, its messages try again alone, and hold up none of the others.
         """
         obstacles, pending = self._outbox.store(run, self.now)
-        for run_id in pending:
-            self._finish(run_id)
+        for run_id, tags in pending.items():
+            try:
+                self._finish(run_id)
+            except OperationalError as error:
+                logger.warning("%s: %d messages of an earlier run wait", error, len(tags))
+                obstacles |= dict.fromkeys(tags, Obstacle.RUN_ALONE)
         if not obstacles:
             self._completed = list(run.completed.values())
             self._publish(run.messages)
