@@ -24,13 +24,13 @@ from schemas.sources.mparticle import translate
 from tasks.base import INFRASTRUCTURE_ERRORS
 from tasks.fan_out import Part, Streams, fan_out
 from tasks.forward import ProducerTask, content_digest, includes_metadata, sequence_of
+from worker.broker.calls import Call, send_call
 from worker.broker.messages import TaskCall
 from worker.broker.redis.bodies import cost_headers
 from worker.broker.runs import RUN_CONTENT_BYTES, HandOver, Obstacle, Reservation
 from worker.celery import app
 from worker.consumer.validation import is_valid
 from worker.firehose.deliveries import make_delivery
-from worker.privacy import HIDDEN
 from worker.queues import (
     ENQUEUED_AT_HEADER,
     FORWARD,
@@ -309,15 +309,18 @@ class RunTask(ProducerTask):
             for stream, (batches, connection_ids) in streams.items():
                 for number, chain in enumerate(batches):
                     digest = blake2b(f"{run_id}:{stream.queue}:{number}".encode(), digest_size=16)
-                    self.app.send_task(
-                        stream.task,
-                        kwargs=make_delivery(stream, chain, connection_ids) | {"records": chain[0].json},
-                        queue=stream.queue,
-                        task_id=str(UUID(bytes=digest.digest())),
-                        headers=enqueued_at | cost_headers(chain[0].firehose_records, chain[0].bytes),
-                        argsrepr=HIDDEN,
-                        kwargsrepr=HIDDEN,
-                        producer=reservation.producer,
+                    send_call(
+                        self.app,
+                        reservation.producer,
+                        Call(
+                            id=str(UUID(bytes=digest.digest())),
+                            task=stream.task,
+                            kwargs=make_delivery(stream, chain, connection_ids) | {"records": chain[0].json},
+                            queue=stream.queue,
+                            headers=enqueued_at | cost_headers(chain[0].firehose_records, chain[0].bytes),
+                        ),
+                        root_id=self.request.root_id or run_id,
+                        parent_id=run_id,
                     )
         return messages
 
