@@ -88,7 +88,7 @@ class SequenceNumbers:
         self._unstamped = [message for message in messages if message.sequence is None]
 
     def of(self, tag: str) -> int:
-        """The number of a message, by its delivery tag; the same when it comes back. Raises `RedisError`."""
+        """The number of a message, by delivery tag; the same when it comes back. Raises `RedisError`."""
         number = self._numbers[tag]
         return self._draw()[tag] if number is None else number
 

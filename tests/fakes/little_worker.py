@@ -219,7 +219,7 @@ class RabbitMQWorker(LittleWorker):
             self._request(self._next(queue)).on_failure(ExceptionInfo())
 
     def _next(self, queue: str) -> Any:
-        """The next message that the worker reserves; None where none waits, neither here nor in the queue."""
+        """The next message that the worker reserves; None where none waits, here or in the queue."""
         self._drain(timeout=0)
         if not self._got:
             self._cancel(queue)

@@ -112,7 +112,7 @@ class Outbox:
         atomically(self._redis, commands)
 
     def run_of(self, key: bytes) -> str | None:
-        """The run in the outbox that has completed the message with this idempotency key, if there is one."""
+        """The run in the outbox, if any, that has completed the message with this idempotency key."""
         run_id: str | None = self._redis.hget(PENDING, key)
         return run_id
 

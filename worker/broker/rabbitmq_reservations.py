@@ -25,8 +25,8 @@ from worker.broker.runs import RUN_MESSAGE_BYTES, HandOver, Obstacle, ReservedMe
 from worker.broker.serialization import CONTENT_TYPE
 
 FRAMES = "frames"
-"""The property of a run's message that holds the frames of its messages. AMQP knows no such property, so no
-message of anybody else has it."""
+"""The property of a run's message that holds the frames of its messages. AMQP knows no such property, so
+nobody else's message has it."""
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Connected:
         self._outbox.remove(run_id, self._completed)
 
     def end(self, result: Result, *, left: Sequence[str] = (), alone: Sequence[str] = ()) -> Result:
-        """Return the result. Raises `Reject` for the main process where messages do not end with the run."""
+        """Return the result. Raises `Reject`, for the main process, if messages do not end with the run."""
         if left or alone:
             raise Reject(Parted(result, left, alone), requeue=True)
         return result

@@ -37,7 +37,7 @@ BODY_SIZE = struct.Struct(">4xQ")
 """In the frame of a content's header."""
 DELIVERY_TAG = struct.Struct(">Q")
 TAG_OF_CONSUMER = 4
-"""Where the frame of `basic.deliver` has the length of the consumer's tag; the delivery tag is behind."""
+"""Where the frame of `basic.deliver` has the length of the consumer's tag, and the delivery tag behind."""
 Callback = Callable[[Any], object]
 Frame = tuple[int, int, bytes]
 """A frame's type, its channel and its content."""
@@ -94,7 +94,7 @@ class RunMessage(Message):  # type: ignore[misc]
         )
 
     def part(self, *, left: Collection[str] = (), alone: Collection[str] = ()) -> None:
-        """Have messages, by their delivery tags, not end with the run: another run or each alone has them."""
+        """Have messages, by delivery tag, not end with the run: another run has them, or each is alone."""
         self._runs.put_back(self._take(left), self._take(alone))
 
     def part_all(self) -> None:
@@ -303,7 +303,7 @@ class Runs:
         self._channel.handle_delivery(delivery.consumer_tag, callback, frames)
 
     def _adapt_prefetch(self) -> None:
-        """Consume with another prefetch where messages are of another size; not while too many are held."""
+        """Consume with another prefetch where sizes have changed, and not while too many bytes are held."""
         if self._excess:
             self._stop()
             excess, self._excess = self._excess, []
@@ -388,7 +388,7 @@ class RunsConnection(BoundedConnection):
         return is_complete
 
     def drain_events(self, timeout: float | None = None) -> None:
-        """Handle what has arrived: the next method, or all the messages of changes. Raises `TimeoutError`."""
+        """Handle what has arrived: the next method, or all messages of changes. Raises `TimeoutError`."""
         runs = self.runs
         if timeout is None or runs is None:
             # An answer is awaited; what is delivered before it is handled later.

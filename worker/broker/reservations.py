@@ -1,4 +1,4 @@
-"""Reserved messages, as a run's task reads and ends them, on the broker that the process is connected to."""
+"""Reserved messages, as a run's task reads and ends them, on the broker that its process uses."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,7 +48,7 @@ class Reservations:
 
 
 def part_run(message: Message) -> bool:
-    """Have each message of a run be run alone, once the run is rejected. False: the message is no run."""
+    """Have each message of a run be run alone, once that is rejected. False: the message is no run."""
     if isinstance(message, RunMessage):
         message.part_all()
         return True

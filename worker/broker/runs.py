@@ -39,7 +39,7 @@ class Obstacle(IntEnum):
     COMPLETED = 2
     """It was completed before: it is a repeat."""
     RUN_ALONE = 3
-    """It is being run alone, or was: the task of single messages knows what is to be done."""
+    """It is to be run alone, is being so, or was: the task of single messages knows what is to be done."""
 
 
 class ReservedMessage(NamedTuple):
@@ -81,13 +81,13 @@ class Reservation(Protocol):
         """Collect what `producer` sends, instead of sending it: each message with where it is for."""
 
     def hand_over(self, run: HandOver) -> dict[str, Obstacle]:
-        """Hand a run over, as one step; or do nothing, and name the messages that cannot be completed."""
+        """Hand a run over as one step; or do nothing, and name the messages that cannot be completed."""
 
     def count(self, run_id: str, record: Callable[[], None]) -> None:
         """Have `record` record the counters of a run that is handed over."""
 
     def end(self, result: Result, *, left: Sequence[str] = (), alone: Sequence[str] = ()) -> Result:
-        """End the run's task with a result. Some of its messages are left for another run or run alone."""
+        """End the run's task with a result. Some messages are left for another run, or run alone."""
 
     def is_completed(self, key: bytes) -> bool:
         """Whether a run has completed the message with this idempotency key."""

@@ -1,4 +1,4 @@
-"""Runs over RabbitMQ, by the frames that it sends. `tests/tasks/test_runs.py` runs them on a real server."""
+"""Runs over RabbitMQ, by the frames that it sends. `tests/tasks/test_runs.py` has a real server."""
 
 import struct
 from random import Random
