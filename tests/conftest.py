@@ -91,8 +91,10 @@ def group_of(item):
     if "running" in item.fixturenames:
         return f"{SHARED_SERVERS['running']} over {broker}"
     if broker == "rabbitmq" or "rabbitmq" in item.fixturenames:
-        # Stories of workers are the longest. What else needs a RabbitMQ runs beside them, with another one.
-        return f"{SHARED_SERVERS['rabbitmq']} of {item.path.relative_to(TESTS).parts[0]}"
+        # One process for all would be the last to end. A further RabbitMQ takes five seconds of a core.
+        part = item.path.relative_to(TESTS).parts[0]
+        own = ", its queues" if item.path.name == "test_rabbitmq_queues.py" else ""
+        return f"{SHARED_SERVERS['rabbitmq']} of {part}{own}"
     for fixture, group in SHARED_SERVERS.items():
         if fixture in item.fixturenames:
             return group

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
-from chaos import RECORDS
+from chaos import PATIENT, RECORDS
 from instance_metadata import instance_metadata
 from load import Load
 from slow_clock import ENVIRONMENT as SLOW_CLOCK
@@ -49,7 +49,7 @@ def tls_worker(stack, start, tmp_path):
         server = TlsServer(stack.firehose._server.RequestHandlerClass, certificate.context())
         server.broken_by = broken_by
         with serving(server):
-            start(AWS_ENDPOINT_URL_FIREHOSE=server.url, AWS_CA_BUNDLE=str(certificate.bundle))
+            start(AWS_ENDPOINT_URL_FIREHOSE=server.url, AWS_CA_BUNDLE=str(certificate.bundle), **PATIENT)
             yield server
 
     return begin
@@ -72,7 +72,7 @@ def test_instance_metadata_fails_as_a_worker_starts(stack, start, tell, fault):
     stack.services.registry.configure(name="instance")
     load = Load(stack.audience(configuration="instance"), RECORDS // 3)
     with instance_metadata(**METADATA_FAULTS[fault]) as metadata:
-        start(**metadata.environment)
+        start(**PATIENT, **metadata.environment)
         load.send()
         load.arrive()
         counts = load.settle().counts
