@@ -63,11 +63,15 @@ class SharedLimits:
     def delivery_limit(self, queue: str) -> DeliveryLimit:
         """How much a run of a stream's deliveries may hold: a tenth of a second's quota, as a batch.
 
-        A probe is one batch, so there are no runs unless the stream's breaker is known to be CLOSED.
+        A probe is one batch, so there are no runs unless the stream's breaker is known to be CLOSED. A poll
+        asks for this, and an error would end the broker's connection: without Redis there are no runs either.
         """
         if queue in self._not_closed:
             return NO_RUN
-        quota = self._quota(stream_of(queue))
+        try:
+            quota = self._quota(stream_of(queue))
+        except RedisError:
+            return NO_RUN
         return DeliveryLimit(
             calls=min(max(quota.requests // BATCHES_A_SECOND, 1), CALLS_OF_A_RUN),
             records=quota.records // BATCHES_A_SECOND,

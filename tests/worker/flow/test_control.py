@@ -17,6 +17,7 @@ from worker.flow.admission import PROBE_TIMEOUT_SECONDS
 from worker.flow.concurrency import LIMIT_KEPT_SECONDS
 from worker.flow.shared_limits import LONGEST_PAUSE_SECONDS, NEWLY_FAILING_SECONDS
 from worker.queues import BYTES_HEADER, RECORDS_HEADER
+from worker.state.registry import REFRESH_AFTER_SECONDS
 
 POOL = 8
 HIGHEST_LIMIT = POOL * 3 // 4
@@ -509,6 +510,12 @@ def test_a_run_may_hold_a_tenth_of_a_second_s_quota(control, services, stream):
     quota = services.registry.snapshot().quota(stream)
     limit = control.delivery_limit(stream.queue)
     assert limit == DeliveryLimit(CALLS_OF_A_RUN, quota.records // 10, quota.bytes // 10)
+
+
+def test_there_are_no_runs_while_the_quota_cannot_be_looked_up(control, stream, redis_server, clock):
+    redis_server.connected = False
+    clock.advance(REFRESH_AFTER_SECONDS)
+    assert control.delivery_limit(stream.queue) == NO_RUN
 
 
 def test_a_run_takes_a_request_of_the_quota_for_each_of_its_calls(admit, consumer, services, stream, run):
