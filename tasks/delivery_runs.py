@@ -2,9 +2,9 @@
 
 A call takes the batches of several messages. Each of these keeps its idempotency record, and ends as it would
 alone: delivered, or handed over to a retry of its own. Whatever is not plain is requeued and run alone: a
-retry, a batch that others follow, a malformed message, one that another worker has as well. So are the
-messages of a call that Firehose has not taken for a reason other than the moment: what is wrong may be wrong
-with one of them.
+retry, a batch that others follow, a malformed message, one that another worker has as well or that the call
+holds twice. So are the messages of a call that Firehose has not taken for a reason other than the moment:
+what is wrong may be wrong with one of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -105,9 +105,15 @@ class DeliveryRun:
 
     def _deliver_call(self, texts: dict[str, bytes]) -> list[Outcome] | None:
         """Make a call with these messages. Returns their outcomes; None where Firehose did not take all."""
-        found = {tag: self._read(tag, text) for tag, text in texts.items()}
-        self._reserved.requeue([tag for tag, delivery in found.items() if not delivery], alone=True)
-        deliveries = self._acquire([delivery for delivery in found.values() if delivery])
+        found: dict[str, Delivery] = {}
+        """By ID: a message that was sent twice would find the lease to be the run's own."""
+        alone = []
+        for tag, text in texts.items():
+            delivery = self._read(tag, text)
+            if delivery is None or found.setdefault(delivery.call.id, delivery) is not delivery:
+                alone.append(tag)
+        self._reserved.requeue(alone, alone=True)
+        deliveries = self._acquire(list(found.values()))
         if not deliveries:
             return []
         if self._stream in self._task.app.put_record_only:

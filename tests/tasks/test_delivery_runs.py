@@ -310,3 +310,21 @@ def test_a_run_makes_no_batch_calls_where_the_policy_allows_only_put_record(
     send("b")
     worker.run(stream.queue)
     assert [call.operation for call in firehose.calls] == ["PutRecord", "PutRecord"]
+
+
+def test_a_message_that_waits_twice_is_delivered_and_counted_once(worker, send, firehose, services, stream):
+    send("a", task_id="twice")
+    send("a", task_id="twice")
+    send("b")
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a", b"b"]]
+    assert services.counters.of(stream).delivered == 2
+
+
+def test_a_message_that_waits_twice_is_retried_once(worker, send, firehose, services, stream):
+    firehose.faults.append(fail(error("InternalFailure", 500), times=1))
+    send("a", task_id="twice")
+    send("a", task_id="twice")
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a"], [b"a"]]
+    assert (services.counters.of(stream).delivered, services.counters.of(stream).retrying) == (1, 0)
