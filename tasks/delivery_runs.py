@@ -3,10 +3,11 @@
 A call takes the batches of several messages. Each of these keeps its idempotency record, and ends as it would
 alone: delivered, or handed over to a retry of its own. Whatever is not plain is requeued and run alone: a
 retry, a batch that others follow, a malformed message, one that another worker has as well or that the call
-holds twice. So are the messages of a call that Firehose has not taken for a reason other than the moment:
-what is wrong may be wrong with one of them.
+holds twice. So are the messages of a call that Firehose has refused for good: what is wrong may be wrong with
+one of them.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -23,11 +24,12 @@ from tasks.base import INFRASTRUCTURE_ERRORS, DeadLettered
 from worker.broker.messages import TaskCall, read_call
 from worker.broker.redis.reservations import Deliveries
 from worker.consumer.validation import is_valid
-from worker.errors import DeliveryError, TransientError
+from worker.errors import PermanentError, TransientError, WorkerTroubleError
 from worker.failures.alert_types import Failure
 from worker.firehose.deliveries import is_delivery
 from worker.firehose.groups import Group, records_in
 from worker.firehose.put import Outcome
+from worker.logs.fields import log_fields
 from worker.queues import Stream
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
 from worker.state.idempotency import IdempotencyState
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 RUN_SECONDS = 1.0
 """A run makes no further call after so long: other processes may deliver the rest meanwhile."""
+
+logger = logging.getLogger(__name__)
 
 
 class Delivery(NamedTuple):
@@ -124,7 +128,11 @@ class DeliveryRun:
         except TransientError as error:
             self._settle_failed(deliveries, error.failure)
             return None
-        except DeliveryError:
+        except WorkerTroubleError as trouble:
+            self._log_trouble(trouble, deliveries)
+            # The main process requeues what is left of the run, and pauses the streams that this concerns.
+            raise Reject(trouble, requeue=True) from None
+        except PermanentError:
             self._reserved.requeue([each.tag for each in deliveries], alone=True)
             return None
         if any(outcome.failure for outcome in outcomes):
@@ -203,6 +211,15 @@ class DeliveryRun:
                 pass
         self._leased.remove(delivery.call.id)
         self._reserved.end([delivery.tag])
+
+    def _log_trouble(self, trouble: WorkerTroubleError, deliveries: Sequence[Delivery]) -> None:
+        fields = log_fields(
+            stream=self._stream.queue,
+            task_id=self._task.request.id,
+            records=sum(records_in(each.groups) for each in deliveries),
+            aws_request_id=trouble.failure.request_id,
+        )
+        logger.warning("worker trouble: %s", trouble, extra=fields)
 
     @contextmanager
     def _requesting(self, delivery: Delivery, attempted: Callable[[], Outcome]) -> Iterator[None]:

@@ -4,6 +4,7 @@
 """
 
 import pytest
+from celery.exceptions import Reject
 from kombu import Queue
 from little_worker import RunWorker, forget_producers
 
@@ -13,6 +14,7 @@ from tasks.deliver import DELIVERY_TASKS
 from tasks.delivery_runs import RUN_SECONDS
 from worker.broker.redis.bodies import cost_headers
 from worker.broker.redis.delivery_runs import DeliveryLimit
+from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import AlertType
 from worker.firehose.groups import size_of
 from worker.queues import ENQUEUED_AT_HEADER
@@ -72,23 +74,55 @@ def test_the_broker_forgets_what_a_run_has_delivered(worker, send, stream, real_
     assert (real_redis.hlen("unacked"), real_redis.zcard("unacked_index")) == (0, 0)
 
 
-def test_a_run_says_its_numbers_and_nothing_else(app, send, stream):
-    task = DELIVERY_TASKS[stream.region]
+@pytest.fixture
+def run_task(app, worker, stream):
+    """Run the task of the next run; what it returns."""
+
+    def run():
+        task = DELIVERY_TASKS[stream.region]
+        with app.connection_for_read() as connection:
+            channel = connection.default_channel
+            channel.limit_deliveries(lambda queue: MANY)
+            got = []
+            with connection.Consumer([Queue(stream.queue)], on_message=got.append):
+                while not got:
+                    connection.drain_events(timeout=5)
+            (args, kwargs, _), message = got[0].payload, got[0]
+            task.push_request(
+                **message.headers, properties=message.properties, delivery_info=message.delivery_info
+            )
+            try:
+                return task(*args, **kwargs)
+            finally:
+                task.pop_request()
+
+    return run
+
+
+def test_a_run_says_its_numbers_and_nothing_else(run_task, send):
     send("secretive", task_id="one")
     send("secretive", "secretive", task_id="other")
-    with app.connection_for_read() as connection:
-        channel = connection.default_channel
-        channel.limit_deliveries(lambda queue: MANY)
-        got = []
-        with connection.Consumer([Queue(stream.queue)], on_message=got.append):
-            while not got:
-                connection.drain_events(timeout=5)
-        args, kwargs, _ = got[0].payload
-        task.push_request(**got[0].headers, properties=got[0].properties, delivery_info=got[0].delivery_info)
-        try:
-            assert task(*args, **kwargs) == {"messages": 2, "records": 3, "calls": 1}
-        finally:
-            task.pop_request()
+    assert run_task() == {"messages": 2, "records": 3, "calls": 1}
+
+
+def test_a_run_tells_its_worker_of_the_worker_s_trouble(run_task, send, firehose):
+    firehose.faults.append(fail(error("RequestTimeTooSkewed", 403), times=1))
+    send("a")
+    send("b")
+    with pytest.raises(Reject) as raised:
+        run_task()
+    assert isinstance(raised.value.reason, WorkerTroubleError)
+    assert raised.value.requeue
+
+
+def test_another_worker_delivers_the_run_of_a_worker_in_trouble(worker, send, firehose, services, stream):
+    firehose.faults.append(fail(error("RequestTimeTooSkewed", 403), times=1))
+    send("a")
+    send("b")
+    worker.run_one(stream.queue)
+    assert services.counters.of(stream).refused == 0
+    worker.run(stream.queue)
+    assert puts(firehose) == [[b"a", b"b"]] * 2
 
 
 def test_a_run_makes_as_many_calls_as_its_batches_need(worker, send, firehose, stream):
