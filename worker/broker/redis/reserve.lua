@@ -117,19 +117,29 @@ local function envelope_of(body, headers, tag, queue)
         .. ',"delivery_info":{"exchange":"","routing_key":' .. queue .. '}}}'
 end
 
+local last_number -- that this script has given; KEYS[3] learns of it at its end
+
 local function next_number()
-    local time, last = redis.pcall('TIME'), redis.pcall('GET', KEYS[3])
-    if time.err then return nil end
-    local number = ('%.0f'):format(math.max(time[1] * 1000000 + time[2], (tonumber(last or '') or 0) + 1))
-    redis.pcall('SET', KEYS[3], number)
-    return number
+    if not last_number then
+        local time, last = redis.pcall('TIME'), redis.pcall('GET', KEYS[3])
+        if time.err then return nil end
+        last_number = math.max(time[1] * 1000000 + time[2] - 1, tonumber(last or '') or 0)
+    end
+    last_number = last_number + 1
+    return ('%.0f'):format(last_number)
 end
 
--- The message with a sequence number, which it may have already.
+local function keep_last_number()
+    if last_number then redis.pcall('SET', KEYS[3], ('%.0f'):format(last_number)) end
+end
+
+-- A message with a sequence number, which it may have already, in two parts. They are joined once: to join a large
+-- message is to copy it.
 local function stamped(message)
-    if message:sub(1, 1) ~= '{' or message:sub(1, #STAMP) == STAMP then return message end
+    if message:sub(1, 1) ~= '{' or message:sub(1, #STAMP) == STAMP then return '', message end
     local number = next_number()
-    return number and STAMP .. number .. '",' .. message:sub(2) or message
+    if not number then return '', message end
+    return STAMP .. number .. '",', message:sub(2)
 end
 
 -- A delivery tag for a malformed message, and a message of kombu's in its place. A large one is set aside in KEYS[4],
@@ -181,11 +191,12 @@ local function may_be_in_run(message)
     return #message <= tonumber(ARGV[8]) and not message:sub(1, ALONE_BYTES):find(ALONE, 1, true)
 end
 
--- Record a message as unacknowledged. Returns the delivery tag: a new one where a reserved message bears the same.
-local function record(tag, message, queue)
-    local text = '[' .. message .. ',"",' .. queue .. ']'
+-- Record a message, which is given in two parts, as unacknowledged. Returns the delivery tag: a new one where a reserved
+-- message bears the same.
+local function record(tag, first, rest, queue)
+    local text = '[' .. first .. rest .. ',"",' .. queue .. ']'
     if redis.call('HSETNX', KEYS[2], tag, text) == 0 then
-        tag = 'again-' .. redis.sha1hex(message .. (next_number() or ''))
+        tag = 'again-' .. redis.sha1hex(text .. (next_number() or ''))
         redis.call('HSET', KEYS[2], tag, text)
     end
     redis.call('ZADD', KEYS[1], ARGV[1], tag)
@@ -194,12 +205,14 @@ end
 
 -- Record a run's first message, and pop and record further ones. Returns their delivery tags.
 local function reserve_run(key, first, first_tag, queue)
-    local tags, message, tag, bytes = {}, first, first_tag, 0
+    local tags, message, tag, bytes, room = {}, first, first_tag, 0, tonumber(ARGV[7])
     repeat
-        tags[#tags + 1] = record(tag, stamped(message), queue)
-        message = #tags < tonumber(ARGV[6]) and redis.call('RPOP', key)
+        local size, before, rest = #message, stamped(message)
+        tags[#tags + 1] = record(tag, before, rest, queue)
+        -- The next message is about as large. One that does not fit would be popped and pushed back in vain.
+        message = #tags < tonumber(ARGV[6]) and bytes + size <= room and redis.call('RPOP', key)
         bytes = bytes + (message and #message or 0)
-        tag = message and may_be_in_run(message) and bytes <= tonumber(ARGV[7]) and delivery_tag(message)
+        tag = message and may_be_in_run(message) and bytes <= room and delivery_tag(message)
     until not tag
     if message then redis.call('RPUSH', key, message) end
     return tags
@@ -234,7 +247,7 @@ local function reserve_deliveries(key, message, tag, queue, position)
                 break
             end
         end
-        reserved[#reserved + 1] = {record(tag, message, queue), call, its_records or 0, its_bytes or 0}
+        reserved[#reserved + 1] = {record(tag, '', message, queue), call, its_records or 0, its_bytes or 0}
         if not may_join then break end
         in_call, records, bytes = in_call + its_records, records - its_records, bytes - its_bytes
         message = #reserved < tonumber(ARGV[6]) and records > 0 and bytes > 0 and redis.call('RPOP', key)
@@ -258,9 +271,10 @@ local function reserve(position, message, name)
     if not tag then
         tag, message = wrapped(message, queue)
     elseif name == ARGV[2] then
-        message = stamped(message)
+        local first, rest = stamped(message)
+        message = first .. rest
     end
-    return message, record(tag, message, queue)
+    return message, record(tag, '', message, queue)
 end
 
 local first_of_sweep = FIRST_LIST + ARGV[4]
@@ -272,6 +286,7 @@ for i = FIRST_LIST, first_of_sweep - 1 do
     local message = may_reserve and redis.call('RPOP', key)
     local name = message and key:match('^[^' .. SEPARATOR .. ']*')
     local reserved = message and {reserve(i, message, name)}
+    keep_last_number()
     local is_empty = not message or redis.call('EXISTS', key) == 0
     if is_empty then remove_from_index(key) end
     if message then return {last, names, found, name, is_empty and 1 or 0, unpack(reserved)} end
