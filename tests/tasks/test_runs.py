@@ -605,6 +605,24 @@ def test_a_queue_that_refuses_a_batch_holds_up_no_message_of_another_stream(work
 
 
 @ON_RABBITMQ
+def test_what_rabbitmq_has_taken_of_a_run_is_not_published_again_while_it_refuses_the_rest(
+    worker, connect, send, services, redis
+):
+    full, other = connect(1, name="full"), connect(2, name="other")
+    worker.declare(full.queue, {"x-max-length": 0, "x-overflow": "reject-publish"})
+    send(added("a", 1), added("b", 2))
+    for _ in range(3):
+        worker.run_one(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(other.queue)] == [["b"]]
+    worker.delete(full.queue)
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(full.queue)] == [["a"]]
+    assert [customers(call) for call in worker.calls(other.queue)] == [["b"]]
+    assert (services.counters.of(full).enqueued, services.counters.of(other).enqueued) == (1, 1)
+    assert not redis.exists(OUTBOX, PENDING)
+
+
+@ON_RABBITMQ
 def test_a_call_of_a_run_by_somebody_else_has_no_messages(worker, connect, send, services):
     stream = connect()
     worker.send(FORWARD_RUN, {}, args=[["1", "2"]])

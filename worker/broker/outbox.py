@@ -25,6 +25,7 @@ COMPLETED = "audience:completed"
 """By window of time: a set of the idempotency keys of the messages that runs have completed."""
 
 STORE = Script(__package__, "store_in_outbox")
+REPLACE = Script(__package__, "replace_in_outbox")
 
 
 class Entry(NamedTuple):
@@ -36,6 +37,10 @@ class Entry(NamedTuple):
     """What is to be counted of it."""
     completed: Sequence[bytes]
     """The idempotency keys of its own messages."""
+
+    def as_json(self) -> bytes:
+        """The run as the state has it."""
+        return orjson.dumps([list(self.messages), self.counts, [key.hex() for key in self.completed]])
 
 
 class Outbox:
@@ -71,11 +76,11 @@ class Outbox:
         """
         tags, keys = list(run.completed), list(run.completed.values())
         windows = self._completed.keys(now)
-        entry = [list(run.messages), run.counts, [key.hex() for key in keys]]
+        entry = Entry(run.messages, run.counts, keys)
         answer = STORE(
             self._redis,
             keys=[OUTBOX, PENDING, *windows, *self._alone_keys(keys)],
-            args=[run.run_id, orjson.dumps(entry), self._completed.keep_seconds, len(windows), *keys],
+            args=[run.run_id, entry.as_json(), self._completed.keep_seconds, len(windows), *keys],
         )
         obstacles: dict[str, Obstacle] = {}
         pending: dict[str, list[str]] = {}
@@ -96,6 +101,12 @@ class Outbox:
         return Entry(
             [(queue, message) for queue, message in messages], counts, list(map(bytes.fromhex, keys))
         )
+
+    def keep(self, run_id: str, messages: Sequence[tuple[str, str]]) -> None:
+        """Keep these alone of what a run made: RabbitMQ has the others."""
+        entry = self.entry(run_id)
+        if entry is not None:
+            REPLACE(self._redis, keys=[OUTBOX], args=[run_id, entry._replace(messages=messages).as_json()])
 
     def record_counts(self, run_id: str, entry: Entry) -> None:
         """Record the counts of a run that another process has stored."""

@@ -113,7 +113,7 @@ class Connected:
                 obstacles |= dict.fromkeys(tags, Obstacle.RUN_ALONE)
         if not obstacles:
             self._completed = list(run.completed.values())
-            self._publish(run.messages)
+            self._publish(run.run_id, run.messages)
         return obstacles
 
     def count(self, run_id: str, record: Callable[[], None]) -> None:
@@ -138,12 +138,19 @@ class Connected:
         """Publish and count a run whose process was lost, or is about to do the same."""
         entry = self._outbox.entry(run_id)
         if entry is not None:
-            self._publish(entry.messages)
+            self._publish(run_id, entry.messages)
             self._outbox.record_counts(run_id, entry)
             self._outbox.remove(run_id, entry.completed)
 
-    def _publish(self, messages: Sequence[tuple[str, str]]) -> None:
-        publish_together(self._client, [(queue, _message(text)) for queue, text in messages])
+    def _publish(self, run_id: str, messages: Sequence[tuple[str, str]]) -> None:
+        """Publish what a run made. What RabbitMQ takes is published once, even if it refuses the rest."""
+        left = {number: (queue, _message(text)) for number, (queue, text) in enumerate(messages)}
+        try:
+            publish_together(self._client, left)
+        except OperationalError:
+            if len(left) < len(messages):
+                self._outbox.keep(run_id, [messages[number] for number in left])
+            raise
 
 
 def _message(text: str) -> amqp.Message:
