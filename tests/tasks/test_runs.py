@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError
 from devstack.firehose import refuse_once
 from schemas.records import Skip
 from tasks import base, runs
-from worker.broker import rabbitmq_reservations
+from worker.broker import outbox, rabbitmq_reservations
 from worker.broker.handovers import Handovers
 from worker.broker.outbox import OUTBOX, PENDING
 from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
@@ -538,6 +538,21 @@ def test_messages_whose_run_was_lost_after_its_hand_over_finish_it_though_each_i
     assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"]]
     assert services.counters.of(stream).enqueued == 2
     assert not redis.exists(OUTBOX, PENDING)
+
+
+@ON_RABBITMQ
+def test_what_is_finished_late_is_remembered_from_then_on(worker, connect, send, services, redis):
+    """Of a run, RabbitMQ took nothing for longer than completed messages are remembered."""
+    stream = connect()
+    send(added("a"), added("b"), added("c"))
+    with pytest.MonkeyPatch.context() as without_rabbitmq:
+        without_rabbitmq.setattr(rabbitmq_reservations, "publish_together", lose_rabbitmq)
+        worker.run_one(CHANGES_QUEUE)
+    redis.delete(*redis.keys(f"{outbox.COMPLETED}:*"))
+    worker.die_over_one(CHANGES_QUEUE)
+    assert worker.run(CHANGES_QUEUE) == 3
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b", "c"]]
+    assert services.counters.of(stream).enqueued == 3
 
 
 @ON_RABBITMQ

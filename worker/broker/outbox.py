@@ -7,6 +7,7 @@ of them publishes what is in the outbox: the same messages under the same IDs, s
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -114,11 +115,17 @@ class Outbox:
 
     def remove(self, run_id: str, completed: Sequence[bytes]) -> None:
         """Remove a run: RabbitMQ has what it made. Its messages stay completed."""
+        atomically(self._redis, partial(_remove, run_id=run_id, completed=completed))
+
+    def remove_late(self, run_id: str, completed: Sequence[bytes]) -> None:
+        """Remove a run that was stored at any time before. Its messages count as completed now."""
+        current, *_ = self._completed.keys(self.now())
 
         def commands(pipe: Redis) -> None:
-            pipe.hdel(OUTBOX, run_id)
+            _remove(pipe, run_id, completed)
             if completed:
-                pipe.hdel(PENDING, *completed)
+                pipe.sadd(current, *completed)
+                pipe.expire(current, self._completed.keep_seconds)
 
         atomically(self._redis, commands)
 
@@ -133,3 +140,9 @@ class Outbox:
             for window in self._completed.keys(self.now()):
                 pipe.sismember(window, key)
             return any(pipe.execute())
+
+
+def _remove(pipe: Redis, run_id: str, completed: Sequence[bytes]) -> None:
+    pipe.hdel(OUTBOX, run_id)
+    if completed:
+        pipe.hdel(PENDING, *completed)

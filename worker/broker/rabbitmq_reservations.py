@@ -140,7 +140,7 @@ class Connected:
         if entry is not None:
             self._publish(run_id, entry.messages)
             self._outbox.record_counts(run_id, entry)
-            self._outbox.remove(run_id, entry.completed)
+            self._outbox.remove_late(run_id, entry.completed)
 
     def _publish(self, run_id: str, messages: Sequence[tuple[str, str]]) -> None:
         """Publish what a run made. What RabbitMQ takes is published once, even if it refuses the rest."""
