@@ -146,6 +146,7 @@ class Runs:
         self._waiting: deque[Delivery] = deque()
         self._waiting_bytes = 0
         self._alone: deque[Delivery] = deque()
+        self._is_turn_of_waiting = False
         self._in_pool: set[int | str] = set()
         self._is_delivering = False
 
@@ -268,14 +269,18 @@ class Runs:
         self._waiting_bytes += delivery.size
 
     def _deliver_next(self, callback: Callback) -> bool:
-        if not self._alone and self._waiting and self._waiting[0].size > RUN_MESSAGE_BYTES:
-            self._alone.append(self._next_waiting())
-        if self._alone:
+        if self._waiting and (self._is_turn_of_waiting or not self._alone):
+            self._is_turn_of_waiting = False
+            if self._waiting[0].size > RUN_MESSAGE_BYTES:
+                self._deliver_alone(self._next_waiting(), callback)
+            else:
+                run = RunMessage(self, list(self._next_run()))
+                self._in_pool.add(run.delivery_tag)
+                callback(run)
+        elif self._alone:
+            # Each may wait for a queue that refuses it, and come back: they leave every second turn.
+            self._is_turn_of_waiting = True
             self._deliver_alone(self._alone.popleft(), callback)
-        elif self._waiting:
-            run = RunMessage(self, list(self._next_run()))
-            self._in_pool.add(run.delivery_tag)
-            callback(run)
         else:
             return False
         return True

@@ -169,6 +169,25 @@ def test_a_run_that_is_rejected_is_returned_and_one_that_is_parted_is_not(story)
     assert story.deliver() == [b"c", b"d"]
 
 
+def test_many_messages_that_are_run_alone_hold_up_no_run(story):
+    """Each may wait for what RabbitMQ refuses, and comes back."""
+    large = b"x" * (RUN_MESSAGE_BYTES + 1)
+    story.runs.most_in_pool = 1
+    story.arrive(b"0", b"1", b"2", b"3")
+    story.deliver()
+    story.arrive(b"a", large)
+    story.pool[0].part_all()
+    story.pool[0].ack()
+    delivered = []
+    for tag in (1, 5, 2, 6, 3, 4):
+        delivered += story.deliver()
+        if isinstance(story.pool[-1], RunMessage):
+            story.pool[-1].ack()
+        else:
+            story.runs.forget(tag)
+    assert delivered == [b"0", [b"a"], b"1", large, b"2", b"3"]
+
+
 def test_a_run_that_is_rejected_for_good_is_not_dropped(story):
     story.arrive(b"a", b"b")
     story.deliver()
