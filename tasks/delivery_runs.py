@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
 
 import orjson
 from celery.app.task import Context
@@ -75,7 +74,8 @@ class DeliveryRun:
         self._stream = stream
         self._reserved = reserved
         self._services = task.app.services
-        self._owner_token = uuid4().hex
+        self._owner_token: str = task.request.id
+        """The run's ID, by which the main process releases the leases of a process that was lost."""
         self._leased: list[str] = []
         """IDs of messages."""
 

@@ -7,7 +7,7 @@ and acknowledged, rejected or put back as its outcome says. Countdowns are not w
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -121,8 +121,10 @@ class RunWorker(LittleWorker):
                 self._request(message).execute_using_pool(self.pool)
             return message is not None
 
-    def die_over_one(self, queue: str) -> None:
+    def die_over_one(self, queue: str, begin: Callable[[str], object] = lambda message_id: None) -> None:
+        """A pool process takes the next message of a queue, begins to run it, and dies."""
         with self._reserved(queue) as message:
+            begin(message.headers["id"])
             try:
                 raise WorkerLostError("killed")
             except WorkerLostError:

@@ -318,6 +318,23 @@ def test_a_lost_process_has_each_message_of_its_run_run_alone(worker, send, fire
     assert puts(firehose) == [[b"a"], [b"b"]]
 
 
+def test_what_a_lost_process_was_delivering_is_run_at_once(worker, send, services, stream):
+    send("a", task_id="one")
+    send("b", task_id="other")
+    worker.die_over_one(
+        stream.queue, lambda run_id: services.idempotency.acquire_all(["one", "other"], 0, run_id)
+    )
+    assert services.idempotency.acquire_all(["one", "other"], 0, "next") == [IdempotencyState.ACQUIRED] * 2
+
+
+def test_the_lease_of_another_worker_outlives_a_lost_process(worker, send, services, stream):
+    services.idempotency.acquire("one", 0, "another")
+    send("a", task_id="one")
+    send("b", task_id="other")
+    worker.die_over_one(stream.queue)
+    assert services.idempotency.acquire("one", 0, "next") is IdempotencyState.IN_PROGRESS
+
+
 def test_a_defect_in_a_run_has_each_message_run_alone(worker, send, firehose, stream, monkeypatch):
     def defect(*_):
         raise ValueError("secretive")

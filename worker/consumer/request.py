@@ -10,6 +10,7 @@ same: Celery would acknowledge it, and its records would be nowhere.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from time import time
 from typing import Any
 
@@ -20,6 +21,8 @@ from celery.worker.state import task_ready
 from redis.exceptions import RedisError
 
 from worker.broker.redis.bodies import is_body_left, read_body
+from worker.broker.redis.delivery_runs import calls_of_run
+from worker.broker.redis.reservations import reserved_ids
 from worker.broker.reservations import part_as_told, part_run
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import Failure
@@ -164,7 +167,20 @@ class RunRequest(RedactingRequest):
         self.send_event("task-succeeded", result=repr(parted.result), runtime=time() - (self.time_start or 0))
 
     def _dead_letter_if_poison(self) -> bool:
-        return not part_run(self._message) and super()._dead_letter_if_poison()
+        if not part_run(self._message):
+            return super()._dead_letter_if_poison()
+        with suppress(RedisError):
+            self._release_leases()
+        return False
+
+    def _release_leases(self) -> None:
+        """Release the leases that the lost process had: its messages need not wait until they expire."""
+        _, kwargs, *_ = self._payload
+        calls = calls_of_run(kwargs, self._message.delivery_tag)
+        if calls is None:
+            return
+        for identifier in reserved_ids(self._message.channel, calls):
+            self._app.services.idempotency.release(identifier, 0, self.id)
 
 
 def _error(exc_info: ExceptionInfo) -> BaseException:

@@ -7,6 +7,7 @@ there or neither, whatever is lost. The keys of completed messages are in the br
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -155,6 +156,16 @@ def open_deliveries(app: Celery) -> Iterator[Deliveries | None]:
     """A connection of the pool, for the time of a run; None where the broker is not Redis."""
     with app.producer_or_acquire() as producer:
         yield Deliveries(producer.channel) if isinstance(producer.channel, Channel) else None
+
+
+def reserved_ids(channel: Channel, calls: Sequence[Sequence[str]]) -> list[str]:
+    """The IDs of those messages of a run of deliveries that are still reserved. Raises `RedisError`.
+
+    `calls` are their delivery tags, by call of Firehose.
+    """
+    texts = Deliveries(channel).read([*chain.from_iterable(calls)])
+    found = [_reserved(tag, text).call for tag, text in texts.items()]
+    return [str(each.call.fields.get("id")) for each in found if each]
 
 
 def _reserved(tag: str, text: bytes) -> ReservedMessage:
