@@ -28,7 +28,8 @@ from worker.queues import CHANGES_QUEUE
 AHEAD_BYTES = 16 * 1024 * 1024
 """Of messages that are sent ahead, as the size of former ones makes expect."""
 MAX_HELD_BYTES = 2 * AHEAD_BYTES
-"""Of messages that the main process holds, beyond one that is larger. What comes beside is returned."""
+"""Of messages that the main process holds. What comes beside is returned, unless no more than `AHEAD_BYTES`
+are held: with so much room messages are sent, and a large one would be returned again and again."""
 METHOD, HEADER, BODY = 1, 2, 3
 """Types of frames."""
 DELIVER = struct.pack(">HH", 60, 60)
@@ -256,7 +257,7 @@ class Runs:
         delivery = Delivery(tag, method, header, bodies[0] if len(bodies) == 1 else b"".join(bodies))
         self._seen += 1
         self._seen_bytes += delivery.size
-        if self._held and self._held_bytes + delivery.size > MAX_HELD_BYTES:
+        if self._held_bytes > AHEAD_BYTES and self._held_bytes + delivery.size > MAX_HELD_BYTES:
             self._held[tag] = 0
             self._excess.append(tag)
             return

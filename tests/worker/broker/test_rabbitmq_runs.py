@@ -242,6 +242,17 @@ def test_a_message_that_is_larger_than_all_that_may_be_held_is_run(story):
     assert story.deliver() == [huge]
 
 
+def test_a_large_message_that_is_sent_again_as_there_is_room_is_not_returned_each_time(story):
+    """RabbitMQ drops a message that comes back too often."""
+    story.arrive(*[b"x" * (AHEAD_BYTES // 5)] * 4)
+    story.deliver()
+    huge = b"x" * (MAX_HELD_BYTES - AHEAD_BYTES // 2)
+    story.arrive(huge, huge)
+    story.deliver()
+    assert story.channel.returned == [6]
+    assert story.channel.consumer is None
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_what_has_not_ended_is_never_acknowledged(story, seed):
     """In any order of events, among them messages that are returned for want of room."""
