@@ -17,9 +17,11 @@ from contextlib import suppress
 from itertools import count, takewhile
 from typing import Any, NamedTuple
 
+import amqp
 from kombu.asynchronous import get_event_loop
 from kombu.message import Message
 
+from worker.broker.rabbitmq_queues import is_often_delivered
 from worker.broker.rabbitmq_reservations import FRAMES, Frames
 from worker.broker.rabbitmq_timeouts import BoundedConnection
 from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES, run_call
@@ -107,8 +109,13 @@ class RunMessage(Message):  # type: ignore[misc]
         self._runs.end(self)
 
     def reject(self, requeue: bool = False) -> None:
-        """Return its messages to the broker. Without `requeue` each is run alone: none is dropped."""
-        if not requeue:
+        """Return its messages to the broker. Without `requeue` each is run alone: none is dropped.
+
+        One that came back often is run alone, too, and replaced by a copy there.
+        """
+        if requeue:
+            self.part(alone=[tag for tag, delivery in self.deliveries.items() if _is_often(delivery)])
+        else:
             self.part_all()
         self._runs.give_back(self)
 
@@ -370,6 +377,14 @@ class Runs:
     def _deliver_soon(self) -> None:
         if hub := get_event_loop():
             hub.call_soon(self.deliver)
+
+
+def _is_often(delivery: Delivery) -> bool:
+    """Whether a message came back often, as far as its properties can be read."""
+    message = amqp.Message()
+    with suppress(Exception):
+        message.inbound_header(delivery.header)
+    return is_often_delivered(message.headers)
 
 
 def _tags(deliveries: Iterable[Delivery]) -> list[int]:

@@ -3,8 +3,10 @@
 import struct
 from random import Random
 
+import amqp
 import pytest
 
+from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
 from worker.broker.rabbitmq_reservations import FRAMES
 from worker.broker.rabbitmq_runs import AHEAD_BYTES, MAX_HELD_BYTES, RunMessage, Runs
 from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES
@@ -49,14 +51,15 @@ class Channel:
         self.unacknowledged.remove(tag)
         self.returned.append(tag)
 
-    def frames(self, body):
+    def frames(self, body, headers=None):
         """The frames of the next delivery."""
         self.tag += 1
         self.unacknowledged.add(self.tag)
         consumer = self.consumer.encode()
         method = struct.pack(">HHB", 60, 60, len(consumer)) + consumer
         yield 1, CHANNEL, method + struct.pack(">QBBB", self.tag, 0, 0, 0)
-        yield 2, CHANNEL, struct.pack(">HHQH", 60, 0, len(body), 0)
+        properties = amqp.Message(application_headers=headers)._serialize_properties()
+        yield 2, CHANNEL, struct.pack(">HHQ", 60, 0, len(body)) + properties
         half = len(body) // 2
         yield from ((3, CHANNEL, part) for part in (body[:half], body[half:]) if part)
 
@@ -167,6 +170,18 @@ def test_a_run_that_is_rejected_is_returned_and_one_that_is_parted_is_not(story)
     story.pool[1].reject(requeue=True)
     assert story.channel.returned == [1, 2]
     assert story.deliver() == [b"c", b"d"]
+
+
+def test_of_a_run_that_is_returned_a_message_that_came_back_often_is_run_alone(story):
+    """A run may be returned before its process has read it. RabbitMQ drops what comes back too often."""
+    for count in (None, RENEWED_AFTER_DELIVERIES - 1, RENEWED_AFTER_DELIVERIES):
+        headers = None if count is None else {"x-delivery-count": count}
+        for frame in story.channel.frames(b"%d" % (count or 0), headers):
+            story.runs.take(frame)
+    story.deliver()
+    story.pool[0].reject(requeue=True)
+    assert story.channel.returned == [1, 2]
+    assert story.deliver() == [b"%d" % RENEWED_AFTER_DELIVERIES]
 
 
 def test_many_messages_that_are_run_alone_hold_up_no_run(story):
