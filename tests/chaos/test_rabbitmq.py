@@ -23,6 +23,7 @@ pytestmark = pytest.mark.full
 RECORDS = 20_000 if FULL else 2_000
 PER_MESSAGE = 20
 KILLS = 6
+STOPS = 6
 LOST = "Connection to broker lost"
 LOST_WITHIN_SECONDS = 90
 BACK_WITHIN_SECONDS = 120
@@ -160,3 +161,17 @@ def test_workers_that_are_killed_over_runs_lose_nothing(stack, tell):
         eventually(lambda: load.status().counts.enqueued >= RECORDS)
     tell(load, f"{KILLS} x SIGKILL", allowed=KILLS * CONCURRENCY * load.largest_put())
     assert load.status().dead == 0
+
+
+def test_workers_that_are_stopped_over_runs_lose_and_repeat_nothing(stack, tell):
+    load = Load(stack.audience(), RECORDS, per_message=1)
+    options = ("--concurrency", str(CONCURRENCY), "--without-mingle")
+    with load.sending():
+        for stop in range(STOPS):
+            with stack.worker(*options, env=ENVIRONMENT) as worker:
+                eventually(lambda stop=stop: load.arrived() > stop * RECORDS // STOPS)
+                assert worker.stop() == 0
+    with stack.worker(*options, env=ENVIRONMENT):
+        load.arrive()
+    tell(load, f"{STOPS} x SIGTERM")
+    assert load.largest_put() > 1

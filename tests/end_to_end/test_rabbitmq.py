@@ -5,7 +5,6 @@ import signal
 import socket
 import time
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 import pytest
 from kombu import Connection
@@ -34,7 +33,6 @@ REFUSED = b'7"'
 CONCURRENCY = 2
 PLAIN_QUEUE = "somebodys-calls"
 CUTS = 2
-STOPS = 3
 
 
 class Broker:
@@ -145,22 +143,6 @@ def test_a_delayed_message_returns_unchanged_whatever_happens_to_the_delay_queue
         message.ack()
 
 
-@on_rabbitmq
-def test_sigterm_over_runs_loses_and_repeats_nothing(idle_stack):
-    idle_stack.caller.conf.broker_transport_options = {"confirm_publish": True}
-    load = Load(idle_stack.audience(), RECORDS, per_message=1)
-    options = ("--concurrency", str(CONCURRENCY), "--without-mingle")
-    with load.sending():
-        for arrived in range(0, RECORDS, RECORDS // STOPS):
-            with idle_stack.worker(*options, env=SOON) as worker:
-                eventually(partial(arrive_beyond, load, arrived))
-                assert worker.stop() == 0
-    with idle_stack.worker(*options, env=SOON):
-        load.arrive(timeout=WAIT_SECONDS)
-    assert (load.sent, load.lost, load.repeated) == (RECORDS, 0, 0)
-    assert load.largest_put() > 1
-
-
 def test_a_restart_of_rabbitmq_loses_nothing(restartable):
     broker, stack = restartable
     with loaded(stack) as load:
@@ -204,10 +186,6 @@ def loaded(stack):
         assert load.status().counts.delivered <= RECORDS + load.repeated
         assert load.status().counts.enqueued == RECORDS
         assert worker.is_running
-
-
-def arrive_beyond(load, records):
-    return load.arrived() > records
 
 
 def tell(load, story, faults):
