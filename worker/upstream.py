@@ -15,6 +15,7 @@ from botocore.credentials import Credentials
 from botocore.session import Session
 from celery import Celery
 from celery.apps import worker
+from celery.concurrency import prefork
 from celery.worker.state import requests
 from kombu import Consumer, Queue
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
@@ -56,6 +57,11 @@ def known_request_ids() -> frozenset[str]:
 def replace_shutdown_notice(write: Callable[..., None]) -> None:
     """Have `write` take the lines that a worker prints to stdout when a signal stops it."""
     worker.safe_say = write
+
+
+def use_process_pool(pool: type) -> None:
+    """Have Celery's pool of processes be of this class: a setting chooses among whole implementations."""
+    prefork.TaskPool.Pool = pool
 
 
 def limit_last_result_wait(seconds: float) -> None:

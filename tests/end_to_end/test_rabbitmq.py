@@ -6,6 +6,7 @@ import socket
 import time
 from contextlib import ExitStack, contextmanager
 
+import psutil
 import pytest
 from kombu import Connection
 from load import Load
@@ -141,6 +142,30 @@ def test_a_delayed_message_returns_unchanged_whatever_happens_to_the_delay_queue
             assert message.properties.items() >= properties.items()
             channel.queue_delete(delay_queue(1))
         message.ack()
+
+
+@on_rabbitmq
+def test_a_worker_that_is_stopped_while_a_process_receives_a_run_ends_and_loses_nothing(idle_stack):
+    """The run is larger than a pipe, and neither of them goes on before the worker was told to stop."""
+    load = Load(idle_stack.audience(), RECORDS, per_message=1)
+    with idle_stack.worker("--concurrency", "1", env=SOON) as worker:
+        (process,) = psutil.Process(worker.pid).children()
+        # The worker knows the size of its messages, and is sent many.
+        load.send(RECORDS // 10)
+        load.arrive()
+        eventually(lambda: not any(idle_stack.inspect("active").values()))
+        process.suspend()
+        os.kill(worker.pid, signal.SIGSTOP)
+        load.send()
+        os.kill(worker.pid, signal.SIGCONT)
+        eventually(lambda: any(idle_stack.inspect("reserved").values()))
+        worker.terminate()
+        eventually(lambda: "Warm shutdown" in worker.output())
+        process.resume()
+        eventually(lambda: not worker.is_running)
+    with idle_stack.worker("--concurrency", "1", env=SOON):
+        load.arrive(timeout=WAIT_SECONDS)
+    assert (load.sent, load.lost, load.repeated) == (RECORDS, 0, 0)
 
 
 def test_a_restart_of_rabbitmq_loses_nothing(restartable):

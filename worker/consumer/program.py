@@ -7,12 +7,15 @@ from typing import Any
 from celery.apps import worker
 
 from worker.config import current_settings
+from worker.consumer.pool import Pool
 from worker.logs.json_lines import json_line
 from worker.logs.setup import LogFormat
-from worker.upstream import replace_shutdown_notice
+from worker.upstream import replace_shutdown_notice, use_process_pool
 
 STDERR = 2
 """Its file descriptor."""
+
+use_process_pool(Pool)
 
 
 class Worker(worker.Worker):  # type: ignore[misc]
