@@ -124,7 +124,7 @@ def exists(path):
 
 def test_every_package_is_in_the_tree_in_architecture():
     printed = set(printed_modules(text(ROOT / "docs" / "architecture.md")))
-    shipped = [ROOT / name for name in ("schemas", "tasks", "worker", "devstack")]
+    shipped = [ROOT / part for part in ("schemas", "tasks", "worker", "devstack")]
     packages = {path.parent for package in shipped for path in package.rglob("*.py")}
 
     assert {f"{name(package)}/" for package in packages} - printed == set()
