@@ -76,8 +76,8 @@ class DeliveryRun:
         self._services = task.app.services
         self._owner_token: str = task.request.id
         """The run's ID, by which the main process releases the leases of a process that was lost."""
-        self._leased: list[str] = []
-        """IDs of messages."""
+        self._leased: set[str] = set()
+        """IDs of the messages of a call, until each of them ends."""
 
     def deliver(self, calls: Sequence[Sequence[str]]) -> Summary:
         """Deliver the messages, given as delivery tags by call; requeue those that are left."""
@@ -161,7 +161,7 @@ class DeliveryRun:
         if not deliveries:
             return []
         ids = [each.call.id for each in deliveries]
-        self._leased += ids
+        self._leased.update(ids)
         states = self._services.idempotency.acquire_all(ids, 0, self._owner_token)
         by_state: dict[IdempotencyState, list[Delivery]] = {state: [] for state in IdempotencyState}
         for delivery, state in zip(deliveries, states, strict=True):
@@ -177,7 +177,7 @@ class DeliveryRun:
         """Record a call that Firehose has taken whole, and end its messages."""
         ids = [each.call.id for each in deliveries]
         self._task.record_call(ids, [each.call.fields for each in deliveries], self._stream, outcomes)
-        self._leased = [identifier for identifier in self._leased if identifier not in ids]
+        self._leased.clear()
         self._reserved.end([each.tag for each in deliveries])
 
     def _settle_failed(self, deliveries: Sequence[Delivery], failure: Failure) -> None:
@@ -253,8 +253,7 @@ class DeliveryRun:
     def _release(self) -> None:
         """Release the leases of the messages that were not ended."""
         with suppress(RedisError):
-            for identifier in self._leased:
-                self._services.idempotency.release(identifier, 0, self._owner_token)
+            self._services.idempotency.release_all(self._leased, 0, self._owner_token)
 
 
 def _give(outcome: Outcome) -> Outcome:

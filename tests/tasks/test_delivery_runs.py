@@ -34,23 +34,25 @@ def worker(app, clients, monkeypatch, real_redis, real_redis_url):
 
 
 @pytest.fixture
-def send(worker, stream):
-    """Enqueue a batch for the stream as a producer task does."""
+def send(deliver):
+    """Enqueue a batch for the stream with the headers of a producer task, which tell its cost."""
 
-    def batch(*records, then=None, task=None, headers=None, **options):
-        call = {
-            "configuration": stream.configuration,
-            "delivery_stream_name": stream.name,
-            "records": list(records),
-            "connection_ids": ["1-a"],
-            "audience_ids": [1],
-        }
-        if then:
-            call["then"] = then
+    def batch(*records, headers=None, **options):
         headers = cost_headers(*size_of(records)) | (headers or {})
-        worker.send(task or stream.task, call, queue=stream.queue, headers=headers, **options)
+        deliver(*records, run=False, headers=headers, **options)
 
     return batch
+
+
+@pytest.fixture
+def send_calls(send):
+    """Enqueue batches of which each needs a call of its own."""
+
+    def calls(*names):
+        for name in names:
+            send(*(f"{name}{number}" for number in range(300)))
+
+    return calls
 
 
 def puts(firehose):
@@ -125,9 +127,8 @@ def test_another_worker_delivers_the_run_of_a_worker_in_trouble(worker, send, fi
     assert puts(firehose) == [[b"a", b"b"]] * 2
 
 
-def test_a_run_makes_as_many_calls_as_its_batches_need(worker, send, firehose, stream):
-    for batch in range(3):
-        send(*(f"{batch}-{number}" for number in range(300)))
+def test_a_run_makes_as_many_calls_as_its_batches_need(worker, send, send_calls, firehose, stream):
+    send_calls("a", "b", "c")
     send("last")
     assert worker.run(stream.queue) == 1
     assert [len(records) for records in puts(firehose)] == [300, 300, 301]
@@ -228,32 +229,29 @@ def test_what_firehose_refuses_for_good_is_found_out_by_each_message_alone(
     assert len(worker.waiting(stream.queue)) == 1
 
 
-def test_a_run_ends_with_the_call_that_is_not_taken_whole(worker, send, firehose, stream):
+def test_a_run_ends_with_the_call_that_is_not_taken_whole(worker, send_calls, firehose, stream):
     firehose.faults.append(fail(error("InternalFailure", 500), times=1))
-    for name in "abc":
-        send(*(f"{name}{number}" for number in range(300)))
+    send_calls("a", "b", "c")
     worker.run_one(stream.queue)
     assert len(puts(firehose)) == 1
     first = [call["records"][0] for call in worker.calls(stream.queue)]
     assert first[:2] == ["b0", "c0"]
 
 
-def test_a_run_ends_when_the_breaker_opens_between_its_calls(worker, send, firehose, services, stream):
+def test_a_run_ends_when_the_breaker_opens_between_its_calls(worker, send_calls, firehose, services, stream):
     def pause(call):
         services.circuit_breakers.pause(stream, "operator")
 
     firehose.faults.append(pause)
-    for name in "abc":
-        send(*(f"{name}{number}" for number in range(300)))
+    send_calls("a", "b", "c")
     worker.run_one(stream.queue)
     assert len(puts(firehose)) == 1
     assert [call["records"][0] for call in worker.calls(stream.queue)] == ["b0", "c0"]
 
 
-def test_a_run_makes_no_further_call_when_its_time_is_up(worker, send, firehose, clock, stream):
+def test_a_run_makes_no_further_call_when_its_time_is_up(worker, send_calls, firehose, clock, stream):
     firehose.faults.append(lambda call: clock.advance(RUN_SECONDS))
-    for name in "abc":
-        send(*(f"{name}{number}" for number in range(300)))
+    send_calls("a", "b", "c")
     worker.run_one(stream.queue)
     assert len(puts(firehose)) == 1
     assert len(worker.calls(stream.queue)) == 2

@@ -4,6 +4,7 @@ Here is what only a run does. Its broker is a real Redis.
 """
 
 import json
+from contextlib import contextmanager
 from random import Random
 
 import pytest
@@ -485,8 +486,16 @@ def test_a_message_that_was_run_alone_is_run_again_where_the_broker_has_lost_wha
     assert two_servers.counters.of(stream).enqueued == 1
 
 
-def lose_rabbitmq(*_):
-    raise OperationalError
+@contextmanager
+def without_rabbitmq():
+    """RabbitMQ takes nothing that is published."""
+
+    def lose(*_):
+        raise OperationalError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rabbitmq_reservations, "publish_together", lose)
+        yield
 
 
 @ON_RABBITMQ
@@ -495,8 +504,7 @@ def test_what_was_handed_over_and_not_published_is_published_once_when_its_messa
 ):
     stream = connect()
     send(added("a"), added("b"))
-    with pytest.MonkeyPatch.context() as without_rabbitmq:
-        without_rabbitmq.setattr(rabbitmq_reservations, "publish_together", lose_rabbitmq)
+    with without_rabbitmq():
         worker.run_one(CHANGES_QUEUE)
     assert redis.hlen(OUTBOX) == 1
     assert not worker.waiting(stream.queue)
@@ -530,8 +538,7 @@ def test_messages_whose_run_was_lost_after_its_hand_over_finish_it_though_each_i
 ):
     stream = connect()
     send(added("a"), added("b"))
-    with pytest.MonkeyPatch.context() as without_rabbitmq:
-        without_rabbitmq.setattr(rabbitmq_reservations, "publish_together", lose_rabbitmq)
+    with without_rabbitmq():
         worker.run_one(CHANGES_QUEUE)
     worker.die_over_one(CHANGES_QUEUE)
     assert worker.run(CHANGES_QUEUE) == 2
@@ -545,8 +552,7 @@ def test_what_is_finished_late_is_remembered_from_then_on(worker, connect, send,
     """Of a run, RabbitMQ took nothing for longer than completed messages are remembered."""
     stream = connect()
     send(added("a"), added("b"), added("c"))
-    with pytest.MonkeyPatch.context() as without_rabbitmq:
-        without_rabbitmq.setattr(rabbitmq_reservations, "publish_together", lose_rabbitmq)
+    with without_rabbitmq():
         worker.run_one(CHANGES_QUEUE)
     redis.delete(*redis.keys(f"{outbox.COMPLETED}:*"))
     worker.die_over_one(CHANGES_QUEUE)

@@ -179,8 +179,8 @@ class RunRequest(RedactingRequest):
         calls = calls_of_run(kwargs, self._message.delivery_tag)
         if calls is None:
             return
-        for identifier in reserved_ids(self._message.channel, calls):
-            self._app.services.idempotency.release(identifier, 0, self.id)
+        identifiers = reserved_ids(self._message.channel, calls)
+        self._app.services.idempotency.release_all(identifiers, 0, self.id)
 
 
 def _error(exc_info: ExceptionInfo) -> BaseException:

@@ -17,7 +17,7 @@ from worker.flow.concurrency import ConcurrencyLimits, ProbeLimit
 from worker.flow.delays import delay_until_due, renew_often_delivered
 from worker.flow.prefetched import PrefetchedMessages
 from worker.flow.rate_limits import RateLimits
-from worker.flow.shared_limits import SharedLimits, cost_of
+from worker.flow.shared_limits import SharedLimits, requests_of
 from worker.flow.worker_troubles import WorkerTroubles
 from worker.queues import is_stream_queue, stream_of
 
@@ -70,7 +70,7 @@ class FlowControl:
             self._prefetched.add(queue, again)
             return False
         if self._acquire(queue, call):
-            self._rate_limits.message_is_admitted(queue, call.task, cost_of(call).requests)
+            self._rate_limits.message_is_admitted(queue, call.task, requests_of(call))
             return True
         message.requeue()
         return False
@@ -105,7 +105,7 @@ class FlowControl:
             # It was reserved before its queue was paused.
             self._concurrency.pause(queue)
             return False
-        has_token = self._rate_limits.try_acquire(queue, call.task, cost_of(call).requests)
+        has_token = self._rate_limits.try_acquire(queue, call.task, requests_of(call))
         return has_token and self._shared_limits.try_acquire(queue, call)
 
     def _message_ends(self, request: Request) -> None:

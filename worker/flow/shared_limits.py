@@ -136,14 +136,19 @@ class SharedLimits:
         self._pauses.pause_for(queue, CIRCUIT_BREAKER_OR_QUOTA, min(seconds, LONGEST_PAUSE_SECONDS))
 
 
+def requests_of(call: TaskCall) -> int:
+    """How many calls of Firehose a delivery makes, or a run of deliveries. One at least."""
+    calls = call.kwargs.get(CALLS)
+    return max(len(calls), 1) if isinstance(calls, list) else 1
+
+
 def cost_of(call: TaskCall) -> Cost:
     """The share of a quota that a delivery's records take. A call that is no delivery costs one request,
     and its task dead-letters it."""
-    calls = call.kwargs.get(CALLS)
-    if calls or BODY_TAG in call.kwargs:
+    if CALLS in call.kwargs or BODY_TAG in call.kwargs:
         records, size = (call.fields.get(name) for name in (RECORDS_HEADER, BYTES_HEADER))
         if type(records) is int and type(size) is int and records > 0 and size >= 0:
-            return Cost(records, size, requests=len(calls) if isinstance(calls, list) else 1)
+            return Cost(records, size, requests_of(call))
     try:
         return Cost(*size_of(call.kwargs["records"]))
     except (KeyError, TypeError, ValueError):

@@ -6,7 +6,7 @@ or handed over to a retry. Two workers may also have a message at once: it came 
 while its task still ran, or was sent twice. The worker that begins first acquires a lease.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 
 from redis import Redis
@@ -74,7 +74,13 @@ class IdempotencyRecords:
 
     def release(self, task_id: str, retries: int, owner_token: str) -> None:
         """End the lease of the attempt, if `owner_token` is its owner's."""
-        RELEASE_LEASE(self._redis, keys=[self._key(task_id, retries, LEASES)], args=[owner_token])
+        self.release_all([task_id], retries, owner_token)
+
+    def release_all(self, task_ids: Collection[str], retries: int, owner_token: str) -> None:
+        """End leases as `release` does, of so many messages in one round trip."""
+        if task_ids:
+            keys = [self._key(task_id, retries, LEASES) for task_id in task_ids]
+            RELEASE_LEASE(self._redis, keys=keys, args=[owner_token])
 
     def complete(
         self,

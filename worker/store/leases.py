@@ -3,4 +3,4 @@
 from worker.store.scripts import Script
 
 RELEASE_LEASE = Script(__package__, "release_lease")
-"""`RELEASE_LEASE(redis, keys=[lease], args=[owner_token])`."""
+"""`RELEASE_LEASE(redis, keys=leases, args=[owner_token])`."""

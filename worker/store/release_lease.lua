@@ -1,10 +1,10 @@
--- Ends a lease, where it is still the caller's.
+-- Ends leases, each where it is still the caller's.
 --
--- KEYS[1]  the lease
--- ARGV[1]  the caller's owner token
+-- KEYS[1…]  the leases
+-- ARGV[1]   the caller's owner token
 --
 -- Returns nothing.
 
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-    redis.call('DEL', KEYS[1])
+for _, lease in ipairs(KEYS) do
+    if redis.call('GET', lease) == ARGV[1] then redis.call('DEL', lease) end
 end
