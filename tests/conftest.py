@@ -3,6 +3,7 @@
 No setting of the developer's own reaches a test or a process that a test starts.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from redis import Redis  # noqa: E402
 from devstack import processes  # noqa: E402
 from schemas.identities import Catalogue  # noqa: E402
 from worker.config import read_settings  # noqa: E402
+from worker.consumer.garbage_collection import freeze_loaded_objects  # noqa: E402
 from worker.queues import Stream  # noqa: E402
 from worker.services import Services  # noqa: E402
 from worker.store.cluster import KEY_PREFIX  # noqa: E402
@@ -75,6 +77,17 @@ def pytest_generate_tests(metafunc):
     is_of_state = any(path.is_relative_to(part) for part in STATE_TESTS)
     if is_of_state and "redis" in fixtures and not fixtures & {"redis_server", "real_redis"}:
         metafunc.parametrize("redis", ["memory", CLUSTER], indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Spare Python's collector what stays to the end, as workers do: a third of small tests' CPU."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        freeze_loaded_objects()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

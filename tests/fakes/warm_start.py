@@ -137,9 +137,11 @@ def run(command, cwd, env, output):
 
 
 if __name__ == "__main__":
+    gc.disable()
     for package in PACKAGES:
         import_module(package)
     # A forked process shares what was imported for as long as it does not write to it.
     gc.freeze()
+    gc.enable()
     if (wanted := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
         run(**wanted)

@@ -9,7 +9,6 @@ import inspect
 import json
 import pkgutil
 import re
-import textwrap
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -88,16 +87,22 @@ def _instance_attributes(owner):
     """Attributes that the methods of a class, or of its bases, set on `self`."""
     found = set()
     for kind in (base for base in owner.__mro__ if base.__module__.partition(".")[0] in UPSTREAM):
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
         found |= {
             node.attr
-            for node in ast.walk(tree)
+            for node in ast.walk(_classes(kind.__module__)[kind.__name__])
             if isinstance(node, ast.Attribute)
             and isinstance(node.ctx, ast.Store)
             and isinstance(node.value, ast.Name)
             and node.value.id == "self"
         }
     return found
+
+
+@cache
+def _classes(module):
+    """The syntax of a module's classes by name: for the source of a class, `inspect` parses the module."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def our_classes():

@@ -10,18 +10,19 @@ from worker.consumer.garbage_collection import YOUNG_OBJECTS, collect_less
 
 @pytest.fixture
 def collector():
-    """Python's own collector, again as it was at the end."""
-    before = gc.get_threshold()
-    yield
+    """A collector as it is at a process's start; at the end it is again as it was for the tests."""
+    tests_own = gc.get_threshold()
     gc.unfreeze()
-    gc.set_threshold(*before)
+    gc.set_threshold(700)
+    yield
+    gc.freeze()
+    gc.set_threshold(*tests_own)
 
 
 @pytest.mark.usefixtures("collector")
 @pytest.mark.parametrize("signal", [worker_ready, worker_process_init])
 def test_a_process_that_has_started_collects_less(signal):
     collect_less()
-    gc.unfreeze()
     signal.send(sender="test")
     assert gc.get_freeze_count() > 1000
     assert gc.get_threshold()[0] == YOUNG_OBJECTS
