@@ -210,12 +210,13 @@ def redis(
 
 
 def rabbitmq_server() -> Path:
-    """Find the machine's RabbitMQ server. Raises `StartError` where there is none."""
+    """Find the RabbitMQ server on the PATH, or that of Debian. Raises `StartError` where there is none."""
+    found = shutil.which("rabbitmq-server")
     # The command that Debian puts on the PATH runs as another user, in that user's directories.
-    debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-    if debian.exists():
-        return debian
-    if found := shutil.which("rabbitmq-server"):
+    debian = Path("/usr/lib/rabbitmq/bin")
+    if debian.exists() and (not found or Path(found).resolve().is_relative_to(debian)):
+        return debian / "rabbitmq-server"
+    if found:
         return Path(found)
     raise StartError("there is no RabbitMQ server: install one (apt-get install rabbitmq-server)")
 
