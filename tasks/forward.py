@@ -201,7 +201,7 @@ class ProducerTask(ForwarderTask):
         if not super().acquire():
             return False
         with self.app.reservations.open() as connected:
-            if connected is None or not connected.is_completed(UUID(self.attempt).bytes):
+            if connected is None or connected.keep_from_runs(UUID(self.attempt).bytes):
                 return True
         # A run has completed it.
         self._release()

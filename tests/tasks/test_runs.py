@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError
 from devstack.firehose import refuse_once
 from schemas.records import Skip
 from tasks import base, runs
+from tasks.forward import ProducerTask
 from worker.broker import outbox, rabbitmq_reservations
 from worker.broker.handovers import Handovers
 from worker.broker.outbox import OUTBOX, PENDING
@@ -209,6 +210,33 @@ def test_a_repeat_that_is_run_alone_of_a_message_of_a_run_is_known(worker, conne
     send(added("a"), task_id="one", eta=None, countdown=-1)
     worker.run(CHANGES_QUEUE)
     assert len(worker.waiting(stream.queue)) == 1
+    assert services.counters.of(None).skipped == {Skip.REPEATED: 1}
+
+
+@pytest.mark.parametrize("slower", [(runs.RunTask, "_hand_over"), (ProducerTask, "forward")])
+def test_a_message_that_is_run_alone_while_a_run_has_it_too_is_delivered_once(
+    worker, connect, send, services, slower
+):
+    """Just before one of them hands over what it has made of the message, the other does."""
+    stream = connect()
+    # An ETA that has passed keeps it out of runs.
+    in_run, alone = {"task_id": "one"}, {"task_id": "one", "countdown": -1}
+    first, second = (in_run, alone) if slower[0] is runs.RunTask else (alone, in_run)
+    hand_over = getattr(*slower)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def hand_over_later(*args):
+            patch.undo()
+            send(added("a"), **second)
+            for _ in ("in a run", "alone"):
+                worker.run_one(CHANGES_QUEUE)
+            return hand_over(*args)
+
+        patch.setattr(*slower, hand_over_later)
+        send(added("a"), **first)
+        worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a"]]
+    assert services.counters.of(stream).enqueued == 1
     assert services.counters.of(None).skipped == {Skip.REPEATED: 1}
 
 

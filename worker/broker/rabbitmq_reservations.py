@@ -127,12 +127,15 @@ class Connected:
             raise Reject(Parted(result, left, alone), requeue=True)
         return result
 
-    def is_completed(self, key: bytes) -> bool:
-        """Whether a run has completed a message. If that one is still in the outbox, it is finished."""
+    def keep_from_runs(self, key: bytes) -> bool:
+        """False if a run has completed the message. If that one is still in the outbox, it is finished.
+
+        The outbox stores no run of a message with a lease.
+        """
         if run_id := self._outbox.run_of(key):
             self._finish(run_id)
-            return True
-        return self._outbox.is_completed(key)
+            return False
+        return not self._outbox.is_completed(key)
 
     def _finish(self, run_id: str) -> None:
         """Publish and count a run whose process was lost, or is about to do the same."""

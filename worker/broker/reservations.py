@@ -16,19 +16,17 @@ from worker.broker.rabbitmq_runs import RunMessage
 from worker.broker.redis import reservations
 from worker.broker.redis.channel import Channel as RedisChannel
 from worker.broker.redis.qos import QoS
-from worker.broker.redis.reservations import COMPLETED
 from worker.broker.runs import Reservation
-from worker.store.windows import Windows
 
 
 class Reservations:
     """Reserved messages of one process. Raises `RedisError` and `OperationalError`."""
 
     def __init__(self, app: Celery, outbox: Outbox, *, window_seconds: int) -> None:
-        """`window_seconds` is a quarter of the time for which a completed message is remembered."""
+        """`window_seconds` is a quarter of the time for which it is remembered how a message was run."""
         self._app = app
         self._outbox = outbox
-        self._completed = Windows(COMPLETED, window_seconds)
+        self._window_seconds = window_seconds
 
     @contextmanager
     def open(self, properties: Mapping[str, Any] | None = None) -> Iterator[Reservation | None]:
@@ -41,7 +39,7 @@ class Reservations:
 
     def _reservation(self, producer: Producer, properties: Mapping[str, Any]) -> Reservation | None:
         if isinstance(producer.channel, RedisChannel):
-            return reservations.Connected(producer, self._completed)
+            return reservations.Connected(producer, window_seconds=self._window_seconds)
         if isinstance(producer.channel, RabbitMQChannel):
             return rabbitmq_reservations.Connected(producer, self._outbox, properties.get(FRAMES, ()))
         return None

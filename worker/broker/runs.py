@@ -89,8 +89,11 @@ class Reservation(Protocol):
     def end(self, result: Result, *, left: Sequence[str] = (), alone: Sequence[str] = ()) -> Result:
         """End the run's task with a result. Some messages are left for another run, or run alone."""
 
-    def is_completed(self, key: bytes) -> bool:
-        """Whether a run has completed the message with this idempotency key."""
+    def keep_from_runs(self, key: bytes) -> bool:
+        """Have no run complete the message with this idempotency key. False: a run has completed it.
+
+        The caller has the lease of the message.
+        """
 
 
 def run_call(

@@ -1,6 +1,6 @@
 -- Hand a run over: push the messages that were made of its messages, and end those, atomically. Nothing happens
--- where one of them is not reserved any more or was completed before. The first write is HSET, which a full Redis
--- refuses, and with it all of them.
+-- where one of them is not reserved any more, was completed before, or is or was run alone. The first write is HSET,
+-- which a full Redis refuses, and with it all of them.
 --
 -- A client that has lost a script's answer sends the script again: KEYS[3] says that the run is handed over.
 --
@@ -9,20 +9,22 @@
 -- KEYS[3]    hash: ID of a run -> what is to be counted of it
 -- KEYS[4]    sorted set: list that is not empty -> number of its entry
 -- KEYS[5]    the number of the last entry
--- KEYS[6…]   ARGV[4] sets of idempotency keys of completed messages, the current one first; then lists of messages
+-- KEYS[6…]   ARGV[4] sets of idempotency keys of completed messages, the current one first; as many of those of
+--            messages that are run alone; then lists of messages
 -- ARGV[1]    ID of the run
 -- ARGV[2]    what is to be counted of it
 -- ARGV[3]    seconds for which the current set is kept
--- ARGV[4]    number of sets
+-- ARGV[4]    number of sets of either kind
 -- ARGV[5]    number of messages to complete
 -- ARGV[6]    number of messages to end besides: they were completed before
 -- ARGV[7…]   the delivery tags of the messages to complete, their idempotency keys, the delivery tags of the
 --            others; then pairs: one-based position of a list, and a message to push into it
 -- Returns    an empty array where the run is handed over; else pairs: zero-based position of a message to complete,
---            and why it cannot be: 1 it is not reserved any more, 2 it was completed before
+--            and why it cannot be: 1 it is not reserved any more, 2 it was completed before, 3 it is or was run alone
 
 local sets, messages, others = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local FIRST_SET, FIRST_TAG = 6, 7
+local first_list = FIRST_SET + 2 * sets
 local first_key = FIRST_TAG + messages
 local first_other = first_key + messages
 local first_pair = first_other + others
@@ -46,9 +48,11 @@ local reasons = {}
 for position, score in ipairs(on_each(FIRST_TAG, first_key, 'ZMSCORE', KEYS[1])) do
     if not score then reasons[position] = 1 end
 end
-for set = 0, sets - 1 do
-    for position, is_member in ipairs(on_each(first_key, first_other, 'SMISMEMBER', KEYS[FIRST_SET + set])) do
-        if is_member == 1 then reasons[position] = 2 end
+for set = FIRST_SET, first_list - 1 do
+    -- Mostly nothing was run alone, and there are no such sets.
+    local members = redis.call('EXISTS', KEYS[set]) == 1 and on_each(first_key, first_other, 'SMISMEMBER', KEYS[set])
+    for position, is_member in ipairs(members or {}) do
+        if is_member == 1 then reasons[position] = set < FIRST_SET + sets and 2 or 3 end
     end
 end
 local answer = {}
@@ -60,7 +64,7 @@ if #answer > 0 then return answer end
 
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 for at = first_pair, #ARGV, 2 do
-    local list = KEYS[FIRST_SET + sets + ARGV[at] - 1]
+    local list = KEYS[first_list + ARGV[at] - 1]
     add_to_index(KEYS[4], KEYS[5], list, redis.call('LPUSH', list, ARGV[at + 1]) == 1)
 end
 if messages > 0 then

@@ -25,10 +25,13 @@ from worker.store.windows import Windows
 
 COMPLETED = "audience.completed"
 """By window of time: a set of the idempotency keys of the messages that were completed in it."""
+RUN_ALONE = "audience.run-alone"
+"""By window of time: a set of the idempotency keys of the messages that were run alone in it."""
 UNCOUNTED = "audience.uncounted"
 """By ID of a run: what is to be counted of it in the state, JSON."""
 
 HAND_OVER = Script(__package__, "hand_over", definitions=ADD_TO_INDEX)
+KEEP_FROM_RUNS = Script(__package__, "keep_from_runs")
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +39,12 @@ logger = logging.getLogger(__name__)
 class Connected:
     """Reserved messages over one connection."""
 
-    def __init__(self, producer: Producer, completed: Windows) -> None:
-        """`completed` are the sets of the idempotency keys of completed messages."""
+    def __init__(self, producer: Producer, *, window_seconds: int) -> None:
+        """`window_seconds` is a quarter of the time for which it is remembered how a message was run."""
         self.producer = producer
         self._channel: Channel = producer.channel
-        self._completed = completed
+        self._completed = Windows(COMPLETED, window_seconds)
+        self._run_alone = Windows(RUN_ALONE, window_seconds)
         self.now = 0
         """Unix seconds of the server's clock, which all workers share, when messages were last read."""
 
@@ -75,6 +79,7 @@ class Connected:
                     UNCOUNTED,
                     *INDEX_KEYS,
                     *windows,
+                    *self._run_alone.keys(self.now),
                     *lists,
                 ],
                 args=[
@@ -107,14 +112,13 @@ class Connected:
         self.requeue(alone, alone=True)
         return result
 
-    def is_completed(self, key: bytes) -> bool:
-        """Whether a run has completed the message with this idempotency key."""
+    def keep_from_runs(self, key: bytes) -> bool:
+        """Have no run complete the message with this idempotency key. False: a run has completed it."""
         with self._channel.conn_or_acquire() as client:
             self.now, _ = client.time()
-            pipe = client.pipeline()
-            for window in self._completed.keys(self.now):
-                pipe.sismember(window, key)
-            return any(pipe.execute())
+            current, *_ = self._run_alone.keys(self.now)
+            keys = [current, *self._completed.keys(self.now)]
+            return bool(KEEP_FROM_RUNS(client, keys=keys, args=[key, self._run_alone.keep_seconds]))
 
     def uncounted(self) -> dict[str, str]:
         """By ID, what is to be counted of the runs that were handed over and not counted yet."""

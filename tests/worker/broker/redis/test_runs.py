@@ -7,11 +7,11 @@ import pytest
 from kombu import Connection, Queue
 from redis.exceptions import ResponseError
 
-from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
+from worker.broker.redis.reservations import COMPLETED, RUN_ALONE, UNCOUNTED, Connected
 from worker.broker.redis.transport import Transport
 from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES, HandOver, Obstacle
 from worker.queues import CHANGES_QUEUE, FORWARD_RUN, RUN_MESSAGES
-from worker.store.windows import REMEMBERED_WINDOWS, Windows
+from worker.store.windows import REMEMBERED_WINDOWS
 
 CHANGES = Queue(CHANGES_QUEUE, routing_key=CHANGES_QUEUE)
 WINDOW_SECONDS = 100
@@ -180,7 +180,7 @@ class Broker:
     """The reserved messages, as a pool process reads and ends them over its own connection."""
 
     def __init__(self, connection):
-        self.connected = Connected(connection.Producer(), Windows(COMPLETED, WINDOW_SECONDS))
+        self.connected = Connected(connection.Producer(), window_seconds=WINDOW_SECONDS)
 
     def hand_over(self, completed, repeated=(), messages=(), run_id="run", counts="{}"):
         self.connected.read(["any"])
@@ -212,7 +212,7 @@ def test_a_hand_over_pushes_what_was_made_and_ends_the_messages(broker, server, 
     assert lists(server, "s", "t") == [["1", "3"], ["2"]]
     assert (server.hlen("unacked"), server.zcard("unacked_index")) == (0, 0)
     assert broker.connected.uncounted() == {"run": "5"}
-    assert [broker.connected.is_completed(tag.encode()) for tag in tags] == [True, True, False]
+    assert [broker.connected.keep_from_runs(tag.encode()) for tag in tags] == [False, False, True]
 
 
 def test_nothing_is_handed_over_where_a_message_is_not_reserved_any_more(broker, connection, server, tags):
@@ -228,6 +228,17 @@ def test_nothing_is_handed_over_where_a_message_was_completed_before(broker, ser
     assert (lists(server, "s"), server.hlen("unacked")) == ([[]], 2)
     assert broker.hand_over({tags[2]: b"other"}, [tags[1]], [("s", "1")], run_id="other") == {}
     assert (lists(server, "s"), server.hlen("unacked")) == ([["1"]], 0)
+
+
+def test_nothing_is_handed_over_where_a_message_is_or_was_run_alone(broker, server, tags):
+    assert broker.connected.keep_from_runs(b"key")
+    run = {tags[0]: b"key", tags[1]: b"other"}
+    assert broker.hand_over(run, messages=[("s", "1")]) == {tags[0]: Obstacle.RUN_ALONE}
+    (window,) = server.keys(f"{RUN_ALONE}:*")
+    number = int(window.rpartition(":")[2])
+    server.rename(window, f"{RUN_ALONE}:{number - REMEMBERED_WINDOWS + 1}")
+    assert broker.hand_over(run, messages=[("s", "1")]) == {tags[0]: Obstacle.RUN_ALONE}
+    assert (lists(server, "s"), server.hlen("unacked")) == ([[]], 3)
 
 
 def test_a_script_that_is_sent_again_because_its_answer_was_lost_hands_over_once(broker, server, tags):
@@ -251,11 +262,11 @@ def test_a_completed_message_is_remembered_for_four_windows(broker, server, tags
     )
     number = int(window.rpartition(":")[2])
     server.rename(window, f"{COMPLETED}:{number - REMEMBERED_WINDOWS + 1}")
-    assert broker.connected.is_completed(tags[0].encode())
+    assert not broker.connected.keep_from_runs(tags[0].encode())
     server.rename(
         f"{COMPLETED}:{number - REMEMBERED_WINDOWS + 1}", f"{COMPLETED}:{number - REMEMBERED_WINDOWS}"
     )
-    assert not broker.connected.is_completed(tags[0].encode())
+    assert broker.connected.keep_from_runs(tags[0].encode())
 
 
 def test_the_largest_run_is_handed_over(broker, server, connection):
@@ -278,7 +289,7 @@ def test_a_message_that_was_reserved_again_by_another_worker_is_completed_by_the
 
 
 def test_what_is_collected_is_not_sent(connection, server):
-    connected = Connected(connection.Producer(), Windows(COMPLETED, WINDOW_SECONDS))
+    connected = Connected(connection.Producer(), window_seconds=WINDOW_SECONDS)
     with connected.collecting() as messages:
         connected.producer.publish("hello", routing_key="queue")
     assert not server.exists("queue")
