@@ -244,7 +244,7 @@ class DeliveryTask(ForwarderTask):
             lambda configuration: put_together(
                 self.app.clients.get(configuration, stream.region), stream.name, batches
             ),
-            records=sum(map(records_in, batches)),
+            batches,
         )
 
     def _put(self, stream: Stream, groups: list[Group]) -> Outcome:
@@ -252,11 +252,13 @@ class DeliveryTask(ForwarderTask):
         return self._call(
             stream,
             lambda configuration: self._put_as_allowed(configuration, stream, groups),
-            records=records_in(groups),
+            [groups],
         )
 
-    def _call(self, stream: Stream, call: Callable[[Configuration], Called], *, records: int) -> Called:
-        """Call Firehose with so many records. Raises a `DeliveryError` where it took none of them."""
+    def _call(
+        self, stream: Stream, call: Callable[[Configuration], Called], batches: Sequence[list[Group]]
+    ) -> Called:
+        """Call Firehose with these batches. Raises a `DeliveryError` where it took none of their records."""
         configuration = self._configuration(stream)
         try:
             self.request.has_called_firehose = True
@@ -267,7 +269,7 @@ class DeliveryTask(ForwarderTask):
         if found.renew_client:
             self.app.clients.forget(stream.configuration, stream.region)
         # Outside of `except`: AWS's text may quote what it was sent, and would be the error's context.
-        raise KINDS[found.kind](found.failure, refused=records)
+        raise KINDS[found.kind](found.failure, refused=sum(map(records_in, batches)))
 
     def _configuration(self, stream: Stream) -> Configuration:
         """The stream's configuration, from the registry as it is now where the snapshot lacks it."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.firehose.batching import Chain
-from worker.firehose.groups import is_group, records_in
+from worker.firehose.groups import are_groups, records_in
 from worker.queues import Stream
 
 
@@ -66,5 +66,5 @@ def records_of(kwargs: Mapping[str, Any]) -> int:
 
 def _are_batches(batches: Any) -> bool:
     return isinstance(batches, list) and all(
-        isinstance(groups, list) and groups and all(map(is_group, groups)) for groups in batches
+        isinstance(groups, list) and groups and are_groups(groups) for groups in batches
     )

@@ -9,7 +9,8 @@ which are the records of the contract; quotas and Firehose's limits count Fireho
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, cast
 
 from schemas.fields import is_utf8
 
@@ -32,27 +33,25 @@ def as_group(firehose_records: list[str]) -> Group:
     return firehose_records[0] if len(firehose_records) == 1 else firehose_records
 
 
-def is_group(value: Any) -> bool:
-    """Whether a value that came with a message is a group."""
-    if isinstance(value, list):
-        return bool(value) and all(map(_is_record, value))
-    return _is_record(value)
-
-
-def _is_record(value: Any) -> bool:
+def are_groups(values: Sequence[Any]) -> bool:
+    """Whether values that came with a message, in its JSON, are groups."""
+    if not set(map(type, values)) <= {str, list} or [] in values:
+        return False
+    try:
+        text = "".join(firehose_records(values))
+    except TypeError:
+        return False
     # JSON can spell half a surrogate pair, which has no bytes that Firehose could be sent.
-    return isinstance(value, str) and is_utf8(value)
+    return is_utf8(text)
 
 
 def firehose_records(groups: Iterable[Group]) -> list[str]:
     """The Firehose records of groups, in the order in which they are sent."""
-    records: list[str] = []
-    for group in groups:
-        if isinstance(group, str):
-            records.append(group)
-        else:
-            records.extend(group)
-    return records
+    found = list(groups)
+    if set(map(type, found)) <= {str}:
+        # Usual, and cheaper than to look at each alone.
+        return cast(list[str], found)
+    return [*chain.from_iterable([group] if isinstance(group, str) else group for group in found)]
 
 
 def lines_in(firehose_records: Sequence[str]) -> int:

@@ -43,6 +43,16 @@ def make_calls_lean(client: "FirehoseClient") -> None:
         client.put_record_batch = _PutRecordBatch(client)  # type: ignore[method-assign]
 
 
+def put_data(client: "FirehoseClient", delivery_stream_name: str, data: Sequence[bytes]) -> Any:
+    """Send records in one call. Returns and raises what the client's method does."""
+    put_record_batch = client.put_record_batch
+    if isinstance(put_record_batch, _PutRecordBatch):
+        return put_record_batch.put(delivery_stream_name, data)
+    return put_record_batch(
+        DeliveryStreamName=delivery_stream_name, Records=[{"Data": record} for record in data]
+    )
+
+
 def request_body(delivery_stream_name: str, data: Sequence[bytes]) -> bytes:
     """The body of a call with these records, of which there is at least one."""
     name = orjson.dumps(delivery_stream_name)
@@ -72,13 +82,18 @@ class _PutRecordBatch:
         events.register(f"before-send.{EVENT}", self._before_send)
 
     def __call__(self, *, DeliveryStreamName: str, Records: Sequence[Any]) -> Any:  # noqa: N803
+        return self.put(DeliveryStreamName, [record["Data"] for record in Records])
+
+    def put(self, delivery_stream_name: str, data: Sequence[bytes]) -> Any:
+        """Send these records."""
         if self._pattern is None:
-            return self._call_botocore(DeliveryStreamName=DeliveryStreamName, Records=Records)
-        body = request_body(DeliveryStreamName, [record["Data"] for record in Records])
-        response = self._send(self._pattern, body)
+            return self._call_botocore(
+                DeliveryStreamName=delivery_stream_name, Records=[{"Data": record} for record in data]
+            )
+        response = self._send(self._pattern, request_body(delivery_stream_name, data))
         answer = _plain_answer(response)
         if answer is None:
-            unsent: Any = {"DeliveryStreamName": DeliveryStreamName, "Records": [], RESPONSE: response}
+            unsent: Any = {"DeliveryStreamName": delivery_stream_name, "Records": [], RESPONSE: response}
             return self._call_botocore(**unsent)
         return answer
 

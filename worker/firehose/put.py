@@ -12,6 +12,7 @@ from worker.failures.alert_types import Failure
 from worker.firehose.answers import refusal_code, refusal_codes, request_id
 from worker.firehose.errors import FIREHOSE_ERRORS, classify, of_code
 from worker.firehose.groups import Group, billed_bytes, firehose_records, records_in, remaining_after, size_of
+from worker.firehose.lean_calls import put_data
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -83,18 +84,13 @@ def put_together(
 
 def billing_of(data: Sequence[bytes]) -> Billing:
     """Compute what AWS bills for these Firehose records."""
-    # To find a newline before the last character costs a third of counting.
-    shared = [r for r in data if r.find(b"\n", 0, -1) >= 0 and r.count(b"\n") > 1]
-    alone = billed_bytes(len(line) for record in shared for line in record.splitlines(keepends=True))
-    return Billing(billed_bytes(map(len, data)), alone - billed_bytes(map(len, shared)))
+    return _billing(data, _shared(data))
 
 
 def put_record_batch(client: "FirehoseClient", delivery_stream_name: str, data: Sequence[bytes]) -> object:
     """Send the records in one call. Returns the answer as botocore reads it; None where it cannot."""
     try:
-        return client.put_record_batch(
-            DeliveryStreamName=delivery_stream_name, Records=[{"Data": record} for record in data]
-        )
+        return put_data(client, delivery_stream_name, data)
     except PARSER_ERRORS:
         return None
 
@@ -144,7 +140,9 @@ def put_singly(
 def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str]) -> Outcome:
     """The outcome of a call. `codes` holds a refusal's code, or "", for each record of `data`."""
     if not any(codes):
-        return Outcome(records_in(groups), 0, [], None, billing_of(data), sum(map(len, data)))
+        shared = _shared(data)
+        lines = len(data) + sum(record.count(b"\n") - 1 for record in shared)
+        return Outcome(lines, 0, [], None, _billing(data, shared), sum(map(len, data)))
     remaining = remaining_after(groups, [bool(code) for code in codes])
     # A refused record is always worth another try: what is wrong for good refuses the whole call.
     failure = of_code(next(filter(None, codes)), status=500).failure
@@ -157,3 +155,14 @@ def _outcome(groups: Sequence[Group], data: Sequence[bytes], codes: Sequence[str
         billing=billing_of([record for record, code in zip(data, codes, strict=True) if not code]),
         size=sum(map(len, data)) - size_of(remaining).bytes,
     )
+
+
+def _shared(data: Sequence[bytes]) -> list[bytes]:
+    """The Firehose records that several lines share."""
+    # To find a newline before the last character costs a third of counting.
+    return [r for r in data if r.find(b"\n", 0, -1) >= 0 and r.count(b"\n") > 1]
+
+
+def _billing(data: Sequence[bytes], shared: Sequence[bytes]) -> Billing:
+    alone = billed_bytes(len(line) for record in shared for line in record.splitlines(keepends=True))
+    return Billing(billed_bytes(map(len, data)), alone - billed_bytes(map(len, shared)))

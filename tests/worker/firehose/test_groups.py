@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from worker.firehose.groups import (
     Size,
+    are_groups,
     as_group,
     firehose_records,
-    is_group,
     records_in,
     remaining_after,
     size_of,
@@ -26,12 +26,18 @@ def test_a_group_of_one_firehose_record_is_a_string():
 
 @pytest.mark.parametrize("value", ["a", ["a"], ["a", "b", "c"]])
 def test_strings_and_lists_of_strings_are_groups(value):
-    assert is_group(value)
+    assert are_groups(["alone", value])
 
 
-@pytest.mark.parametrize("value", [None, 5, [], [5], ["a", None], [["a"]], {"a": "b"}])
+@pytest.mark.parametrize(
+    "value", [None, 5, [], [5], ["a", None], [["a"]], {"a": "b"}, "\ud83d", ["a", "\ude00"]]
+)
 def test_anything_else_is_no_group(value):
-    assert not is_group(value)
+    assert not are_groups(["alone", value])
+
+
+def test_half_a_surrogate_pair_is_no_text_before_the_other_half_either():
+    assert not are_groups(["\ud83d", "\ude00"])
 
 
 def test_firehose_records_come_in_the_order_of_the_groups():
