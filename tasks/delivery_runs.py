@@ -8,7 +8,8 @@ one of them.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
@@ -48,7 +49,7 @@ class Delivery(NamedTuple):
     tag: str
     """Its delivery tag."""
     call: TaskCall
-    envelope: dict[str, Any]
+    properties: dict[str, Any]
 
     @property
     def groups(self) -> list[Group]:
@@ -77,28 +78,28 @@ class DeliveryRun:
         self._owner_token: str = task.request.id
         """The run's ID, by which the main process releases the leases of a process that was lost."""
         self._leased: set[str] = set()
-        """IDs of the messages of a call, until each of them ends."""
+        """IDs of the messages whose leases the run has."""
+        self._delivered: list[str] = []
+        """Delivery tags of the messages that Firehose has taken whole, until the broker forgets them."""
 
     def deliver(self, calls: Sequence[Sequence[str]]) -> Summary:
         """Deliver the messages, given as delivery tags by call; requeue those that are left."""
-        texts = self._reserved.read([*chain.from_iterable(calls)])
         ends_at = self._services.monotonic() + RUN_SECONDS
         total = Summary()
         try:
-            for position, call in enumerate(calls):
-                if position and not self._may_go_on(ends_at):
-                    self._reserved.requeue(chain.from_iterable(calls[position:]))
+            waiting = deque(self._acquire(self._read(calls)))
+            while waiting:
+                deliveries = waiting.popleft()
+                accepted = self._deliver_call(deliveries)
+                if accepted is None:
                     break
-                outcomes = self._deliver_call({tag: texts[tag] for tag in call if tag in texts})
-                if outcomes is None:
-                    self._reserved.requeue(chain.from_iterable(calls[position + 1 :]))
+                total = Summary(total.messages + len(deliveries), total.records + accepted, total.calls + 1)
+                if waiting and not self._may_go_on(ends_at):
                     break
-                accepted = sum(outcome.accepted for outcome in outcomes)
-                total = Summary(
-                    total.messages + len(outcomes), total.records + accepted, total.calls + bool(outcomes)
-                )
+            self._requeue([*chain.from_iterable(waiting)])
         finally:
-            self._release()
+            self._release(self._leased)
+            self._reserved.end(self._delivered)
         return total
 
     def _may_go_on(self, ends_at: float) -> bool:
@@ -107,21 +108,10 @@ class DeliveryRun:
             self._services.monotonic() < ends_at and self._services.circuit_breakers.get(self._stream) is None
         )
 
-    def _deliver_call(self, texts: dict[str, bytes]) -> list[Outcome] | None:
-        """Make a call with these messages. Returns their outcomes; None where Firehose did not take all."""
-        found: dict[str, Delivery] = {}
-        """By ID: a message that was sent twice would find the lease to be the run's own."""
-        alone = []
-        for tag, text in texts.items():
-            delivery = self._read(tag, text)
-            if delivery is None or found.setdefault(delivery.call.id, delivery) is not delivery:
-                alone.append(tag)
-        self._reserved.requeue(alone, alone=True)
-        deliveries = self._acquire(list(found.values()))
-        if not deliveries:
-            return []
+    def _deliver_call(self, deliveries: list[Delivery]) -> int | None:
+        """Make a call with these messages. Returns how many records it had; None if not all were taken."""
         if self._stream in self._task.app.put_record_only:
-            self._reserved.requeue([each.tag for each in deliveries], alone=True)
+            self._requeue(deliveries, alone=True)
             return None
         try:
             outcomes = self._task.put_together(self._stream, [each.groups for each in deliveries])
@@ -133,15 +123,36 @@ class DeliveryRun:
             # The main process requeues what is left of the run, and pauses the streams that this concerns.
             raise Reject(trouble, requeue=True) from None
         except PermanentError:
-            self._reserved.requeue([each.tag for each in deliveries], alone=True)
+            self._requeue(deliveries, alone=True)
             return None
         if any(outcome.failure for outcome in outcomes):
             self._settle(deliveries, outcomes)
             return None
         self._complete(deliveries, outcomes)
-        return outcomes
+        return sum(outcome.accepted for outcome in outcomes)
 
-    def _read(self, tag: str, text: bytes) -> Delivery | None:
+    def _read(self, calls: Sequence[Sequence[str]]) -> list[list[Delivery]]:
+        """The deliveries of each call. Requeues the messages that a run does not deliver."""
+        texts = self._reserved.read([*chain.from_iterable(calls)])
+        found: dict[str, Delivery] = {}
+        """By ID: a message that was sent twice would find the lease to be the run's own."""
+        alone = []
+        read = []
+        for call in calls:
+            deliveries = []
+            for tag in call:
+                if (text := texts.pop(tag, None)) is None:
+                    continue
+                delivery = self._read_one(tag, text)
+                if delivery is None or found.setdefault(delivery.call.id, delivery) is not delivery:
+                    alone.append(tag)
+                else:
+                    deliveries.append(delivery)
+            read.append(deliveries)
+        self._reserved.requeue(alone, alone=True)
+        return read
+
+    def _read_one(self, tag: str, text: bytes) -> Delivery | None:
         """The delivery in a message; None where it is not one that a run delivers."""
         try:
             envelope = orjson.loads(text)
@@ -154,10 +165,12 @@ class DeliveryRun:
         is_of_stream = call.task == self._task.name and is_delivery(call.kwargs) and not call.args
         if not is_of_stream or "then" in call.kwargs or self._task.stream_of(call.kwargs) != self._stream:
             return None
-        return Delivery(tag, call, envelope)
+        return Delivery(tag, call, envelope["properties"])
 
-    def _acquire(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Acquire the leases. Ends what is delivered already, and requeues what another worker has."""
+    def _acquire(self, calls: list[list[Delivery]]) -> list[list[Delivery]]:
+        """Acquire the leases of all calls. Ends what is delivered already, and requeues what another worker
+        has. Returns the calls that are left, each with the messages that are."""
+        deliveries = [*chain.from_iterable(calls)]
         if not deliveries:
             return []
         ids = [each.call.id for each in deliveries]
@@ -171,14 +184,16 @@ class DeliveryRun:
         if by_state[IdempotencyState.IN_PROGRESS]:
             self._services.sleep(REQUEUE_PAUSE_SECONDS)
         self._reserved.requeue([each.tag for each in others], alone=True)
-        return by_state[IdempotencyState.ACQUIRED]
+        acquired = {each.tag for each in by_state[IdempotencyState.ACQUIRED]}
+        left = ([each for each in call if each.tag in acquired] for call in calls)
+        return [call for call in left if call]
 
     def _complete(self, deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
-        """Record a call that Firehose has taken whole, and end its messages."""
+        """Record a call that Firehose has taken whole. The broker forgets its messages when the run ends."""
         ids = [each.call.id for each in deliveries]
         self._task.record_call(ids, [each.call.fields for each in deliveries], self._stream, outcomes)
-        self._leased.clear()
-        self._reserved.end([each.tag for each in deliveries])
+        self._leased.difference_update(ids)
+        self._delivered += [each.tag for each in deliveries]
 
     def _settle_failed(self, deliveries: Sequence[Delivery], failure: Failure) -> None:
         """End the messages of a call that failed as a whole: each is retried."""
@@ -205,7 +220,7 @@ class DeliveryRun:
             try:
                 self._task.run_attempted(delivery.call.kwargs)
             except (Reject, *INFRASTRUCTURE_ERRORS):
-                self._reserved.requeue([delivery.tag], alone=True)
+                self._requeue([delivery], alone=True)
                 return
             except (Retry, DeadLettered, Ignore):
                 pass
@@ -228,7 +243,7 @@ class DeliveryRun:
         request = Context(
             {
                 **delivery.call.fields,
-                "properties": delivery.envelope["properties"],
+                "properties": delivery.properties,
                 "delivery_info": run.delivery_info,
                 "hostname": run.hostname,
             },
@@ -250,10 +265,17 @@ class DeliveryRun:
         finally:
             self._task.request_stack.pop()
 
-    def _release(self) -> None:
-        """Release the leases of the messages that were not ended."""
+    def _requeue(self, deliveries: Sequence[Delivery], *, alone: bool = False) -> None:
+        """Requeue messages of the run; `alone`: so that no run will hold one."""
+        # Whoever reserves one next would wait for its lease.
+        self._release([each.call.id for each in deliveries])
+        self._reserved.requeue([each.tag for each in deliveries], alone=alone)
+
+    def _release(self, ids: Collection[str]) -> None:
+        """Release the leases of messages that were not ended."""
         with suppress(RedisError):
-            self._services.idempotency.release_all(self._leased, 0, self._owner_token)
+            self._services.idempotency.release_all(ids, 0, self._owner_token)
+            self._leased.difference_update(ids)
 
 
 def _give(outcome: Outcome) -> Outcome:

@@ -7,6 +7,7 @@ import pytest
 from celery.exceptions import Reject
 from kombu import Queue
 from little_worker import RunWorker, forget_producers
+from redis.exceptions import ConnectionError
 
 import tasks.delivery_runs
 from devstack.firehose import Answer, error, fail, refuse_once
@@ -14,6 +15,7 @@ from tasks.deliver import DELIVERY_TASKS
 from tasks.delivery_runs import RUN_SECONDS
 from worker.broker.redis.bodies import cost_headers
 from worker.broker.redis.delivery_runs import DeliveryLimit
+from worker.broker.redis.reservations import Deliveries
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import AlertType
 from worker.firehose.groups import size_of
@@ -46,11 +48,11 @@ def send(deliver):
 
 @pytest.fixture
 def send_calls(send):
-    """Enqueue batches of which each needs a call of its own."""
+    """Enqueue batches of which each needs a call of its own. Their names are the IDs of their messages."""
 
     def calls(*names):
         for name in names:
-            send(*(f"{name}{number}" for number in range(300)))
+            send(*(f"{name}{number}" for number in range(300)), task_id=name)
 
     return calls
 
@@ -238,11 +240,15 @@ def test_a_run_ends_with_the_call_that_is_not_taken_whole(worker, send_calls, fi
     assert first[:2] == ["b0", "c0"]
 
 
-def test_a_run_ends_when_the_breaker_opens_between_its_calls(worker, send_calls, firehose, services, stream):
-    def pause(call):
-        services.circuit_breakers.pause(stream, "operator")
+@pytest.fixture
+def pause_at_first_call(firehose, services, stream):
+    """An operator pauses the stream while Firehose takes the first call."""
+    firehose.faults.append(lambda call: services.circuit_breakers.pause(stream, "operator"))
 
-    firehose.faults.append(pause)
+
+def test_a_run_ends_when_the_breaker_opens_between_its_calls(
+    worker, send_calls, pause_at_first_call, firehose, stream
+):
     send_calls("a", "b", "c")
     worker.run_one(stream.queue)
     assert len(puts(firehose)) == 1
@@ -255,6 +261,79 @@ def test_a_run_makes_no_further_call_when_its_time_is_up(worker, send_calls, fir
     worker.run_one(stream.queue)
     assert len(puts(firehose)) == 1
     assert len(worker.calls(stream.queue)) == 2
+
+
+@pytest.fixture
+def second_call_in_trouble(firehose):
+    """Firehose has the worker's clock be wrong at the second call, and at no other."""
+    skewed = error("RequestTimeTooSkewed", 403)
+    firehose.faults.append(lambda call: skewed if len(puts(firehose)) == 2 else None)
+
+
+def test_a_trouble_between_calls_leaves_what_was_delivered_to_no_other_worker(
+    worker, send_calls, second_call_in_trouble, services, stream
+):
+    send_calls("a", "b", "c")
+    worker.run_one(stream.queue)
+    assert [call["records"][0] for call in worker.calls(stream.queue)] == ["b0", "c0"]
+    assert services.counters.of(stream).delivered == 300
+
+
+@pytest.fixture
+def first_end_lost(monkeypatch):
+    """The broker is not reached when the first run ends its messages."""
+    end = Deliveries.end
+    failures = [ConnectionError]
+
+    def lose_first(deliveries, tags):
+        if tags and failures:
+            raise failures.pop()
+        end(deliveries, tags)
+
+    monkeypatch.setattr(Deliveries, "end", lose_first)
+
+
+def test_what_was_delivered_is_not_delivered_again_if_the_broker_could_not_be_told(
+    worker, send_calls, first_end_lost, firehose, stream
+):
+    send_calls("a", "b")
+    worker.run_one(stream.queue)
+    assert len(worker.waiting(stream.queue)) == 2
+    worker.run(stream.queue)
+    assert [records[0] for records in puts(firehose)] == [b"a0", b"b0"]
+    assert worker.waiting(stream.queue) == []
+
+
+def test_no_lease_keeps_others_from_what_a_run_leaves(
+    worker, send_calls, second_call_in_trouble, services, stream
+):
+    send_calls("a", "b", "c")
+    worker.run_one(stream.queue)
+    states = services.idempotency.acquire_all(["a", "b", "c"], 0, "next")
+    assert states == [IdempotencyState.COMPLETED, IdempotencyState.ACQUIRED, IdempotencyState.ACQUIRED]
+
+
+@pytest.fixture
+def states_when_requeued(monkeypatch, services):
+    """What another worker finds of `b` and `c` when a run requeues something."""
+    requeue = Deliveries.requeue
+    states = []
+
+    def acquire_and_requeue(deliveries, tags, **options):
+        if tags:
+            states.extend(services.idempotency.acquire_all(["b", "c"], 0, "next"))
+        requeue(deliveries, tags, **options)
+
+    monkeypatch.setattr(Deliveries, "requeue", acquire_and_requeue)
+    return states
+
+
+def test_what_a_run_leaves_has_no_lease_when_it_is_requeued(
+    worker, send_calls, pause_at_first_call, states_when_requeued, stream
+):
+    send_calls("a", "b", "c")
+    worker.run_one(stream.queue)
+    assert states_when_requeued == [IdempotencyState.ACQUIRED] * 2
 
 
 def test_a_message_that_was_delivered_before_is_not_delivered_again(worker, send, firehose, services, stream):
@@ -368,6 +447,15 @@ def test_a_message_that_waits_twice_is_delivered_and_counted_once(worker, send, 
     worker.run(stream.queue)
     assert puts(firehose) == [[b"a", b"b"]]
     assert services.counters.of(stream).delivered == 2
+
+
+def test_a_message_that_waits_twice_is_in_one_of_a_run_s_calls(
+    worker, send_calls, firehose, services, stream
+):
+    send_calls("twice", "twice")
+    worker.run(stream.queue)
+    assert len(puts(firehose)) == 1
+    assert services.counters.of(stream).delivered == 300
 
 
 def test_a_message_that_waits_twice_is_retried_once(worker, send, firehose, services, stream):

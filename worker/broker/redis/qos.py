@@ -49,7 +49,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
         self.channel.poll_at_once()
 
     def end(self, tags: Sequence[str]) -> None:
-        """Remove the records of messages that are done with, a run's of one call at most at a time."""
+        """Remove the records of messages that are done with, a run's at most at a time."""
         with self.channel.conn_or_acquire() as client:
             ACKNOWLEDGE(client, keys=self._record_keys, args=tags)
 
