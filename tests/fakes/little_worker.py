@@ -30,6 +30,7 @@ from worker.queues import CHANGES_QUEUE, is_stream_queue
 
 RETURN_SECONDS = 0.2
 """In which RabbitMQ has put a message back that was returned."""
+POLL_SECONDS = 0.02
 MANY = 1000
 """Messages after which a queue must be empty; a loop does not end otherwise."""
 
@@ -262,7 +263,7 @@ class RabbitMQWorker(LittleWorker):
         self._queues.add(queue)
         deadline = time.monotonic() + RETURN_SECONDS
         while not (messages := self._length_now(queue)) and time.monotonic() < deadline:
-            pass
+            time.sleep(POLL_SECONDS)
         return messages
 
     def _length_now(self, queue: str) -> int:
