@@ -21,7 +21,7 @@ test: $(INSTALLED) ## run the whole test suite
 	@$(PYTEST)
 
 chaos: $(INSTALLED) ## prove that nothing is lost under faults and hostile input, in full size; takes minutes
-	@CHAOS=full $(PYTEST) tests/chaos tests/fuzz
+	@CHAOS=full $(PYTEST)
 
 install: $(INSTALLED) ## make .venv with the pinned dependencies and the commands
 

@@ -64,6 +64,8 @@ STATE_TESTS = (
 """Tests of the state, which run on a Redis Cluster, too."""
 SERVERS_OF_THEIR_OWN = {"chaos", "devstack", "end_to_end"}
 """Directories of `tests/` in which each test starts what it needs."""
+VARIED_IN_SIZE = {"chaos", "fuzz"}
+"""Directories whose tests are larger in `make chaos`."""
 
 
 def pytest_xdist_auto_num_workers():
@@ -91,11 +93,19 @@ def pytest_collection():
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark which tests must run in one process, and put the longest groups first."""
+def pytest_collection_modifyitems(config, items):
+    """Choose the tests, mark which must run in one process, and put the longest groups first."""
+    config.hook.pytest_deselected(items=[item for item in items if not is_chosen(item)])
+    items[:] = filter(is_chosen, items)
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
     items.sort(key=place_in_order)
+
+
+def is_chosen(item):
+    """`make test` leaves out what is marked `full`; `make chaos` runs that, all faults and all fuzz tests."""
+    is_full = item.get_closest_marker("full") is not None
+    return is_full or directory_of(item) in VARIED_IN_SIZE if IN_FULL else not is_full
 
 
 def group_of(item):
@@ -105,9 +115,8 @@ def group_of(item):
         return f"{SHARED_SERVERS['running']} over {broker}"
     if broker == "rabbitmq" or "rabbitmq" in item.fixturenames:
         # One process for all would be the last to end. A further RabbitMQ takes five seconds of a core.
-        part = item.path.relative_to(TESTS).parts[0]
         own = ", its queues" if item.path.name == "test_rabbitmq_queues.py" else ""
-        return f"{SHARED_SERVERS['rabbitmq']} of {part}{own}"
+        return f"{SHARED_SERVERS['rabbitmq']} of {directory_of(item)}{own}"
     for fixture, group in SHARED_SERVERS.items():
         if fixture in item.fixturenames:
             return group
@@ -135,7 +144,12 @@ def place_in_order(item):
 
 def has_servers_of_its_own(item):
     """Whether it is among the tests that start what they need."""
-    return item.path.relative_to(TESTS).parts[0] in SERVERS_OF_THEIR_OWN
+    return directory_of(item) in SERVERS_OF_THEIR_OWN
+
+
+def directory_of(item):
+    """Its directory in `tests/`."""
+    return item.path.relative_to(TESTS).parts[0]
 
 
 @pytest.fixture(scope="session")

@@ -94,14 +94,6 @@ def tell(request):
     return tell
 
 
-def pytest_collection_modifyitems(config, items):
-    """Leave stories that are marked `full` to `make chaos`."""
-    left = [] if FULL else [item for item in items if item.get_closest_marker("full")]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
-
-
 def pytest_terminal_summary(terminalreporter):
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
     rows = [Row(**row) for report in reports for name, row in report.user_properties if name == ROW]

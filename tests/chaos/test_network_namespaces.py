@@ -8,7 +8,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from chaos import CONCURRENCY, HASTE, RECORDS
+from chaos import CONCURRENCY, HASTE, RECORDS, in_full
 from kombu.exceptions import OperationalError
 from load import Load
 from network import Network, NoNetworkError, losing, parted
@@ -23,8 +23,9 @@ from devstack.firehose import Answer, FakeFirehose
 REFUSED = "the counters are recorded later"
 ISOLATED_MASTER = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
 """A master without a replica accepts no write after two to three seconds."""
+NEITHER_HEARS = "neither hears the other"
 CUTS = {
-    "neither hears the other": lambda worker, redis: parted([worker], [redis]),
+    NEITHER_HEARS: lambda worker, redis: parted([worker], [redis]),
     "redis does not hear the worker": lambda worker, redis: losing([worker], [redis]),
     "the worker does not hear redis": lambda worker, redis: losing([redis], [worker]),
 }
@@ -110,7 +111,7 @@ def leave_old_master(stack):
     stack.services.redis.connection_pool.disconnect()
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", [NEITHER_HEARS, *in_full(*((cut,) for cut in CUTS if cut != NEITHER_HEARS))])
 def test_a_worker_that_is_cut_off_from_redis_loses_nothing_and_repeats_its_calls_in_flight(
     machines, tell, cut
 ):
@@ -133,6 +134,7 @@ def test_a_worker_that_is_cut_off_from_redis_loses_nothing_and_repeats_its_calls
     tell(load, f"{cut}, {in_flight} records in flight", allowed=in_flight)
 
 
+@pytest.mark.full
 def test_a_master_that_is_cut_off_loses_nothing_that_its_replica_has(machines, tell):
     names = ("master", "replica", "third", "worker-1", "worker-2")
     master, replica, third, *workers = (machines.host(name) for name in names)

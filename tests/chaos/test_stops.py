@@ -98,6 +98,7 @@ def test_batches_that_wait_for_a_retry_outlive_their_worker(stack, load, start, 
     assert (status.counts.enqueued, status.counts.delivered, status.dead) == (RECORDS, RECORDS, 0)
 
 
+@pytest.mark.full
 def test_a_rolling_restart_of_three_workers_loses_and_repeats_nothing(stack, load, start, tell):
     # A put is held while a quarter of the load is sent, and the other workers must not take it for lost.
     env = {"AUDIENCE_VISIBILITY_TIMEOUT": str(WAIT_SECONDS)}

@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 
 import pytest
+from chaos import in_full
 from stack import until_idle
 from waiting import eventually
 
@@ -10,8 +11,9 @@ from devstack.ports import free_port
 
 CHANGES = 50
 
+NO_KEY = "no secret key"
 TROUBLES = {
-    "no secret key": ({"AUDIENCE_SECRET_KEY": ""}, "SecretKeyError"),
+    NO_KEY: ({"AUDIENCE_SECRET_KEY": ""}, "SecretKeyError"),
     "an endpoint that is no URL": ({"AWS_ENDPOINT_URL_FIREHOSE": "localhost:4566"}, "EndpointError"),
     "an endpoint where nobody listens": (
         {"AWS_ENDPOINT_URL_FIREHOSE": f"http://127.0.0.1:{free_port()}"},
@@ -20,7 +22,15 @@ TROUBLES = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize(
+    ("broker", "trouble"),
+    [
+        *(("redis", trouble) for trouble in TROUBLES),
+        ("rabbitmq", NO_KEY),
+        *in_full(*(("rabbitmq", trouble) for trouble in TROUBLES if trouble != NO_KEY)),
+    ],
+    indirect=["broker"],
+)
 def test_the_other_worker_delivers_everything_and_the_alert_names_the_one_in_trouble(idle_stack, trouble):
     settings, code = TROUBLES[trouble]
     audience, services = idle_stack.audience(), idle_stack.services

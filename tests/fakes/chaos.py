@@ -3,6 +3,8 @@
 import os
 from contextlib import ExitStack
 
+import pytest
+
 from devstack import processes
 from devstack.ports import free_port
 
@@ -21,6 +23,11 @@ PATIENT = {"AUDIENCE_VISIBILITY_TIMEOUT": "60"}
 ONE_BY_ONE = {"AUDIENCE_RUN_MESSAGES": "1"}
 """Each message of changes makes batches of its own, so that a story knows their sizes."""
 CONCURRENCY = 2
+
+
+def in_full(*values):
+    """Values of a test's parameters, as tuples, that `make chaos` alone tries."""
+    return [pytest.param(*value, marks=pytest.mark.full) for value in values]
 
 
 class Broker:
