@@ -245,11 +245,11 @@ def rabbitmq(
             yield process, f"amqp://guest:guest@{LOOPBACK}:{port}"
 
 
-def rabbitmqctl(server: Process, *command: str) -> None:
-    """Run `rabbitmqctl` on a private RabbitMQ."""
+def rabbitmqctl(environment: Mapping[str, str], *command: str) -> None:
+    """Run `rabbitmqctl` on a private RabbitMQ, in the environment of its process."""
     program = rabbitmq_server().with_name("rabbitmqctl")
     subprocess.run(
-        [program, "--node", RABBITMQ_NODE, *command], env=server.environment, capture_output=True, check=True
+        [program, "--node", RABBITMQ_NODE, *command], env=environment, capture_output=True, check=True
     )
 
 

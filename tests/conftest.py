@@ -23,6 +23,7 @@ from cluster import RedisCluster  # noqa: E402
 from cryptography.fernet import Fernet  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from redis import Redis  # noqa: E402
+from shared_server import claimed, shared  # noqa: E402
 
 from devstack import processes  # noqa: E402
 from schemas.identities import Catalogue  # noqa: E402
@@ -39,17 +40,22 @@ settings.register_profile("of this project", deadline=None, derandomize=not IN_F
 settings.load_profile("of this project")
 
 TESTS = Path(__file__).parent
+PROCESS = os.environ.get("PYTEST_XDIST_WORKER")
+"""The name of this process of the tests: `gw0` is the first; None where it is the only one."""
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 PROCESSES_PER_CORE = 3
 """Most of a test's time is spent waiting for the servers that it has started."""
 MAX_PROCESSES = 8
 SHARED_SERVERS = {
     "running": "the running stack",
-    "rabbitmq": "RabbitMQ",
     "place": "the dashboard",
     "page": "the browser",
     "redis_cluster": "Redis Cluster",
 }
 """Shared fixtures whose servers are slow to start, and the groups of the tests that use them."""
+RABBITMQ = "rabbitmq"
+OWN_HOSTS = ("idle", "tasks")
+"""Virtual hosts of RabbitMQ that each process of the tests has."""
 FRESH_HOSTS = 10
 """How many virtual hosts of each type stories can take: `rabbitmqctl` would take a second to make one."""
 CLUSTER = "cluster"
@@ -113,16 +119,14 @@ def group_of(item):
     broker = broker_of(item)
     if "running" in item.fixturenames:
         return f"{SHARED_SERVERS['running']} over {broker}"
-    if broker == "rabbitmq" or "rabbitmq" in item.fixturenames:
-        # One process for all would be the last to end. A further RabbitMQ takes five seconds of a core.
-        own = ", its queues" if item.path.name == "test_rabbitmq_queues.py" else ""
-        return f"{SHARED_SERVERS['rabbitmq']} of {directory_of(item)}{own}"
     for fixture, group in SHARED_SERVERS.items():
         if fixture in item.fixturenames:
             return group
     if hasattr(item, "callspec") and item.callspec.params.get("redis") == CLUSTER:
         return SHARED_SERVERS["redis_cluster"]
-    return item.nodeid if has_servers_of_its_own(item) else str(item.path)
+    if has_servers_of_its_own(item):
+        return item.nodeid
+    return f"{item.path} over {broker}" if broker == RABBITMQ else str(item.path)
 
 
 def broker_of(item):
@@ -137,7 +141,7 @@ def place_in_order(item):
     """
     if "running" in item.fixturenames:
         return (0, broker_of(item), item.path.name == "test_secrecy.py")
-    if SHARED_SERVERS.keys() & set(item.fixturenames) or broker_of(item) == "rabbitmq":
+    if SHARED_SERVERS.keys() & set(item.fixturenames) or broker_of(item) == RABBITMQ:
         return (1, group_of(item), False)
     return (2 if has_servers_of_its_own(item) else 3, "", False)
 
@@ -217,12 +221,28 @@ def rabbitmq_installed():
 
 
 @pytest.fixture(scope="session")
-def rabbitmq(rabbitmq_installed, tmp_path_factory):
-    """The process and the URL of a RabbitMQ that tests share."""
-    classic_hosts, quorum_hosts = fresh_names("classic"), fresh_names("quorum")
-    directory, hosts = tmp_path_factory.mktemp("rabbitmq"), ("running", "idle", "tasks", *classic_hosts)
-    with processes.rabbitmq(directory, *hosts, quorum_hosts=quorum_hosts) as running:
-        yield running
+def rabbitmq_directory(tmp_path_factory):
+    """A directory that all processes of the tests know."""
+    directory = tmp_path_factory.getbasetemp()
+    return (directory.parent if PROCESS else directory) / "rabbitmq"
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(rabbitmq_installed, rabbitmq_directory):
+    """The RabbitMQ that all processes of the tests share: it takes five seconds of a core to start."""
+    hosts = ["running", *fresh_names("classic")]
+    hosts += [own_host(name, f"gw{number}") for name in OWN_HOSTS for number in range(PROCESSES)]
+
+    def start(directory):
+        return processes.rabbitmq(directory, *hosts, quorum_hosts=fresh_names("quorum"))
+
+    with shared(rabbitmq_directory, start) as server:
+        yield server
+
+
+def own_host(name, process=PROCESS or "gw0"):
+    """The name of a virtual host that only this process uses."""
+    return f"{name}-{process}"
 
 
 def fresh_names(default_type):
@@ -231,21 +251,31 @@ def fresh_names(default_type):
 
 
 @pytest.fixture(scope="session")
-def fresh_hosts():
+def fresh_hosts(rabbitmq_directory):
     """The names of virtual hosts that no story has taken yet, by the type of their queues."""
-    return {default_type: iter(fresh_names(default_type)) for default_type in ("classic", "quorum")}
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_server(rabbitmq):
-    """The process of the RabbitMQ."""
-    return rabbitmq[0]
+    taken = rabbitmq_directory / "taken"
+    return {
+        default_type: (name for name in fresh_names(default_type) if claimed(taken, name))
+        for default_type in ("classic", "quorum")
+    }
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_url(rabbitmq):
     """Its URL without a virtual host."""
-    return rabbitmq[1]
+    return rabbitmq.url
+
+
+@pytest.fixture(scope="session")
+def idle_rabbitmq_url(rabbitmq_url):
+    """The URL of a virtual host in which no worker runs but a story's own."""
+    return f"{rabbitmq_url}/{own_host('idle')}"
+
+
+@pytest.fixture(scope="session")
+def tasks_rabbitmq_url(rabbitmq_url):
+    """The URL of a virtual host for tasks that run in the test's own process."""
+    return f"{rabbitmq_url}/{own_host('tasks')}"
 
 
 @pytest.fixture

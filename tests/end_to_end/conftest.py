@@ -85,12 +85,12 @@ def documented_audience(running, stack):
 
 
 @pytest.fixture
-def idle_stack(directory, redis_url, broker, broker_url, request):
+def idle_stack(directory, redis_url, broker, request):
     """A stack without a worker, on databases of its own: the story starts its workers itself."""
     own_directory = directory / broker / request.node.name
     own_directory.mkdir(parents=True)
     with FakeFirehose() as firehose:
-        url = broker_url and f"{broker_url}/idle"
+        url = request.getfixturevalue("idle_rabbitmq_url") if broker == "rabbitmq" else None
         stack = Stack(own_directory, redis_url, firehose, databases=(2, 3), broker_url=url)
         if not url:
             stack.broker_client().flushdb()

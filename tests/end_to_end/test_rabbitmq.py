@@ -5,6 +5,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -126,8 +127,8 @@ def test_a_delayed_call_is_run_at_its_time(idle_stack):
     assert audience.customers() == ["secretive-1"]
 
 
-def test_a_delayed_message_returns_unchanged_whatever_happens_to_the_delay_queue(rabbitmq_url):
-    with patient(f"{rabbitmq_url}/idle") as connection, connection.channel() as channel:
+def test_a_delayed_message_returns_unchanged_whatever_happens_to_the_delay_queue(idle_rabbitmq_url):
+    with patient(idle_rabbitmq_url) as connection, connection.channel() as channel:
         channel.queue_declare(PLAIN_QUEUE, durable=True, auto_delete=False)
         properties = {"correlation_id": "an-id", "priority": 3, "reply_to": "somebody", "delivery_mode": 2}
         connection.Producer(channel).publish(
@@ -181,13 +182,16 @@ def test_a_restart_of_rabbitmq_loses_nothing(restartable):
 
 
 @on_rabbitmq
-def test_closed_connections_to_rabbitmq_lose_nothing(idle_stack, rabbitmq_server):
+def test_closed_connections_to_rabbitmq_lose_nothing(idle_stack, rabbitmq):
+    host = urlsplit(idle_stack.broker_url).path[1:]
     with loaded(idle_stack) as load:
         for _ in range(CUTS):
             share = (load.records - load.sent) // CUTS
             with load.holding_put(1) as wait_for_put, load.sending(share):
                 wait_for_put()
-                processes.rabbitmqctl(rabbitmq_server, "close_all_connections", "--vhost", "idle", "a test")
+                processes.rabbitmqctl(
+                    rabbitmq.environment, "close_all_connections", "--vhost", host, "a test"
+                )
         load.send()
     tell(load, f"connections cut {CUTS} times", faults=CUTS)
 

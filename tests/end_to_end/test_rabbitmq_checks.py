@@ -26,8 +26,8 @@ def quorum_url(rabbitmq_url, quorum_host):
     return f"{rabbitmq_url}/{quorum_host}"
 
 
-def test_nothing_is_wrong_with_a_server_as_it_is_installed(rabbitmq_url):
-    found = findings(f"{rabbitmq_url}/idle")
+def test_nothing_is_wrong_with_a_server_as_it_is_installed(idle_rabbitmq_url):
+    found = findings(idle_rabbitmq_url)
     assert {finding.outcome for finding in found.values()} == {Outcome.OK}
     assert found.keys() == {Check.VERSION, Check.QUEUE_TYPE, Check.DELIVERY_LIMIT}
 
@@ -42,18 +42,18 @@ def test_a_virtual_host_whose_queues_are_quorum_queues_is_well(quorum_url):
     [(2, Outcome.FAILED), (RENEWED_AFTER_DELIVERIES, Outcome.FAILED), (20, Outcome.OK), (200, Outcome.OK)],
 )
 def test_a_delivery_limit_that_messages_would_meet_is_a_failure(
-    limit, outcome, rabbitmq_server, quorum_host, quorum_url
+    limit, outcome, rabbitmq, quorum_host, quorum_url
 ):
     definition = f'{{"delivery-limit":{limit}}}'
     policy = ("set_policy", "-p", quorum_host, "limit", "^(audience|firehose)\\.", definition)
-    rabbitmqctl(rabbitmq_server, *policy)
+    rabbitmqctl(rabbitmq.environment, *policy)
     found = findings(quorum_url)[Check.DELIVERY_LIMIT]
     assert found.outcome == outcome
     assert (str(limit) in found.message) == (limit < 200)
 
 
-def test_a_user_without_permissions_is_a_failure(rabbitmq_server, quorum_host, quorum_url):
-    rabbitmqctl(rabbitmq_server, "set_permissions", "-p", quorum_host, "guest", "^none$", ".*", ".*")
+def test_a_user_without_permissions_is_a_failure(rabbitmq, quorum_host, quorum_url):
+    rabbitmqctl(rabbitmq.environment, "set_permissions", "-p", quorum_host, "guest", "^none$", ".*", ".*")
     assert findings(quorum_url)[Check.PERMISSIONS].outcome == Outcome.FAILED
 
 

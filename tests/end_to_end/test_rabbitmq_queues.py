@@ -113,17 +113,17 @@ def test_a_queue_that_exists_is_consumed_as_it_is(make_stack, default_type, queu
 
 
 @pytest.mark.parametrize("fault", [CLOSES, HANGS], ids=["closes", "hangs"])
-def test_a_queue_without_a_leader_does_not_hold_up_the_others(make_stack, rabbitmq_server, fault):
+def test_a_queue_without_a_leader_does_not_hold_up_the_others(make_stack, rabbitmq, fault):
     with make_stack() as stack:
         audience, other = stack.audience(), stack.audience()
         declare(stack, STREAM, QUORUM)
         end, begin_again = (part.format(f"{urlsplit(stack.broker_url).path[1:]}_{STREAM}") for part in fault)
-        rabbitmqctl(rabbitmq_server, "eval", end)
+        rabbitmqctl(rabbitmq.environment, "eval", end)
         with stack.worker() as worker:
             stack.send(*other.added("other"))
             eventually(lambda: other.customers() == ["other"])
             eventually(stack.services.alerts.all)
-            rabbitmqctl(rabbitmq_server, "eval", begin_again)
+            rabbitmqctl(rabbitmq.environment, "eval", begin_again)
             stack.send(*audience.added("one"))
             eventually(lambda: audience.customers() == ["one"])
             assert LOST not in worker.output()

@@ -98,7 +98,7 @@ def run_worker(app, clients, broker, request, monkeypatch):
         request.getfixturevalue("real_redis")
         url, kind = request.getfixturevalue("real_redis_url"), RunWorker
     else:
-        url, kind = f"{request.getfixturevalue('rabbitmq_url')}/tasks", RabbitMQWorker
+        url, kind = request.getfixturevalue("tasks_rabbitmq_url"), RabbitMQWorker
     for name in ("broker_url", "broker_read_url", "broker_write_url"):
         monkeypatch.setitem(app.conf, name, url)
     if broker == "rabbitmq":
