@@ -88,7 +88,7 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
             alone_keys=lambda keys: services.idempotency.keys_of(str(UUID(bytes=key)) for key in keys),
             record_counts=services.run_recorder.record_text,
         )
-        return Reservations(self, outbox, window_seconds=window_seconds)
+        return Reservations(self, outbox, window_seconds=window_seconds, monotonic=services.monotonic)
 
     @cached_property
     def notifier(self) -> Notifier | None:

@@ -15,9 +15,10 @@ from devstack.firehose import refuse_once
 from schemas.records import Skip
 from tasks import base, runs
 from tasks.forward import ProducerTask
-from worker.broker import outbox, rabbitmq_reservations
+from worker.broker import outbox
 from worker.broker.handovers import Handovers
 from worker.broker.outbox import OUTBOX, PENDING
+from worker.broker.rabbitmq_publishing import Publisher
 from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
 from worker.broker.redis.bodies import BODY_TAG
 from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER
@@ -522,7 +523,7 @@ def without_rabbitmq():
         raise OperationalError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rabbitmq_reservations, "publish_together", lose)
+        patch.setattr(Publisher, "publish", lose)
         yield
 
 

@@ -3,6 +3,8 @@
 A wait for each would cost as much as all else that a run does.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import amqp
@@ -12,29 +14,80 @@ from kombu.exceptions import OperationalError
 
 RECONNECT_SECONDS = 0.2
 """Until the second attempt to connect."""
-ATTEMPTS = 2
-"""The first may meet a connection that RabbitMQ has closed since it was last used."""
+LEFT_OUT_SECONDS = 30.0
+"""Without another message for a queue that RabbitMQ has not answered for."""
 Addressed = tuple[str, amqp.Message]
 """A message, after the queue that it is for."""
 
 
-def publish_together(client: Client, messages: dict[int, Addressed]) -> None:
-    """Publish messages, each with its queue, which is declared where it does not exist.
+class Publisher:
+    """Publishes messages together, over the connections of a process.
 
-    Removes each that RabbitMQ has confirmed. Raises `OperationalError` where some are left, of which it may
-    have any.
+    RabbitMQ may not answer for a queue that it does not serve, as a quorum queue without a leader, and then
+    for no other queue of the channel. Such a queue is left out for a while: each wait would be in vain.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        if not messages:
-            return
-        connection = client.ensure_connection(max_retries=1, interval_start=RECONNECT_SECONDS).connection
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._left_out_until: dict[str, float] = {}
+        """By queue, in the clock's seconds."""
+
+    def publish(self, client: Client, messages: dict[int, Addressed]) -> None:
+        """Publish messages, each with its queue, which is declared where it does not exist.
+
+        Removes each that RabbitMQ has confirmed. Raises `OperationalError` where some are left, of which it
+        may have any.
+        """
+        left_out = {
+            key: messages.pop(key) for key, (queue, _) in list(messages.items()) if self._is_left_out(queue)
+        }
         try:
-            connection.publications.publish(messages)
-        except (*client.connection_errors, *client.channel_errors, MessageNacked) as error:
-            # A late confirmation must not be read as that of another message.
-            connection.collect()
-            if attempt == ATTEMPTS:
-                raise OperationalError(type(error).__name__) from error
+            self._publish(client, messages)
+        finally:
+            messages.update(left_out)
+        if left_out:
+            raise OperationalError("RabbitMQ does not answer for a queue")
+
+    def _publish(self, client: Client, messages: dict[int, Addressed]) -> None:
+        errors = (*client.connection_errors, *client.channel_errors, MessageNacked)
+        try:
+            try:
+                _publish_once(client, messages)
+            except TimeoutError:
+                self._publish_by_queue(client, messages)
+            except errors:
+                # RabbitMQ may have closed the connection since it was last used.
+                _publish_once(client, messages)
+        except errors as error:
+            raise OperationalError(type(error).__name__) from error
+
+    def _publish_by_queue(self, client: Client, messages: dict[int, Addressed]) -> None:
+        """Publish queue by queue, until RabbitMQ does not answer for one: nothing else tells which it is."""
+        for queue in dict.fromkeys(queue for queue, _ in messages.values()):
+            keys = [key for key, (its_queue, _) in messages.items() if its_queue == queue]
+            of_queue = {key: messages.pop(key) for key in keys}
+            try:
+                _publish_once(client, of_queue)
+            except TimeoutError:
+                self._left_out_until[queue] = self._monotonic() + LEFT_OUT_SECONDS
+                raise
+            finally:
+                messages.update(of_queue)
+
+    def _is_left_out(self, queue: str) -> bool:
+        return self._monotonic() < self._left_out_until.get(queue, -math.inf)
+
+
+def _publish_once(client: Client, messages: dict[int, Addressed]) -> None:
+    if not messages:
+        return
+    connection = client.ensure_connection(max_retries=1, interval_start=RECONNECT_SECONDS).connection
+    try:
+        connection.publications.publish(messages)
+    except Exception:
+        # A late confirmation must not be read as that of another message.
+        connection.collect()
+        raise
 
 
 class Publications:

@@ -19,7 +19,7 @@ from pybase64 import b64decode, b64encode
 
 from worker.broker.messages import read_content
 from worker.broker.outbox import Outbox
-from worker.broker.rabbitmq_publishing import publish_together
+from worker.broker.rabbitmq_publishing import Publisher
 from worker.broker.rabbitmq_queues import is_often_delivered
 from worker.broker.runs import RUN_MESSAGE_BYTES, HandOver, Obstacle, ReservedMessage, Result
 from worker.broker.serialization import CONTENT_TYPE
@@ -78,9 +78,12 @@ class CollectingProducer(Producer):  # type: ignore[misc]
 class Connected:
     """The messages of a run, and a connection to publish what is made of them."""
 
-    def __init__(self, producer: Producer, outbox: Outbox, frames: Sequence[Frames]) -> None:
+    def __init__(
+        self, producer: Producer, outbox: Outbox, publisher: Publisher, frames: Sequence[Frames]
+    ) -> None:
         self._client = producer.connection
         self._outbox = outbox
+        self._publisher = publisher
         self._frames = frames
         self._completed: Sequence[bytes] = ()
         self.producer = CollectingProducer(self._client)
@@ -149,7 +152,7 @@ class Connected:
         """Publish what a run made. What RabbitMQ takes is published once, even if it refuses the rest."""
         left = {number: (queue, _message(text)) for number, (queue, text) in enumerate(messages)}
         try:
-            publish_together(self._client, left)
+            self._publisher.publish(self._client, left)
         except OperationalError:
             if len(left) < len(messages):
                 self._outbox.keep(run_id, [messages[number] for number in left])

@@ -1,6 +1,6 @@
 """Reserved messages, as a run's task reads and ends them, on the broker that its process uses."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from kombu.message import Message
 from worker.broker import rabbitmq_reservations
 from worker.broker.outbox import Outbox
 from worker.broker.rabbitmq import Channel as RabbitMQChannel
+from worker.broker.rabbitmq_publishing import Publisher
 from worker.broker.rabbitmq_reservations import FRAMES, Parted
 from worker.broker.rabbitmq_runs import RunMessage
 from worker.broker.redis import reservations
@@ -22,11 +23,14 @@ from worker.broker.runs import Reservation
 class Reservations:
     """Reserved messages of one process. Raises `RedisError` and `OperationalError`."""
 
-    def __init__(self, app: Celery, outbox: Outbox, *, window_seconds: int) -> None:
+    def __init__(
+        self, app: Celery, outbox: Outbox, *, window_seconds: int, monotonic: Callable[[], float]
+    ) -> None:
         """`window_seconds` is a quarter of the time for which it is remembered how a message was run."""
         self._app = app
         self._outbox = outbox
         self._window_seconds = window_seconds
+        self._publisher = Publisher(monotonic)
 
     @contextmanager
     def open(self, properties: Mapping[str, Any] | None = None) -> Iterator[Reservation | None]:
@@ -41,7 +45,9 @@ class Reservations:
         if isinstance(producer.channel, RedisChannel):
             return reservations.Connected(producer, window_seconds=self._window_seconds)
         if isinstance(producer.channel, RabbitMQChannel):
-            return rabbitmq_reservations.Connected(producer, self._outbox, properties.get(FRAMES, ()))
+            return rabbitmq_reservations.Connected(
+                producer, self._outbox, self._publisher, properties.get(FRAMES, ())
+            )
         return None
 
 
