@@ -26,6 +26,7 @@ from worker.consumer.requirements import Requirements
 from worker.consumer.stream_queues import StreamQueues
 from worker.consumer.task_events import TaskEvents
 from worker.consumer.uncounted_runs import UncountedRuns
+from worker.consumer.unfinished_runs import UnfinishedRuns
 from worker.errors import SettingError
 from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notifier
@@ -138,6 +139,7 @@ def make_app() -> AudienceFirehose:
     app.steps["consumer"].add(MemoryWatch)
     app.steps["consumer"].add(ReplicaWatch)
     app.steps["consumer"].add(UncountedRuns)
+    app.steps["consumer"].add(UnfinishedRuns)
     app.steps["consumer"].add(Notifications)
     return app
 

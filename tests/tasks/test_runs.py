@@ -6,6 +6,7 @@ Here is what only a run does. Its broker is a real Redis.
 import json
 from contextlib import contextmanager
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from kombu.exceptions import OperationalError
@@ -28,6 +29,7 @@ from worker.config import read_settings
 from worker.consumer import request
 from worker.consumer.request import MAX_LOST_PROCESSES
 from worker.consumer.uncounted_runs import LATE_AFTER_SECONDS, record_late
+from worker.consumer.unfinished_runs import UnfinishedRuns
 from worker.queues import (
     BYTES_HEADER,
     CHANGES_QUEUE,
@@ -541,6 +543,27 @@ def test_what_was_handed_over_and_not_published_is_published_once_when_its_messa
     worker.run(CHANGES_QUEUE)
     assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"], ["c"]]
     assert services.counters.of(stream).enqueued == 3
+    assert not redis.exists(OUTBOX, PENDING)
+
+
+@ON_RABBITMQ
+def test_what_a_run_made_is_published_although_its_messages_are_gone(worker, connect, send, services, redis):
+    stream = connect()
+    send(added("a"), added("b"))
+    with without_rabbitmq():
+        worker.run_one(CHANGES_QUEUE)
+    assert len(worker.waiting(CHANGES_QUEUE)) == 2
+    worker.delete(CHANGES_QUEUE)
+    consumer = SimpleNamespace(app=worker.app, task_consumer=SimpleNamespace(left_out=()))
+    unfinished = UnfinishedRuns(consumer)
+    unfinished.check(consumer)
+    assert redis.hlen(OUTBOX) == 1, "its process may still be about to publish it"
+    with without_rabbitmq():
+        unfinished.check(consumer)
+    assert redis.hlen(OUTBOX) == 1
+    unfinished.check(consumer)
+    assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"]]
+    assert services.counters.of(stream).enqueued == 2
     assert not redis.exists(OUTBOX, PENDING)
 
 

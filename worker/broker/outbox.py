@@ -93,6 +93,10 @@ class Outbox:
                 obstacles[tags[position]] = Obstacle(reason)
         return obstacles, pending
 
+    def run_ids(self) -> set[str]:
+        """The IDs of the runs in the outbox."""
+        return set(self._redis.hkeys(OUTBOX))
+
     def entry(self, run_id: str) -> Entry | None:
         """A run in the outbox; None where it was removed."""
         text = self._redis.hget(OUTBOX, run_id)

@@ -110,7 +110,7 @@ class Connected:
         obstacles, pending = self._outbox.store(run, self.now)
         for run_id, tags in pending.items():
             try:
-                self._finish(run_id)
+                self.finish(run_id)
             except OperationalError as error:
                 logger.warning("%s: %d messages of an earlier run wait", error, len(tags))
                 obstacles |= dict.fromkeys(tags, Obstacle.RUN_ALONE)
@@ -136,11 +136,15 @@ class Connected:
         The outbox stores no run of a message with a lease.
         """
         if run_id := self._outbox.run_of(key):
-            self._finish(run_id)
+            self.finish(run_id)
             return False
         return not self._outbox.is_completed(key)
 
-    def _finish(self, run_id: str) -> None:
+    def unfinished(self) -> set[str]:
+        """The IDs of the runs in the outbox."""
+        return self._outbox.run_ids()
+
+    def finish(self, run_id: str) -> None:
         """Publish and count a run whose process was lost, or is about to do the same."""
         entry = self._outbox.entry(run_id)
         if entry is not None:
