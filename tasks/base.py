@@ -172,16 +172,18 @@ class ForwarderTask(Task):  # type: ignore[misc]
         """Record the counters of the attempt, or of `attempts`, with their records, atomically and once.
 
         The records have moved, and an error here must not move them again: the attempt to record is
-        repeated until Redis is back, and the message is unacknowledged until then.
+        repeated until Redis is back, and the message is unacknowledged until then. If Redis is away for too
+        long, what else was in flight in this process is not waited for as long again.
         """
         mark = uuid4().hex
         if getattr(self.request, "has_handed_over", False):
             mark = f"{HANDED_OVER_PREFIX}{mark}"
         # What was counted stays counted: the broker has lost messages, and the counters have not.
         counted = None if getattr(self.request, "repeats_handover", False) else record
-        for _ in range(RECORDING_ATTEMPTS):
+        services = self.app.services
+        for _ in range(1 if services.has_given_up_counters else RECORDING_ATTEMPTS):
             try:
-                self.app.services.idempotency.complete_all(
+                services.idempotency.complete_all(
                     attempts or [self.attempt],
                     self.request.retries,
                     counted,
@@ -193,9 +195,11 @@ class ForwarderTask(Task):  # type: ignore[misc]
                     # Nothing is recorded, and what was sent bears its IDs: the message may run again.
                     raise
                 logger.warning("%s: the counters are recorded later", type(error).__name__)
-                self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
+                services.sleep(REQUEUE_PAUSE_SECONDS)
             else:
+                services.has_given_up_counters = False
                 return
+        services.has_given_up_counters = True
         logger.error("the records of message %s moved, but their counters did not", self.request.id)
 
     @contextmanager

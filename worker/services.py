@@ -50,6 +50,8 @@ class Services:
         self.clock = clock
         self.monotonic = monotonic
         self.sleep = sleep
+        self.has_given_up_counters = False
+        """Whether Redis was away for too long when a task last recorded its counters."""
         self.cipher = Cipher(settings.secret_keys)
         self.registry = Registry(
             redis,

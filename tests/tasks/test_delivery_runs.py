@@ -11,6 +11,7 @@ from redis.exceptions import ConnectionError
 
 import tasks.delivery_runs
 from devstack.firehose import Answer, error, fail, refuse_once
+from tasks.base import RECORDING_ATTEMPTS
 from tasks.deliver import DELIVERY_TASKS
 from tasks.delivery_runs import RUN_SECONDS
 from worker.broker.redis.bodies import cost_headers
@@ -149,6 +150,40 @@ def test_of_a_call_that_is_refused_in_part_each_message_sends_its_own_refused_re
     assert puts(firehose) == [[b"a", b"b", b"c"], [b"b"]]
     counts = services.counters.of(stream)
     assert (counts.delivered, counts.refused, counts.retrying) == (3, 1, 0)
+
+
+@pytest.fixture
+def state_that_goes_away(firehose, redis_server):
+    """Firehose refuses all of the first call, and the state is away from then on."""
+
+    def refuse(call):
+        redis_server.connected = False
+        firehose.faults.clear()
+        return Answer(refused=dict.fromkeys(range(len(call.records)), "Code"))
+
+    firehose.faults.append(refuse)
+    return redis_server
+
+
+@pytest.fixture
+def pauses(services, monkeypatch):
+    """The pauses of tasks, in seconds."""
+    pauses = []
+    monkeypatch.setattr(services, "sleep", pauses.append)
+    return pauses
+
+
+def test_a_state_that_is_away_is_waited_for_once_and_not_by_each_message_of_a_call(
+    worker, send, stream, state_that_goes_away, pauses
+):
+    for record in "abc":
+        send(record)
+    worker.run_one(stream.queue)
+    assert len(pauses) == RECORDING_ATTEMPTS + 2
+    state_that_goes_away.connected = True
+    worker.run(stream.queue)
+    assert worker.app.services.counters.of(stream).delivered == 3
+    assert not worker.app.services.has_given_up_counters
 
 
 def test_the_whole_call_tells_whether_the_breaker_opens(worker, send, firehose, services, stream):
