@@ -33,7 +33,7 @@ from devstack.story import eventually, expect, show, step, tell
 from worker.failures.alert_types import AlertType
 
 LOOK_INTERVAL_SECONDS = 0.5
-COMMAND_INTERVAL_SECONDS = 1.0
+COMMAND_INTERVAL_SECONDS = 2.0
 """A command takes half a second of a core, which workers need meanwhile."""
 ATTEMPTS = int(SHORT_RETRIES["AUDIENCE_RETRY_MAX"]) + 1
 
@@ -43,9 +43,9 @@ def demo(stack: Stack) -> None:
     operator = Operator(stack.env)
     register(stack, operator)
     forward(stack)
-    exhaust_retries(stack, operator)
+    letter = exhaust_retries(stack, operator)
     check_dashboard(stack)
-    heal_and_replay(stack, operator)
+    heal_and_replay(stack, operator, letter)
 
 
 def register(stack: Stack, operator: Operator) -> None:
@@ -70,23 +70,24 @@ def forward(stack: Stack) -> None:
     tell("   These are the promised records, and no others.")
 
 
-def exhaust_retries(stack: Stack, operator: Operator) -> None:
-    """Break a stream until its retries are spent."""
+def exhaust_retries(stack: Stack, operator: Operator) -> str:
+    """Break a stream until its retries are spent. Returns the ID of the dead letter."""
     step(f"The stream {WIN_BACK.name} breaks: every put fails with a 500. More changes come in.")
     stack.aws.break_stream(WIN_BACK.name)
     enqueue(stack.env["CELERY_BROKER_URL"], MESSAGES_IN_OUTAGE)
     tell(f"   Here a batch is tried {ATTEMPTS} times within seconds; without the demo's settings, for hours.")
     step("The retries are spent. Operators see alerts, and the records wait as a dead letter.")
-    eventually("a dead letter", lambda: operator.list("dead-letters"), every=COMMAND_INTERVAL_SECONDS)
+    question = partial(operator.list, "dead-letters")
+    (letter,) = eventually("a dead letter", question, every=COMMAND_INTERVAL_SECONDS)
     operator.run("alerts")
     operator.run("dead-letters")
-    check_alerts(operator)
+    check_alerts(operator, letter["id"])
+    return str(letter["id"])
 
 
-def check_alerts(operator: Operator) -> None:
+def check_alerts(operator: Operator, letter: str) -> None:
     """Check the alerts against the contract."""
     alerts = {alert["type"]: alert for alert in operator.list("alerts")}
-    (letter,) = operator.list("dead-letters")
     both = {AlertType.INTERNAL_SERVER_ERROR, AlertType.RETRY_LIMIT_EXCEEDED}
     expect(f"not one alert of each type, but {sorted(alerts)}", alerts.keys() == both)
     alert = alerts[AlertType.RETRY_LIMIT_EXCEEDED]
@@ -97,7 +98,7 @@ def check_alerts(operator: Operator) -> None:
         "region": WIN_BACK.region,
         "attempts": ATTEMPTS,
         "records": len(EXPECTED_AFTER_REPLAY[WIN_BACK]),
-        "dead_letter_id": letter["id"],
+        "dead_letter_id": letter,
     }
     shown = {name: alert.get(name) for name in promised}
     expect(f"the alert says {shown}, not {promised}", shown == promised)
@@ -112,12 +113,11 @@ def check_dashboard(stack: Stack) -> None:
         show(f"System Alerts has: {alert_type}")
 
 
-def heal_and_replay(stack: Stack, operator: Operator) -> None:
+def heal_and_replay(stack: Stack, operator: Operator, letter: str) -> None:
     """Repair the stream, replay, and check that the records arrive."""
     step(f"The stream {WIN_BACK.name} works again. The operator replays the dead letter.")
     stack.aws.repair_stream(WIN_BACK.name)
-    (letter,) = operator.list("dead-letters")
-    operator.run("replay", letter["id"])
+    operator.run("replay", letter)
     show_landed(stack.aws, EXPECTED_AFTER_REPLAY)
     expect("a dead letter is left", not operator.list("dead-letters"))
     step("How all streams stand now:")

@@ -105,6 +105,7 @@ def test_the_stack_forwards_the_changes_of_the_readmes_caller_until_it_is_stoppe
     assert not any(map(listens, ports))
 
 
+@pytest.mark.full
 def test_a_demo_stopped_halfway_stops_what_it_started(begin):
     demo = begin("demo")
     demo.wait_until(lambda: "$ audience-firehose connect" in demo.output(), DEMO_TIMEOUT)
