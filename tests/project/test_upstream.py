@@ -24,8 +24,8 @@ from devstack.processes import ROOT
 SHAPES = json.loads(Path(__file__).with_name("upstream_names.json").read_text("utf-8"))
 ROW = re.compile(r"^\| `(?P<name>[\w.]+)` \| (?P<why>[^|]+) \| (?P<used_in>[^|]+) \|$", re.MULTILINE)
 LISTED = {row["name"]: row for row in ROW.finditer((ROOT / "docs/upstream.md").read_text("utf-8"))}
-UPSTREAM = {"amqp", "billiard", "boto3", "botocore", "celery", "flower", "kombu", "redis", "vine"}
-BOUND_TO_A_MINOR = {"amqp", "billiard", "boto3", "botocore", "celery", "flower", "kombu", "redis"}
+BOUND_TO_A_MINOR = {"amqp", "billiard", "boto3", "botocore", "celery", "flower", "kombu", "redis", "urllib3"}
+UPSTREAM = BOUND_TO_A_MINOR | {"vine"}
 
 DOCUMENTED = re.compile(
     r"""celery\.bootsteps\..*                         # boot steps: "Extensions and Bootsteps"

@@ -11,7 +11,7 @@ from botocore.loaders import Loader, create_loader
 from schemas.settings import Configuration
 from worker.errors import EndpointError
 from worker.firehose.credentials import Cipher, make_session, resolve
-from worker.firehose.deadline import limit_answer_time
+from worker.firehose.exchanges import make_exchanges_plain
 from worker.firehose.lean_calls import make_calls_lean
 
 if TYPE_CHECKING:
@@ -83,6 +83,6 @@ class Clients:
             # botocore's text repeats the URL, which may hold a password.
             advice = "AWS_ENDPOINT_URL_FIREHOSE must be a URL such as http://localhost:5000"
             raise EndpointError(advice) from None
-        limit_answer_time(client)
+        make_exchanges_plain(client)
         make_calls_lean(client)
         return client, credentials

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 
-class _DeadlineReader(io.RawIOBase):
+class DeadlineReader(io.RawIOBase):
     """Reads a socket until a moment. Raises `TimeoutError`, as the socket itself does."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -56,7 +56,7 @@ class _DeadlineResponse(HTTPResponse):
         super().__init__(sock, *args, **options)
         # What http.client opens holds a reference to the socket, too.
         self.fp.close()
-        self.fp = io.BufferedReader(_DeadlineReader(sock))
+        self.fp = io.BufferedReader(DeadlineReader(sock))
 
 
 class _Connection(AWSHTTPConnection):
@@ -67,14 +67,18 @@ class _TlsConnection(AWSHTTPSConnection):
     response_class = _DeadlineResponse  # type: ignore[assignment]
 
 
-class _Pool(AWSHTTPConnectionPool):
+class Pool(AWSHTTPConnectionPool):
+    """The connections of an `http` URL."""
+
     ConnectionCls = _Connection
 
 
-class _TlsPool(AWSHTTPSConnectionPool):
+class TlsPool(AWSHTTPSConnectionPool):
+    """The connections of an `https` URL."""
+
     ConnectionCls = _TlsConnection
 
 
 def limit_answer_time(client: "BaseClient") -> None:
     """Have the client's read timeout count for a whole answer. Call it before the client's first call."""
-    set_connection_pools(client, {"http": _Pool, "https": _TlsPool})
+    set_connection_pools(client, {"http": Pool, "https": TlsPool})

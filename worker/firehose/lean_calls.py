@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import orjson
-from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from pybase64 import b64encode
 
 from worker.upstream import send_request, sign_request
@@ -102,7 +102,12 @@ class _PutRecordBatch:
         request = AWSRequest("POST", pattern.url, headers, body)
         request.context = dict(pattern.context)
         sign_request(self._client, OPERATION, request)
-        return send_request(self._client, request.prepare())
+        # In botocore's own mapping Python compares the names without their case. The stubs know of no other.
+        signed: Any = {**dict(request.headers.items()), "Content-Length": str(len(body))}
+        prepared = AWSPreparedRequest(
+            "POST", pattern.url, signed, body, stream_output=False, context=request.context
+        )
+        return send_request(self._client, prepared)
 
     def _before_send(self, request: Any, **_: Any) -> AWSResponse | None:
         """Answer in Firehose's place where it has answered already; else take the request as the pattern."""

@@ -5,8 +5,10 @@ from tls import Certificate, TlsServer, answer_plainly, close, send_alert, servi
 
 from devstack.firehose import FakeFirehose
 from schemas.settings import Configuration
+from worker.firehose import exchanges
 from worker.firehose.clients import Clients
 from worker.firehose.errors import FIREHOSE_ERRORS, Kind, classify
+from worker.firehose.exchanges import read_response
 
 
 @pytest.fixture(scope="module")
@@ -24,18 +26,27 @@ def server(certificate):
 
 
 @pytest.fixture
-def ask(server, monkeypatch):
-    """Describe the stream with a new client. Returns None, or the error's classification."""
+def make_client(server, monkeypatch):
+    """A client of the server that trusts the certificates of a bundle."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", server.url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECRETIVE0001")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secretive")
 
-    def describe(bundle=None):
+    def make(bundle=None):
         if bundle:
             monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+        return Clients(cipher=None, read_timeout=5).get(Configuration("main"), "us-east-1")
+
+    return make
+
+
+@pytest.fixture
+def ask(make_client):
+    """Describe the stream with a new client. Returns None, or the error's classification."""
+
+    def describe(bundle=None):
         try:
-            client = Clients(cipher=None, read_timeout=5).get(Configuration("main"), "us-east-1")
-            client.describe_delivery_stream(DeliveryStreamName="travel")
+            make_client(bundle).describe_delivery_stream(DeliveryStreamName="travel")
         except FIREHOSE_ERRORS as error:
             return classify(error)
         return None
@@ -45,6 +56,20 @@ def ask(server, monkeypatch):
 
 def test_a_trusted_certificate_is_no_trouble(ask, certificate):
     assert ask(certificate.bundle) is None
+
+
+def test_a_connection_over_tls_makes_plain_exchanges_once_it_is_open(make_client, certificate, monkeypatch):
+    read = []
+
+    def remember(sock):
+        read.append(read_response(sock))
+        return read[-1]
+
+    monkeypatch.setattr(exchanges, "read_response", remember)
+    client = make_client(certificate.bundle)
+    for _ in range(3):
+        client.put_record_batch(DeliveryStreamName="travel", Records=[{"Data": b"a"}])
+    assert [response.status for response in read] == [200, 200]
 
 
 def test_a_certificate_that_is_not_trusted_is_named(ask):
