@@ -5,6 +5,7 @@ No setting of the developer's own reaches a test or a process that a test starts
 
 import gc
 import os
+from functools import cache
 from pathlib import Path
 
 for name in list(os.environ):
@@ -81,10 +82,19 @@ def pytest_xdist_auto_num_workers():
 
 def pytest_generate_tests(metafunc):
     """Run a test of the state on a Redis in memory and on a cluster, unless it needs a server of its own."""
-    path, fixtures = metafunc.definition.path.relative_to(TESTS), set(metafunc.fixturenames)
-    is_of_state = any(path.is_relative_to(part) for part in STATE_TESTS)
-    if is_of_state and "redis" in fixtures and not fixtures & {"redis_server", "real_redis"}:
+    fixtures = set(metafunc.fixturenames)
+    if (
+        is_of_state(metafunc.definition.path)
+        and "redis" in fixtures
+        and not fixtures & {"redis_server", "real_redis"}
+    ):
         metafunc.parametrize("redis", ["memory", CLUSTER], indirect=True)
+
+
+@cache
+def is_of_state(path):
+    """Whether the tests of a file are of the state."""
+    return any(path.is_relative_to(TESTS / part) for part in STATE_TESTS)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -111,7 +121,7 @@ def pytest_collection_modifyitems(config, items):
 def is_chosen(item):
     """`make test` leaves out what is marked `full`; `make chaos` runs that, all faults and all fuzz tests."""
     is_full = item.get_closest_marker("full") is not None
-    return is_full or directory_of(item) in VARIED_IN_SIZE if IN_FULL else not is_full
+    return is_full or directory_of(item.path) in VARIED_IN_SIZE if IN_FULL else not is_full
 
 
 def group_of(item):
@@ -148,12 +158,13 @@ def place_in_order(item):
 
 def has_servers_of_its_own(item):
     """Whether it is among the tests that start what they need."""
-    return directory_of(item) in SERVERS_OF_THEIR_OWN
+    return directory_of(item.path) in SERVERS_OF_THEIR_OWN
 
 
-def directory_of(item):
-    """Its directory in `tests/`."""
-    return item.path.relative_to(TESTS).parts[0]
+@cache
+def directory_of(path):
+    """A file's directory in `tests/`."""
+    return path.relative_to(TESTS).parts[0]
 
 
 @pytest.fixture(scope="session")

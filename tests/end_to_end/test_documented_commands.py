@@ -15,6 +15,8 @@ from importlib import import_module
 
 import click
 import pytest
+from celery.bin.worker import worker as celery_worker
+from chaos import in_full
 from documents import DOCS, code_spans, fenced_lines, name, text
 from stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Stack
 from waiting import eventually
@@ -86,6 +88,8 @@ PRINTED = list(dict.fromkeys((command, name(path)) for path in DOCS for command 
 LEFT_OUT = tuple(NOT_RUN)
 RUN = list(dict.fromkeys(command for command, _ in PRINTED if not command.startswith(LEFT_OUT)))
 PROGRAMS_RUN = [command for command in RUN if lasting(command)]
+FIRST = list({lasting(command): command for command in reversed(PROGRAMS_RUN)}.values())
+"""Of each program, the command that is printed first."""
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +188,18 @@ def test_a_command_that_the_documents_print_succeeds_when_it_is_copied(installat
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", PROGRAMS_RUN)
+@pytest.mark.parametrize("command", [command for command in PROGRAMS_RUN if lasting(command) == "worker"])
+def test_celerys_worker_has_the_options_that_the_documents_print(command):
+    _, options = as_copied(command).split("celery -A worker worker")
+
+    _, left, _ = celery_worker.make_parser(click.Context(celery_worker)).parse_args(shlex.split(options))
+
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    "command", [*FIRST, *in_full(*((command,) for command in PROGRAMS_RUN if command not in FIRST))]
+)
 def test_a_program_that_the_documents_print_starts_when_it_is_copied_and_ends_at_a_signal(
     installation, command, tmp_path
 ):
