@@ -22,7 +22,7 @@ import boto3
 from benchmarks.changes import AUDIENCE, BATCH, change
 from devstack import processes
 from devstack.ports import free_port
-from schemas.changes import ChangeSchema, check_changes
+from schemas.changes import ChangeSchema, as_changes
 from schemas.identities import Catalogue
 from schemas.quotas import Quota
 from schemas.records import Stamp
@@ -91,10 +91,9 @@ class Pipeline:
         with step("read the changes' JSON"):
             content = loads(message)
         with step("check"):
-            items = content["changes"]
-            changes = self._schema.read_together(items, lambda _: 0)
-            if changes is None:
-                changes, _ = check_changes(self._schema, items, lambda: 0)
+            changes = as_changes(content)
+            assert changes
+            assert self._schema.are_valid(changes)
         with step("fan out: users, records, batches"):
             streams, _ = fan_out([Part(changes, STAMP)], self._snapshot, self._names)
             found = streams[STREAM]

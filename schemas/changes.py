@@ -1,24 +1,23 @@
 """Changes of audience memberships, as other apps enqueue them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
-from operator import itemgetter
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Annotated, Any, Literal, NamedTuple
 
 from marshmallow import Schema, ValidationError, validates_schema
+from msgspec import Meta, MsgspecError, Struct, convert
 
 from schemas.checking import sentences
 from schemas.fields import (
+    INT64,
+    MAX_UNIX_SECONDS,
     Identities,
     StrictInteger,
     Text,
     UnixSeconds,
-    are_unix_seconds,
-    are_users,
-    as_user,
-    is_unix_seconds,
+    are_names,
+    is_utf8,
     one_of,
 )
 from schemas.identities import Catalogue
@@ -37,35 +36,56 @@ MEMBER_ADDED, MEMBER_REMOVED, IDENTITY_CHANGED, AUDIENCE_DELETED = ChangeType
 """For what is done for each change: Python 3.11 takes 0.15 µs to look up an attribute of an enumeration."""
 
 
-@dataclass(slots=True, repr=False)
-class Change:
-    """A checked change. Its `repr` names the audience, never the user."""
+NO_TIMESTAMP = -1
+"""The timestamp of a change without one, until it has the time at which it was received."""
+TypeName = Literal["member_added", "member_removed", "identity_changed", "audience_deleted"]
+User = dict[str, str]
 
-    type: str
-    audience_id: int
-    audience_name: str
-    timestamp: int
+
+class Change(Struct, gc=False, forbid_unknown_fields=True):
+    """A change. Its `repr` names the audience, never the user.
+
+    The fields are those of an item, so that msgspec can read one. What the types here do not say, whether
+    identities are known and which fields a type of change has, `ChangeSchema` checks.
+    """
+
+    type: TypeName
+    audience_id: Annotated[int, Meta(ge=INT64.start, le=INT64.stop - 1)]
+    audience_external_name: str | None = None
+    timestamp: Annotated[int, Meta(ge=0, le=MAX_UNIX_SECONDS)] = NO_TIMESTAMP
     """Unix seconds."""
-    user_identities: dict[str, str]
-    previous_user_identities: dict[str, str]
-    first_device_identities: dict[str, str] | None = None
-    """Where it tells of a further device of a user: the identities in the change of the first one."""
+    user_identities: User = {}
+    previous_user_identities: Annotated[User, Meta(min_length=1)] = {}
+    audience_internal_name: str | None = None
+
+    @property
+    def audience_name(self) -> str:
+        """The external name, if it has one; else the internal one."""
+        return self.audience_external_name or self.audience_internal_name or ""
 
     def as_item(self) -> dict[str, Any]:
         """Return the change as a caller would enqueue it."""
-        item = {
+        further = {
+            "audience_internal_name": self.audience_internal_name,
+            "previous_user_identities": self.previous_user_identities,
+        }
+        return {
             "type": self.type,
             "audience_id": self.audience_id,
-            "audience_external_name": self.audience_name,
+            "audience_external_name": self.audience_external_name,
             "timestamp": self.timestamp,
             "user_identities": self.user_identities,
-        }
-        if self.previous_user_identities:
-            item["previous_user_identities"] = self.previous_user_identities
-        return item
+        } | {key: value for key, value in further.items() if value}
 
     def __repr__(self) -> str:
         return f"<Change {self.type} of audience {self.audience_id}>"
+
+
+class DeviceChange(Change, gc=False):
+    """A change that tells of a further device of a user. No item holds one."""
+
+    first_device_identities: User = {}
+    """The identities in the change of the first device."""
 
 
 class Invalid(NamedTuple):
@@ -79,23 +99,37 @@ class Invalid(NamedTuple):
         return f"<Invalid at {self.position}: {'; '.join(self.problems)}>"
 
 
-KNOWN_EVENTS = 16_384
-"""Two for each of 8,000 audiences, at 330 bytes each. An event that is not known costs 20 µs."""
-KNOWN_NAME_LENGTH = 256
-"""Characters of an audience's name. What is known of events stays below some megabytes."""
-PERSONAL = ("timestamp", "user_identities", "previous_user_identities")
-"""The keys that differ from user to user. The others tell an event: what happened in which audience."""
+class Arguments(Struct, gc=False, forbid_unknown_fields=True):
+    """The arguments of `audience.forward`."""
 
-NOBODY: Any = object()
-"""In place of the previous user of a change that tells of none."""
+    changes: list[Change]
 
 
-class Event(NamedTuple):
-    """The values of an item's keys, except the personal ones, as marshmallow has read them."""
+CONVERSION_ERRORS = (MsgspecError, UnicodeEncodeError)
+"""The latter for a text with half a surrogate pair, which Python's JSON can spell."""
+EVENT = attrgetter("type", "audience_external_name", "audience_internal_name")
+USER_KEYS = ("user_identities", "previous_user_identities")
+MEMBERSHIPS = frozenset({MEMBER_ADDED, MEMBER_REMOVED})
+"""The types of most changes: those that tell of one user."""
 
-    type: str
-    audience_id: int
-    audience_name: str
+
+def fill_timestamps(changes: list[Change], received_at: Callable[[], int]) -> list[Change]:
+    """Give those changes that have no timestamp the time of receipt, Unix seconds. Returns the changes."""
+    for change in changes:
+        if change.timestamp == NO_TIMESTAMP:
+            change.timestamp = received_at()
+    return changes
+
+
+def as_changes(arguments: Any) -> list[Change] | None:
+    """The changes in the arguments of `audience.forward`; None where `ChangeSchema.read` is to look at each.
+
+    `ChangeSchema.are_valid` has not checked these changes yet.
+    """
+    try:
+        return convert(arguments, Arguments).changes
+    except CONVERSION_ERRORS:
+        return None
 
 
 class ChangeSchema(Schema):
@@ -114,7 +148,6 @@ class ChangeSchema(Schema):
     def __init__(self, catalogue: Catalogue) -> None:
         self.names = catalogue.names
         super().__init__()
-        self._events = KnownEvents()
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def rules(self, change: dict[str, Any], original: Any, **_: Any) -> None:
@@ -127,64 +160,49 @@ class ChangeSchema(Schema):
 
         `received_at` is asked for Unix seconds where the change has no timestamp.
 
-        An item that tells a known event costs a twentieth: marshmallow has accepted all of it but the users
-        and the timestamp, which are checked by the functions that their fields begin with. Where the event
-        is new or anything is wrong, marshmallow says what it is.
+        A valid item costs a twentieth of what marshmallow takes, which is asked where anything may be wrong,
+        and says what it is.
         """
-        event = self._events.find(item)
-        if event is None:
-            return self._read(item, received_at)
-        user = as_user(item.get("user_identities"), self.names)
-        previous_user: dict[str, str] | None = {}
-        if "previous_user_identities" in item:
-            previous_user = as_user(item["previous_user_identities"], self.names) or None
-        if not user or previous_user is None:
-            return self._read(item, received_at)
-        timestamp = item["timestamp"] if "timestamp" in item else received_at()
-        if not is_unix_seconds(timestamp):
-            return self._read(item, received_at)
-        return Change(event.type, event.audience_id, event.audience_name, timestamp, user, previous_user)
+        change = self._read_valid(item) or self._read_valid(_without_nulls(item))
+        if change is None:
+            change = self._read(item)
+        if change.timestamp == NO_TIMESTAMP:
+            change.timestamp = received_at()
+        return change
 
-    def read_together(self, items: Sequence[Any], received_at: Callable[[int], int]) -> list[Change] | None:
-        """The changes of items as `read` reads them; None where it must look at one of them alone.
+    def are_valid(self, changes: Sequence[Change]) -> bool:
+        """Whether `read` would read the items of these changes alike. Their texts are valid Unicode."""
+        events = set(map(EVENT, changes))
+        users = [change.user_identities for change in changes]
+        previous_users = [user for change in changes if (user := change.previous_user_identities)]
+        if not (are_names(users, self.names) and are_names(previous_users, self.names)):
+            return False
+        if not previous_users and all(users) and MEMBERSHIPS.issuperset(kind for kind, _, _ in events):
+            # Most changes.
+            return all(external or internal for _, external, internal in events)
+        return all(map(_obeys_rules, changes))
 
-        All users, and all timestamps, are checked at once. `received_at` is asked for Unix seconds where the
-        change at a position has no timestamp.
-        """
-        events = [event for item in items if (event := self._events.find(item))]
-        if len(events) < len(items):
+    def _read_valid(self, item: Any) -> Change | None:
+        """The change that a valid item holds; None where marshmallow must look."""
+        try:
+            change = convert(item, Change)
+        except CONVERSION_ERRORS:
             return None
-        users = [item.get("user_identities") for item in items]
-        previous_users = [item.get("previous_user_identities", NOBODY) for item in items]
-        timestamps = [
-            item["timestamp"] if "timestamp" in item else received_at(position)
-            for position, item in enumerate(items)
-        ]
-        others = (user for user in previous_users if user is not NOBODY)
-        if not (are_users(chain(users, others), self.names) and are_unix_seconds(timestamps)):
-            return None
-        return [
-            Change(kind, audience_id, name, timestamp, user, {} if previous_user is NOBODY else previous_user)
-            for (kind, audience_id, name), timestamp, user, previous_user in zip(
-                events, timestamps, users, previous_users, strict=True
+        users = (change.user_identities, change.previous_user_identities)
+        text = "".join(
+            (
+                change.audience_name,
+                change.audience_internal_name or "",
+                *users[0].values(),
+                *users[1].values(),
             )
-        ]
+        )
+        is_valid = are_names(users, self.names) and is_utf8(text) and _obeys_rules(change)
+        return change if is_valid else None
 
-    def _read(self, item: Any, received_at: Callable[[], int]) -> Change:
+    def _read(self, item: Any) -> Change:
         loaded: dict[str, Any] = self.load(item)
-        event = Event(
-            loaded["type"],
-            loaded["audience_id"],
-            loaded.get("audience_external_name") or loaded["audience_internal_name"],
-        )
-        if event.type != AUDIENCE_DELETED:
-            self._events.add(item, event)
-        return Change(
-            *event,
-            loaded["timestamp"] if "timestamp" in loaded else received_at(),
-            loaded.get("user_identities", {}),
-            loaded.get("previous_user_identities", {}),
-        )
+        return Change(**loaded)
 
     def _broken(self, change: dict[str, Any], original: dict[str, Any]) -> dict[str, list[str]]:
         """The rules between fields that a change breaks.
@@ -205,40 +223,26 @@ class ChangeSchema(Schema):
         return problems
 
 
-class KnownEvents:
-    """Events of users that marshmallow has accepted, by the keys and values of their items.
+def _obeys_rules(change: Change) -> bool:
+    """Whether a change obeys the rules between its fields; `ChangeSchema.rules` says which it breaks."""
+    if not change.audience_name:
+        return False
+    if change.type == AUDIENCE_DELETED:
+        return not change.previous_user_identities
+    is_identity_change = change.type == IDENTITY_CHANGED
+    return bool(change.user_identities) and bool(change.previous_user_identities) == is_identity_change
 
-    Most changes repeat an event that was read before, and differ in the user and the time.
-    """
 
-    def __init__(self) -> None:
-        self._by_keys: dict[tuple[str, ...], tuple[Callable[[Any], tuple[Any, ...]], dict[Any, Event]]] = {}
-        self._count = 0
-
-    def find(self, item: Any) -> Event | None:
-        """The event that an item tells, if an item with the same keys and values was accepted."""
-        if type(item) is not dict:
-            return None
-        try:
-            values_of, events = self._by_keys[tuple(item)]
-            event = events[values_of(item)]
-        except (KeyError, TypeError):
-            # Another event, or an unhashable value.
-            return None
-        # 1 == True == 1.0 to Python. No other value of an event is a number.
-        return event if type(item["audience_id"]) is int else None
-
-    def add(self, item: dict[str, Any], event: Event) -> None:
-        """Remember the event of an accepted item."""
-        values_of = itemgetter(*(key for key in item if key not in PERSONAL))
-        values = values_of(item)
-        if any(isinstance(value, str) and len(value) > KNOWN_NAME_LENGTH for value in values):
-            return
-        if self._count == KNOWN_EVENTS:
-            self._by_keys.clear()
-            self._count = 0
-        self._by_keys.setdefault(tuple(item), (values_of, {}))[1][values] = event
-        self._count += 1
+def _without_nulls(item: Any) -> Any:
+    """An item without the identities of its users that are null, which a schema drops."""
+    if type(item) is not dict:
+        return item
+    return {
+        key: {name: identity for name, identity in value.items() if identity is not None}
+        if key in USER_KEYS and type(value) is dict
+        else value
+        for key, value in item.items()
+    }
 
 
 def _is_empty(change: dict[str, Any], original: dict[str, Any], user: str) -> bool:

@@ -14,10 +14,9 @@ from marshmallow import Schema, fields
 from schemas.changes import (
     AUDIENCE_DELETED,
     IDENTITY_CHANGED,
-    KNOWN_EVENTS,
-    KNOWN_NAME_LENGTH,
     MEMBER_ADDED,
     Change,
+    DeviceChange,
 )
 
 SCHEMA_VERSION = 1
@@ -71,9 +70,9 @@ class Stamp:
         self._metadata = (
             f',"ChangeId":"{message_id.replace("-", "")}-%08d",'
             f'"SequenceNumber":"{number:016d}%08d","SchemaVersion":{SCHEMA_VERSION}}}'
-        ).encode()
+        )
 
-    def metadata(self, place: int) -> bytes:
+    def metadata(self, place: int) -> str:
         """The last three keys of the record at a place of the message, and its closing brace."""
         return self._metadata % (place, place)
 
@@ -121,15 +120,25 @@ class DeletionSchema(RecordSchema):
 RECORD = RecordSchema()
 DELETION = DeletionSchema()
 
-TIME_ZERO = b'"MembershipChangedTimestamp":"0"'
-TIME_OPEN = b'"MembershipChangedTimestamp":"%d"'
+NO_TIME = '"MembershipChangedTimestamp":"0"'
 """The first key of a record."""
-EMPTY = b"{}"
-NO_USER = b'"UserIdentities":' + EMPTY
+NO_USER = '"UserIdentities":{}'
 """A user without identities in a record. No name holds it: JSON escapes a name's quotation marks."""
-USER_OPEN = b'"UserIdentities":%b'
-KNOWN_TEMPLATES = KNOWN_EVENTS
-"""At 450 bytes each."""
+KNOWN_TEMPLATES = 16_384
+"""Two for each of 8,000 audiences, at 450 bytes each."""
+KNOWN_NAME_LENGTH = 256
+"""Characters of an audience's name. What is known of audiences stays below some megabytes."""
+
+
+class Template(NamedTuple):
+    """A record whose timestamp, user and metadata are left open."""
+
+    before: str
+    """What is before the timestamp."""
+    between: str
+    """What is between the timestamp and the user."""
+    after: str
+    """What is behind the user; where metadata follow, without the closing brace, which they have, too."""
 
 
 class Renderer:
@@ -137,45 +146,45 @@ class Renderer:
 
     def __init__(self, projection: Projection) -> None:
         self._projection = projection
-        self._include_metadata = projection.include_metadata
-        self._forwards_all = not projection.excluded and projection.send_anonymous_users
-        self._templates: dict[tuple[int, str, str], bytes] = {}
-        """Of the records of users that were added or removed, by audience ID, audience name and type."""
+        self.includes_metadata = projection.include_metadata
+        self.forwards_all = not projection.excluded and projection.send_anonymous_users
+        """Whether each added or removed user that has an identity becomes a record, as it is."""
+        self._newline = "\n" if projection.append_newline else ""
+        self._templates: dict[tuple[RecordSchema, int, str, bool], Template] = {}
+
+    def template(
+        self, audience_id: int, audience_name: str, is_member: bool, schema: RecordSchema = RECORD
+    ) -> Template:
+        """The record of a user's membership, or another record of the audience."""
+        key = (schema, audience_id, audience_name, is_member)
+        if template := self._templates.get(key):
+            return template
+        make = _known_record_template if len(audience_name) <= KNOWN_NAME_LENGTH else _record_template
+        template = make(*key)
+        after = template.after[:-1] if self.includes_metadata else template.after + self._newline
+        return self._templates.setdefault(key, template._replace(after=after))
+
+    def end(self, stamp: Stamp, place: int) -> str:
+        """What is behind the template, of a record with metadata."""
+        return f"{stamp.metadata(place)}{self._newline}" if self.includes_metadata else ""
 
     def render(
         self, change: Change, stamp: Stamp, position: int
     ) -> tuple[tuple[bytes, ...], tuple[Skip, ...]]:
         """The content of a `Rendered`. `position` is the change's in its message, whose stamp it is."""
-        template = self._templates.get((change.audience_id, change.audience_name, change.type))
-        if template is None or change.first_device_identities is not None:
-            return self._render(change, stamp, position)
-        # Most changes: a user was added to an audience that came up before, or removed from it.
-        user = change.user_identities
-        if not (user and self._forwards_all):
-            user = self._forwarded(user)
-            if skip := self._skip_reason(user):
-                return (), (skip,)
-        if self._include_metadata:
-            return (self._fill(template, change, user, stamp, 2 * position),), ()
-        return (template % (change.timestamp, orjson.dumps(user)),), ()
-
-    def _render(
-        self, change: Change, stamp: Stamp, position: int
-    ) -> tuple[tuple[bytes, ...], tuple[Skip, ...]]:
         if change.type == AUDIENCE_DELETED:
-            return (self._fill(self._template(DELETION, change, False), change, {}, stamp, 2 * position),), ()
+            template = self.template(change.audience_id, change.audience_name, False, DELETION)
+            return (self._line(template, change, {}, stamp, 2 * position),), ()
         user = self._forwarded(change.user_identities)
-        if change.first_device_identities is not None and user == self._forwarded(
-            change.first_device_identities
-        ):
+        if isinstance(change, DeviceChange) and user == self._forwarded(change.first_device_identities):
             return (), (Skip.FURTHER_VALUE,)
         if change.type == IDENTITY_CHANGED:
             return self._render_identity_change(change, user, stamp, position)
         if skip := self._skip_reason(user):
             return (), (skip,)
-        template = self._template(RECORD, change, change.type == MEMBER_ADDED)
-        self._templates[change.audience_id, change.audience_name, change.type] = template
-        return (self._fill(template, change, user, stamp, 2 * position),), ()
+        is_member = change.type == MEMBER_ADDED
+        template = self.template(change.audience_id, change.audience_name, is_member)
+        return (self._line(template, change, user, stamp, 2 * position),), ()
 
     def _render_identity_change(
         self, change: Change, user: dict[str, str], stamp: Stamp, position: int
@@ -192,7 +201,8 @@ class Renderer:
             if skip := self._skip_reason(who):
                 skipped.append(skip)
             else:
-                lines.append(self._fill(self._template(RECORD, change, is_member), change, who, stamp, place))
+                template = self.template(change.audience_id, change.audience_name, is_member)
+                lines.append(self._line(template, change, who, stamp, place))
         return tuple(lines), tuple(skipped)
 
     def _forwarded(self, user: dict[str, str]) -> dict[str, str]:
@@ -212,20 +222,12 @@ class Renderer:
         """Whether nothing but the MPID tells who the user is. An empty value tells nothing."""
         return not any(value for name, value in user.items() if name != self._projection.anonymous_name)
 
-    def _fill(self, template: bytes, change: Change, user: dict[str, str], stamp: Stamp, place: int) -> bytes:
-        if self._include_metadata:
-            return template % (change.timestamp, orjson.dumps(user), stamp.metadata(place))
-        return template % (change.timestamp, orjson.dumps(user))
-
-    def _template(self, schema: RecordSchema, change: Change, is_member: bool) -> bytes:
-        """`_record_template`, with metadata left open (`%b`) where records have it, and with the newline."""
-        is_short = len(change.audience_name) <= KNOWN_NAME_LENGTH
-        make = _known_record_template if is_short else _record_template
-        template = make(schema, change.audience_id, change.audience_name, is_member)
-        if self._include_metadata:
-            # Metadata has the closing brace, too.
-            template = template[:-1] + b"%b"
-        return template + b"\n" if self._projection.append_newline else template
+    def _line(
+        self, template: Template, change: Change, user: dict[str, str], stamp: Stamp, place: int
+    ) -> bytes:
+        before, between, after = template
+        text = orjson.dumps(user).decode()
+        return f"{before}{change.timestamp}{between}{text}{after}{self.end(stamp, place)}".encode()
 
 
 def render(
@@ -238,11 +240,12 @@ def render(
     return Rendered(*Renderer(projection).render(change, stamp, position))
 
 
-def _record_template(schema: RecordSchema, audience_id: int, audience_name: str, is_member: bool) -> bytes:
-    """The schema's dump of a record whose timestamp (`%d`) and user (`%b`) are left open."""
+def _record_template(schema: RecordSchema, audience_id: int, audience_name: str, is_member: bool) -> Template:
+    """The schema's dump of a record."""
     content = schema.dump(Record(0, audience_id, audience_name, is_member, {}))
-    before, _, after = orjson.dumps(content).replace(b"%", b"%%").rpartition(NO_USER)
-    return before.replace(TIME_ZERO, TIME_OPEN, 1) + USER_OPEN + after
+    head, _, after = orjson.dumps(content).decode().rpartition(NO_USER)
+    before, between = head.split(NO_TIME, 1)
+    return Template(before + NO_TIME[:-2], '"' + between + NO_USER[:-2], after)
 
 
 _known_record_template = lru_cache(KNOWN_TEMPLATES, typed=True)(_record_template)

@@ -6,6 +6,7 @@ and of the user after it, who are one from then on: in a whole message, also bef
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 from schemas.changes import IDENTITY_CHANGED, Change
 
@@ -50,3 +51,19 @@ class Users:
         while user != root:
             self._parents[user], user = root, self._parents[user]
         return root
+
+
+def identified(changes: Sequence[Change], names: Sequence[str]) -> list[User]:
+    """The user that each of these changes tells of, if none of them is an identity change.
+
+    `names` are the configured names of all identities, the most telling first.
+    """
+    for name in names:
+        values = [change.user_identities.get(name) for change in changes]
+        if all(values):
+            # Most messages: one identity tells all users.
+            audience_ids = [change.audience_id for change in changes]
+            return list(zip(audience_ids, repeat(name), values, strict=False))  # type: ignore[arg-type]
+        if any(values):
+            break
+    return list(map(Users((), names).user_of, changes))

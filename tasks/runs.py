@@ -7,23 +7,24 @@ malformed, and one over which a process was lost.
 """
 
 import logging
-from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from hashlib import blake2b
-from itertools import accumulate, chain, pairwise
+from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from celery.exceptions import Ignore, Reject, Retry
 
-from schemas.changes import Change, check_changes
+from schemas.changes import NO_TIMESTAMP, Change, as_changes, check_changes, fill_timestamps
+from schemas.memberships import Memberships
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import INFRASTRUCTURE_ERRORS
-from tasks.fan_out import Part, Streams, fan_out
+from tasks.fan_out import Part, audiences_of, fan_out
 from tasks.forward import ProducerTask, content_digest, includes_metadata, sequence_of
+from tasks.routing import Streams
 from worker.broker.calls import Call, send_call
 from worker.broker.messages import TaskCall
 from worker.broker.redis.bodies import cost_headers
@@ -43,8 +44,10 @@ from worker.state.registry import Snapshot
 from worker.state.run_counts import RunCounts, Skipped
 
 MICROSECONDS = 1_000_000
+CONDENSED_CHANGES = 100
+"""Of a message with as many, the run keeps columns from the moment it is read."""
 
-Checked = tuple[list[Change], Mapping[Skip, int]]
+Checked = tuple[Sequence[Change] | Memberships, Mapping[Skip, int]]
 """The changes of a message, and what it skips."""
 NO_SKIPS: Mapping[Skip, int] = {}
 
@@ -58,9 +61,11 @@ class Read(NamedTuple):
     """Its delivery tag."""
     digest: bytes
     """Its idempotency key."""
-    call: TaskCall
     sequence: int | None
     """Its sequence number; None where the broker has stamped it with none."""
+    content: list[Change] | Memberships | None
+    """The changes, not checked yet; or, checked, as columns. None where the call is to be checked."""
+    call: TaskCall | None = None
 
 
 class Plain(NamedTuple):
@@ -70,7 +75,8 @@ class Plain(NamedTuple):
     digest: bytes
     number: Callable[[], int]
     """Its sequence number."""
-    changes: list[Change]
+    content: Sequence[Change] | Memberships
+    """Its changes."""
     skips: Mapping[Skip, int]
 
     @property
@@ -159,9 +165,22 @@ class RunTask(ProducerTask):
             if room < 0:
                 return messages, alone, list(tags[tags.index(tag) :])
             call = found.call
+            digest = content_digest(call.id, call.kwargs)
             number = sequence_of(call.fields.get(SEQUENCE_HEADER) or sequence)
-            messages.append(Read(tag, content_digest(call.id, call.kwargs), call, number))
+            changes = as_changes(call.kwargs) if call.task == FORWARD else None
+            if changes is None:
+                messages.append(Read(tag, digest, number, None, call))
+            else:
+                messages.append(Read(tag, digest, number, self._condensed(changes)))
         return messages, alone, []
+
+    def _condensed(self, changes: list[Change]) -> list[Change] | Memberships:
+        """The changes of a large message as columns, if they are valid memberships; else as they are."""
+        if len(changes) < CONDENSED_CHANGES or not self.schema.are_valid(changes):
+            return changes
+        if any(change.timestamp == NO_TIMESTAMP for change in changes):
+            return changes
+        return Memberships.of(changes, self.catalogue.names_by_precedence) or changes
 
     def _check_all(self, messages: Sequence[Read], now: int) -> tuple[list[Plain], list[str]]:
         """The messages that this run can forward, and the tags of those with invalid changes."""
@@ -172,37 +191,33 @@ class RunTask(ProducerTask):
             # Numbers go on from where they were, where their server's clock was ahead and was set back.
             return min(numbers[position]() // MICROSECONDS, now)
 
-        known = self._check_together(messages, received_at)
+        decoded = [message.content for message in messages if isinstance(message.content, list)]
+        are_valid = self.schema.are_valid(list(chain.from_iterable(decoded)))
         plain: list[Plain] = []
         invalid: list[str] = []
         for position, message in enumerate(messages):
-            checked = known[position] if known else self._check(message.call, partial(received_at, position))
+            receive = partial(received_at, position)
+            checked: Checked | None = None
+            if message.content is None:
+                checked = message.call and self._check(message.call, receive)
+            elif isinstance(message.content, Memberships):
+                checked = message.content, NO_SKIPS
+            elif are_valid or self.schema.are_valid(message.content):
+                checked = fill_timestamps(message.content, receive), NO_SKIPS
             if checked is None:
                 invalid.append(message.tag)
             else:
                 plain.append(Plain(message.tag, message.digest, numbers[position], *checked))
         return plain, invalid
 
-    def _check_together(
-        self, messages: Sequence[Read], received_at: Callable[[int], int]
-    ) -> list[Checked] | None:
-        """`_check` of all messages, at a part of its cost; None where one of them must be checked alone."""
-        lists = [items for message in messages if (items := _items_of(message.call)) is not None]
-        if len(lists) < len(messages):
-            return None
-        starts = list(accumulate(map(len, lists), initial=0))
-        changes = self.schema.read_together(
-            list(chain.from_iterable(lists)), lambda item: received_at(bisect(starts, item) - 1)
-        )
-        if changes is None:
-            return None
-        return [(changes[start:end], NO_SKIPS) for start, end in pairwise(starts)]
-
     def _check(self, call: TaskCall, received_at: Callable[[], int]) -> Checked | None:
         """What a run needs of a call; None where not all of it is valid."""
-        items = _items_of(call)
-        if items is not None:
-            changes, invalid = check_changes(self.schema, items, received_at)
+        if (
+            call.task == FORWARD
+            and call.kwargs.keys() == {"changes"}
+            and type(call.kwargs["changes"]) is list
+        ):
+            changes, invalid = check_changes(self.schema, call.kwargs["changes"], received_at)
             return None if invalid else (changes, NO_SKIPS)
         if call.task == FORWARD_MPARTICLE and call.kwargs.keys() == {"request"}:
             changes, invalid, skips = translate(call.kwargs["request"], self.catalogue)
@@ -211,15 +226,13 @@ class RunTask(ProducerTask):
 
     def _forward_plain(self, reservation: Reservation, found: list[Plain], alone: list[str]) -> Summary:
         """Fan the messages out, and hand them over. Appends the tags of those to be run alone to `alone`."""
-        snapshot = self.snapshot_for({change.audience_id for message in found for change in message.changes})
+        snapshot = self.snapshot_for(_audiences(found))
         attempts = [message.attempt for message in found]
         done = self.app.services.idempotency.completed(attempts)
         first: dict[bytes, Plain] = {}
         repeated: list[Plain] = []
         for message, attempt in zip(found, attempts, strict=True):
-            is_corrupt = snapshot.corrupt and not snapshot.corrupt.isdisjoint(
-                change.audience_id for change in message.changes
-            )
+            is_corrupt = snapshot.corrupt and not snapshot.corrupt.isdisjoint(audiences_of(message.content))
             # Of one that was run alone, the task of single messages knows whether it is to be run again.
             if is_corrupt or attempt in done:
                 alone.append(message.tag)
@@ -266,7 +279,7 @@ class RunTask(ProducerTask):
         reservation.count(run_id, partial(recorder.record, run_id, counts))
         return Summary(
             messages=len(messages),
-            changes=sum(len(message.changes) for message in messages),
+            changes=sum(len(message.content) for message in messages),
             records=sum(found.batches.records for found in streams.values()),
             streams=len(streams),
         )
@@ -289,16 +302,15 @@ class RunTask(ProducerTask):
         for message in messages:
             for skip, count in message.skips.items():
                 skipped[Skipped(None, None, skip)] += count
-        if changes := sum(len(message.changes) for message in repeated):
+        if changes := sum(len(message.content) for message in repeated):
             skipped[Skipped(None, None, Skip.REPEATED)] += changes
         return streams, skipped
 
     def _parts(self, messages: list[Plain], snapshot: Snapshot) -> Iterator[Part]:
-        audiences = {change.audience_id for message in messages for change in message.changes}
-        is_stamped = includes_metadata(audiences, snapshot)
+        is_stamped = includes_metadata(_audiences(messages), snapshot)
         for message in messages:
             stamp = Stamp(message.attempt, message.number()) if is_stamped else EXAMPLE_STAMP
-            yield Part(message.changes, stamp)
+            yield Part(message.content, stamp)
 
     def _delivery_messages(
         self, reservation: Reservation, streams: Streams, run_id: str
@@ -325,10 +337,9 @@ class RunTask(ProducerTask):
         return messages
 
 
-def _items_of(call: TaskCall) -> list[Any] | None:
-    """The items of a call of `audience.forward`; None for any other call."""
-    items = call.kwargs.get("changes")
-    return items if type(items) is list and len(call.kwargs) == 1 and call.task == FORWARD else None
+def _audiences(messages: Sequence[Plain]) -> Set[int]:
+    """The audiences of all changes of messages."""
+    return set().union(*(audiences_of(message.content) for message in messages))
 
 
 def _attempt(digest: bytes) -> str:

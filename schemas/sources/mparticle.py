@@ -5,12 +5,11 @@ of the SDK's classes, JSON schemas and published samples (mparticle-firehose-jav
 """
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from schemas.changes import Change, ChangeType, Invalid
+from schemas.changes import Change, DeviceChange, Invalid, TypeName
 from schemas.checking import check, sentences
 from schemas.fields import StrictInteger, Text, UnixMilliseconds
 from schemas.identities import Catalogue
@@ -20,7 +19,7 @@ from schemas.sources.mparticle_users import IdentitySchema, users_of
 MEMBERSHIP_REQUEST = "audience_membership_change_request"
 SUBSCRIPTION_REQUEST = "audience_subscription_request"
 
-MEMBERSHIP_ACTIONS = {"add": ChangeType.MEMBER_ADDED, "delete": ChangeType.MEMBER_REMOVED}
+MEMBERSHIP_ACTIONS: dict[str, TypeName] = {"add": "member_added", "delete": "member_removed"}
 ATTRIBUTE_UPDATE = "attribute_update"
 SUBSCRIPTION_REMOVED = "remove"
 SUBSCRIPTION_ACTIONS = ("add", "update", SUBSCRIPTION_REMOVED)
@@ -113,7 +112,7 @@ def _subscription(request: dict[str, Any]) -> Translated:
     """A removed subscription: the audience is deleted as far as its streams are concerned."""
     translated = _nothing()
     if request["action"] == SUBSCRIPTION_REMOVED:
-        translated.changes.append(_change(ChangeType.AUDIENCE_DELETED, request, request["timestamp_ms"], {}))
+        translated.changes.append(Change(*_event("audience_deleted", request, request["timestamp_ms"])))
     else:
         translated.skipped[Skip.SUBSCRIPTION] += 1
     return translated
@@ -147,12 +146,14 @@ def _add(
     if kind is None:
         translated.skipped[Skip.ATTRIBUTE_UPDATE] += 1
     else:
-        first, *further = (_change(kind, audience, timestamp_ms, user) for user in users)
-        translated.changes.append(first)
+        event = _event(kind, audience, timestamp_ms)
+        first, *further = users
+        translated.changes.append(Change(*event, first))
         translated.changes.extend(
-            replace(change, first_device_identities=first.user_identities) for change in further
+            DeviceChange(*event, user, first_device_identities=first) for user in further
         )
 
 
-def _change(kind: ChangeType, audience: dict[str, Any], timestamp_ms: int, user: dict[str, str]) -> Change:
-    return Change(kind, audience["audience_id"], audience["audience_name"], timestamp_ms // 1000, user, {})
+def _event(kind: TypeName, audience: dict[str, Any], timestamp_ms: int) -> tuple[TypeName, int, str, int]:
+    """The first four fields of a change."""
+    return kind, audience["audience_id"], audience["audience_name"], timestamp_ms // 1000

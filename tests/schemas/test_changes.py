@@ -1,16 +1,17 @@
 """Which changes are accepted, and what is said of those that are not."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
+from msgspec.structs import asdict
 
-from schemas.changes import KNOWN_EVENTS, KNOWN_NAME_LENGTH, ChangeSchema, check_changes
+from schemas.changes import ChangeSchema, as_changes, check_changes, fill_timestamps
 from schemas.checking import sentences
 from schemas.identities import Catalogue
+from worker.broker.serialization import dumps_bytes, loads
 
 SCHEMA = ChangeSchema(Catalogue())
 ADDED = {
@@ -230,8 +231,8 @@ def test_a_change_can_be_sent_again_as_an_item(item):
     assert accepted(change.as_item()) == change
 
 
-# An item that tells a known event is read without marshmallow (docs/decisions/0003). Whatever a schema has
-# read before, it must read each item as a new schema does, which asks marshmallow.
+# A valid item is read without marshmallow (docs/decisions/0026). What is read so, is what marshmallow makes
+# of it; and what marshmallow refuses, is not read so.
 
 WRONG = st.sampled_from(
     [None, True, 1.0, 1, "", "text", "\ud800", 2**64, [], ["member_added"], {}, {"Email": 1}]
@@ -258,7 +259,22 @@ ALMOST_VALID = st.builds(
     st.sampled_from([*CHANGED, "audience_internal_name", "unknown"]),
     USER | WRONG,
 )
-EXPERIENCED = ChangeSchema(Catalogue())
+ITEMS = WRONG | ANY | ALMOST_VALID
+
+
+class AskingSchema(ChangeSchema):
+    """Asks marshmallow about each item, and counts how often it was asked."""
+
+    loads = 0
+
+    def load(self, *args, **options):
+        self.loads += 1
+        return super().load(*args, **options)
+
+
+class MarshmallowOnly(ChangeSchema):
+    def _read_valid(self, item):
+        return None
 
 
 def read(schema, item):
@@ -269,62 +285,45 @@ def read(schema, item):
         return json.dumps(sentences(schema, error))
 
 
-@given(st.lists(WRONG | ANY | ALMOST_VALID, min_size=2, max_size=5))
-def test_the_reading_of_an_item_does_not_depend_on_the_items_before_it(items):
-    for item in [ADDED, CHANGED, *items]:
-        assert read(EXPERIENCED, item) == read(ChangeSchema(Catalogue()), item)
+@given(ITEMS)
+def test_an_item_is_read_as_marshmallow_reads_it(item):
+    assert read(SCHEMA, item) == read(MarshmallowOnly(Catalogue()), item)
 
 
-@given(st.lists(st.sampled_from([ADDED, CHANGED]) | ALMOST_VALID, max_size=5))
-def test_items_read_together_are_the_changes_that_each_is_alone(items):
-    for item in (ADDED, CHANGED):
-        EXPERIENCED.read(item, lambda: RECEIVED_AT)
-    together = EXPERIENCED.read_together(items, lambda _: RECEIVED_AT)
-    alone = [read(EXPERIENCED, item) for item in items]
-    assert together is None or [json.dumps(asdict(change)) for change in together] == alone
+def as_received(items):
+    return loads(dumps_bytes({"changes": items}))
 
 
-def test_known_events_of_any_valid_users_are_read_together():
-    schema = ChangeSchema(Catalogue())
-    timeless = {key: value for key, value in ADDED.items() if key != "timestamp"}
-    items = [ADDED, CHANGED, timeless, ADDED | {"user_identities": {"Email": "", "Other": "ü"}}, timeless]
-    changes, _ = check_changes(schema, items, lambda: 0)
-    for position in (2, 4):
-        changes[position].timestamp = 10 + position
-    assert schema.read_together(items, lambda position: 10 + position) == changes
+@given(st.lists(ITEMS, max_size=4))
+def test_items_are_valid_together_where_marshmallow_reads_each_of_them_so(items):
+    changes = as_changes(as_received(items))
+    if changes is not None and SCHEMA.are_valid(changes):
+        fill_timestamps(changes, lambda: RECEIVED_AT)
+        alone = [read(MarshmallowOnly(Catalogue()), item) for item in items]
+        assert [json.dumps(asdict(change)) for change in changes] == alone
 
 
-class CountingSchema(ChangeSchema):
-    """Counts how often marshmallow is asked."""
-
-    loads = 0
-
-    def load(self, *args, **options):
-        self.loads += 1
-        return super().load(*args, **options)
+@given(st.lists(ITEMS, max_size=4))
+def test_changes_are_valid_together_where_each_of_them_is(items):
+    changes = as_changes(as_received(items))
+    if changes is not None:
+        assert SCHEMA.are_valid(changes) == all(SCHEMA.are_valid([change]) for change in changes)
 
 
-def test_marshmallow_is_asked_once_for_an_event_that_many_users_share():
-    schema = CountingSchema(Catalogue())
-    users = [{"user_identities": {"CustomerId": str(number), "Email": None}} for number in range(50)]
-    for item in (ADDED, CHANGED):
-        check_changes(schema, [item | user for user in users], lambda: 0)
-        check_changes(schema, [item | {"timestamp": 8}], lambda: 0)
-    assert schema.loads == 2
+@pytest.mark.parametrize("item", [ADDED, CHANGED, DELETED, {**ADDED, "timestamp": 0}], ids=str)
+def test_marshmallow_is_not_asked_about_a_valid_item(item):
+    schema = AskingSchema(Catalogue())
+    changes = as_changes({"changes": [item]})
+    assert schema.are_valid(changes)
+    assert fill_timestamps(changes, lambda: 0) == [schema.read(item, lambda: 0)]
+    nulls = item.get("user_identities", {}) | {"Email": None}
+    schema.read(item | {"user_identities": nulls}, lambda: 0)
+    assert not schema.loads
 
 
-def test_what_is_known_of_events_is_bounded():
-    schema = CountingSchema(Catalogue())
-    items = [ADDED | {"audience_id": number} for number in range(KNOWN_EVENTS + 1)]
-    check_changes(schema, [*items, items[-1], items[0]], lambda: 0)
-    assert schema.loads == KNOWN_EVENTS + 2
-
-
-@pytest.mark.parametrize("key", ["audience_external_name", "audience_internal_name"])
-def test_an_event_with_a_very_long_name_is_not_remembered(key):
-    schema = CountingSchema(Catalogue())
-    check_changes(schema, [ADDED | {key: "x" * (KNOWN_NAME_LENGTH + 1)}] * 2, lambda: 0)
-    assert schema.loads == 2
+@pytest.mark.parametrize("arguments", [7, {}, {"changes": {}}, {"changes": [], "more": 1}, {"changes": [7]}])
+def test_other_arguments_are_no_changes(arguments):
+    assert as_changes(arguments) is None
 
 
 @pytest.mark.parametrize(("item", "problems"), INVALID.values(), ids=INVALID)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.changes import KNOWN_NAME_LENGTH, Change
+from schemas.changes import Change
 from schemas.identities import Catalogue
-from schemas.records import DELETION, RECORD, Record, Skip, Stamp, render
+from schemas.records import DELETION, KNOWN_NAME_LENGTH, RECORD, Record, Skip, Stamp, render
 from schemas.settings import Configuration, Connection
 
 USER = {

@@ -5,7 +5,7 @@ from identity import FakeBrokerIdentity
 from little_worker import LittleWorker, RabbitMQWorker, RunWorker, forget_all_messages, forget_producers
 
 import tasks.forward
-import tasks.runs  # noqa: F401
+import tasks.runs
 from devstack.firehose import FakeFirehose
 from schemas.settings import Configuration
 from tasks.deliver import DELIVERY_TASKS
@@ -93,8 +93,10 @@ def broker(request):
 
 @pytest.fixture
 def run_worker(app, clients, broker, request, monkeypatch):
-    """A worker that runs changes in runs, over a real broker."""
-    if broker == "redis":
+    """A worker that runs changes in runs, over a real broker; in columns, however few a message has."""
+    if broker == "in columns":
+        monkeypatch.setattr(tasks.runs, "CONDENSED_CHANGES", 1)
+    if broker != "rabbitmq":
         request.getfixturevalue("real_redis")
         url, kind = request.getfixturevalue("real_redis_url"), RunWorker
     else:

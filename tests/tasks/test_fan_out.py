@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.changes import Change
+from schemas.changes import Change, DeviceChange
 from schemas.identities import Catalogue
+from schemas.memberships import Memberships
 from schemas.quotas import Quota
-from schemas.records import EXAMPLE_STAMP, Stamp, render
+from schemas.records import EXAMPLE_STAMP, Skip, Stamp, render
 from schemas.settings import Configuration, Connection
 from schemas.users import Users
 from tasks.fan_out import Part, fan_out
@@ -27,6 +28,7 @@ STREAM = Stream("main", "eu-central-1", "travel")
 EU_CENTRAL_1 = Quota(requests=1_000, records=100_000, bytes=2**20)
 NARROW = Quota(requests=10, records=30, bytes=10_000)
 AUDIENCES = (1, 2)
+UNCONNECTED = 3
 
 
 def snapshot(quota=EU_CENTRAL_1, audiences=AUDIENCES, **connection_settings):
@@ -252,26 +254,26 @@ PROJECTIONS = [
     {"send_anonymous_users": False},
 ]
 PEOPLE = st.dictionaries(
-    st.sampled_from(["MPID", "CustomerId", "Email"]), st.sampled_from(["", "a", "ä", "%"]), max_size=3
+    st.sampled_from(["MPID", "CustomerId", "Email"]),
+    st.sampled_from(["", "a", "ä", "%", '},"",{']),
+    max_size=3,
+)
+EVENTS = (
+    st.sampled_from(["member_added", "member_removed", "identity_changed"]),
+    st.sampled_from([*AUDIENCES, UNCONNECTED]),
+    st.sampled_from(["Name", "100 %"]),
+    st.sampled_from([7, 8]),
 )
 CHANGES = st.lists(
-    st.builds(
-        Change,
-        st.sampled_from(["member_added", "member_removed", "identity_changed"]),
-        st.sampled_from(AUDIENCES),
-        st.sampled_from(["Name", "100 %"]),
-        st.sampled_from([7, 8]),
-        PEOPLE,
-        PEOPLE,
-        st.none() | PEOPLE,
-    ),
+    st.builds(Change, *EVENTS, PEOPLE, PEOPLE)
+    | st.builds(DeviceChange, *EVENTS, PEOPLE, first_device_identities=PEOPLE),
     max_size=12,
 )
 
 
-@given(CHANGES, st.sampled_from(PROJECTIONS), st.integers(1, 3))
+@given(CHANGES, st.sampled_from(PROJECTIONS), st.integers(1, 3), st.integers(0, 3))
 def test_the_groups_of_a_stream_are_the_records_of_each_user_one_change_after_the_other(
-    changes, connection_settings, messages
+    changes, connection_settings, messages, condensed
 ):
     registry = snapshot(AMPLE, **connection_settings)
     names = Catalogue().names_by_precedence
@@ -282,12 +284,17 @@ def test_the_groups_of_a_stream_are_the_records_of_each_user_one_change_after_th
     expected, skipped = {}, Counter()
     for part in parts:
         for position, change in enumerate(part.changes):
+            if change.audience_id == UNCONNECTED:
+                skipped[Skipped(None, UNCONNECTED, Skip.NO_CONNECTION)] += 1
+                continue
             (route,) = registry.routes[change.audience_id]
             lines, skips = render(change, route.projection, part.stamp, position)
             if lines:
                 expected.setdefault(users.user_of(change), []).extend(line.decode() for line in lines)
             skipped.update(Skipped(STREAM, change.audience_id, skip) for skip in skips)
 
+    for number, part in enumerate(parts[:condensed]):
+        parts[number] = part._replace(content=Memberships.of(part.changes, names) or part.changes)
     streams, counted = fan_out(parts, registry, names)
 
     assert counted == skipped

@@ -15,7 +15,7 @@ from worker.state.registry import CONNECTIONS, VERSION
 MEGABYTE = 10**6
 
 
-@pytest.fixture(params=["alone", "redis", "rabbitmq"])
+@pytest.fixture(params=["alone", "redis", "in columns", "rabbitmq"])
 def broker(request):
     """Each message of changes is run alone, or in runs as Redis and RabbitMQ let them."""
     return request.param

@@ -153,16 +153,23 @@ def test_any_groups_are_batched_in_order_without_loss_within_the_limits(
     assert sorted(sent) == sorted(chain.from_iterable(groups))
 
 
-@given(st.lists(SIZE, max_size=20), st.integers(0, 600), st.integers(1, 3), LIMIT)
+@pytest.mark.parametrize("line", ["x" * (RECORD_BYTES + 1), "ä" * (RECORD_BYTES // 2 + 1)])
+def test_nothing_is_added_of_lines_of_which_one_is_too_large(line):
+    batches = Batches(BatchLimit())
+    assert not batches.add_lines(["x", line], [1, 1])
+    assert not batches.records
+
+
+@given(st.lists(SIZE, max_size=20), st.integers(0, 600), st.integers(1, 3), LIMIT, st.sampled_from("xä"))
 def test_lines_that_are_added_together_are_batched_as_one_after_the_other(
-    sizes, small_ones, audiences, limit
+    sizes, small_ones, audiences, limit, letter
 ):
-    lines = [b"x" * size for size in [*sizes, *[1] * small_ones]]
+    lines = [letter * (size // 2 or 1) for size in [*sizes, *[1] * small_ones]]
     audience_ids = [number % audiences for number in range(len(lines))]
     together, one_by_one = Batches(limit), Batches(limit)
-    together.add_lines(lines, audience_ids)
+    assert together.add_lines(lines, audience_ids)
     for line, audience_id in zip(lines, audience_ids, strict=True):
-        one_by_one.add((line,), Source(audience_id))
+        one_by_one.add((line.encode(),), Source(audience_id))
     for batches in (together, one_by_one):
         batches.add([b"further"], SOURCE)
 
