@@ -18,7 +18,7 @@ REPLAY_THAT_STOPS = (
     *(sys.executable, "-c", "import stopping_point; from worker.cli import main; main()"),
     *REPLAY[1:],
 )
-LETTERS = 2000 if FULL else 150
+LETTERS = 2000 if FULL else 60
 EXHAUSTED_SECONDS = 600 if FULL else 120
 """A busy machine took two minutes for a third of the 4,000 calls of a full story."""
 
