@@ -143,7 +143,9 @@ def test_metadata_is_of_the_message_that_a_record_is_from(worker, connect, send)
     assert first["ChangeId"] != second["ChangeId"]
 
 
-def test_a_change_without_a_timestamp_bears_the_second_in_which_the_broker_stamped_it(worker, connect, send):
+def test_a_change_without_a_timestamp_bears_the_second_in_which_its_message_was_stamped(
+    worker, broker, connect, send
+):
     stream = connect(include_metadata=True)
     timeless = added("a")
     del timeless["timestamp"]
@@ -151,7 +153,9 @@ def test_a_change_without_a_timestamp_bears_the_second_in_which_the_broker_stamp
     worker.run(CHANGES_QUEUE)
     (call,) = worker.calls(stream.queue)
     record = json.loads(lines(call)[0])
-    assert record["MembershipChangedTimestamp"] == record["SequenceNumber"][:10]
+    stamped, borne = int(record["SequenceNumber"][:10]), int(record["MembershipChangedTimestamp"])
+    # Over RabbitMQ a run draws the number itself, after it has read its clock: at times in the next second.
+    assert stamped - borne in ([0] if broker == "redis" else [0, 1])
 
 
 def test_each_change_without_a_timestamp_bears_the_time_of_its_own_message(worker, connect, send):
