@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 INFRASTRUCTURE_ERRORS = (RedisError, OperationalError)
 """Redis or the broker is away. The message is requeued after a pause."""
-RECORDING_ATTEMPTS = 30
-"""To record counters, a pause apart: about as many seconds, in which a Redis restarts."""
+RECORDING_SECONDS = 30.0
+"""For which a task tries to record counters: in that time a Redis restarts. A try may take five."""
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,8 @@ class ForwarderTask(Task):  # type: ignore[misc]
         # What was counted stays counted: the broker has lost messages, and the counters have not.
         counted = None if getattr(self.request, "repeats_handover", False) else record
         services = self.app.services
-        for _ in range(1 if services.has_given_up_counters else RECORDING_ATTEMPTS):
+        ends_at = services.monotonic() + (0 if services.has_given_up_counters else RECORDING_SECONDS)
+        while True:
             try:
                 services.idempotency.complete_all(
                     attempts or [self.attempt],
@@ -195,6 +196,8 @@ class ForwarderTask(Task):  # type: ignore[misc]
                     # Nothing is recorded, and what was sent bears its IDs: the message may run again.
                     raise
                 logger.warning("%s: the counters are recorded later", type(error).__name__)
+                if services.monotonic() >= ends_at:
+                    break
                 services.sleep(REQUEUE_PAUSE_SECONDS)
             else:
                 services.has_given_up_counters = False

@@ -779,6 +779,13 @@ def test_a_message_that_kills_every_process_becomes_a_dead_letter(worker, delive
     assert alert.dead_letter_id == letter.id
 
 
+@pytest.fixture
+def passing_time(services, clock, monkeypatch):
+    """Time passes while a task sleeps."""
+    monkeypatch.setattr(services, "sleep", clock.advance)
+
+
+@pytest.mark.usefixtures("passing_time")
 def test_an_error_in_recording_counters_does_not_repeat_the_delivery(
     deliver, firehose, services, monkeypatch
 ):
@@ -859,6 +866,7 @@ def test_a_message_is_acknowledged_late_and_requeued_if_its_worker_is_lost(app):
     assert app.conf.task_reject_on_worker_lost
 
 
+@pytest.mark.usefixtures("passing_time")
 def test_an_outage_of_redis_while_firehose_is_down_loses_nothing(
     worker, deliver, firehose, redis_server, stream
 ):

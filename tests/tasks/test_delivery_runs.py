@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError
 
 import tasks.delivery_runs
 from devstack.firehose import Answer, error, fail, refuse_once
-from tasks.base import RECORDING_ATTEMPTS
+from tasks.base import RECORDING_SECONDS
 from tasks.deliver import DELIVERY_TASKS
 from tasks.delivery_runs import RUN_SECONDS
 from worker.broker.redis.bodies import cost_headers
@@ -166,10 +166,15 @@ def state_that_goes_away(firehose, redis_server):
 
 
 @pytest.fixture
-def pauses(services, monkeypatch):
-    """The pauses of tasks, in seconds."""
+def pauses(services, clock, monkeypatch):
+    """The pauses of tasks, in seconds. What is tried in between takes long."""
     pauses = []
-    monkeypatch.setattr(services, "sleep", pauses.append)
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        clock.advance(seconds + 5)
+
+    monkeypatch.setattr(services, "sleep", sleep)
     return pauses
 
 
@@ -179,7 +184,7 @@ def test_a_state_that_is_away_is_waited_for_once_and_not_by_each_message_of_a_ca
     for record in "abc":
         send(record)
     worker.run_one(stream.queue)
-    assert len(pauses) == RECORDING_ATTEMPTS + 2
+    assert len(pauses) == RECORDING_SECONDS / 6
     state_that_goes_away.connected = True
     worker.run(stream.queue)
     assert worker.app.services.counters.of(stream).delivered == 3
