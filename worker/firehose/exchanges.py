@@ -156,9 +156,12 @@ class _Opened(NamedTuple):
 
 def _read_any(file: "File") -> Response:
     """Read a response as http.client does."""
-    response = HTTPResponse(_Opened(file), method="POST")  # type: ignore[arg-type]
-    response.begin()
-    content = b"".join(iter(partial(response.read, READ_BYTES), b""))
-    # A value that goes on in a further line is one value.
-    headers = HTTPHeaderDict((name, value.replace("\r\n", "")) for name, value in response.headers.items())
-    return Response(response.status, headers, content, is_last=response.will_close)
+    # CPython 3.14 reports a response that is left open when its file is closed.
+    with HTTPResponse(_Opened(file), method="POST") as response:  # type: ignore[arg-type]
+        response.begin()
+        content = b"".join(iter(partial(response.read, READ_BYTES), b""))
+        # A value that goes on in a further line is one value.
+        headers = HTTPHeaderDict(
+            (name, value.replace("\r\n", "")) for name, value in response.headers.items()
+        )
+        return Response(response.status, headers, content, is_last=response.will_close)
