@@ -231,7 +231,7 @@ def test_a_change_can_be_sent_again_as_an_item(item):
     assert accepted(change.as_item()) == change
 
 
-# A valid item is read without marshmallow (docs/decisions/0026). What is read so, is what marshmallow makes
+# A valid item is read without marshmallow (docs/decisions/0027). What is read so, is what marshmallow makes
 # of it; and what marshmallow refuses, is not read so.
 
 WRONG = st.sampled_from(
