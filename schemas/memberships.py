@@ -38,8 +38,10 @@ class Memberships:
         # As one text: orjson takes 1 KiB for each, which is found slowly where memory is fragmented.
         identities: list[Any] = [""] * (2 * len(changes))
         identities[::2] = [change.user_identities for change in changes]
-        self._identities = orjson.dumps(identities)[2:-5].decode().split(NEXT_USER)
+        self._identities = orjson.dumps(identities).decode().split(NEXT_USER)
         """JSON without its braces."""
+        self._identities[0] = self._identities[0].removeprefix("[{")
+        self._identities[-1] = self._identities[-1].removesuffix('},""]')
 
     @classmethod
     def of(cls, changes: Sequence[Change], names: Sequence[str]) -> Optional["Memberships"]:

@@ -312,6 +312,8 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
         else:
             payload = make_delivery_run(deliveries, queue) if deliveries else make_run(tags, queue)
             self.qos.add_run(payload["properties"]["delivery_tag"], tags)
+        # The text of a large message must not be held while the message is handled.
+        del answer, message
         self._deliver_reserved(payload, queue)
         return True
 
