@@ -39,7 +39,7 @@ MEMBER_ADDED, MEMBER_REMOVED, IDENTITY_CHANGED, AUDIENCE_DELETED = ChangeType
 NO_TIMESTAMP = -1
 """The timestamp of a change without one, until it has the time at which it was received."""
 TypeName = Literal["member_added", "member_removed", "identity_changed", "audience_deleted"]
-User = dict[str, str]
+UserIdentities = dict[str, str]
 
 
 class Change(Struct, gc=False, forbid_unknown_fields=True):
@@ -54,8 +54,8 @@ class Change(Struct, gc=False, forbid_unknown_fields=True):
     audience_external_name: str | None = None
     timestamp: Annotated[int, Meta(ge=0, le=MAX_UNIX_SECONDS)] = NO_TIMESTAMP
     """Unix seconds."""
-    user_identities: User = {}
-    previous_user_identities: Annotated[User, Meta(min_length=1)] = {}
+    user_identities: UserIdentities = {}
+    previous_user_identities: Annotated[UserIdentities, Meta(min_length=1)] = {}
     audience_internal_name: str | None = None
 
     @property
@@ -84,7 +84,7 @@ class Change(Struct, gc=False, forbid_unknown_fields=True):
 class DeviceChange(Change, gc=False):
     """A change that tells of a further device of a user. No item holds one."""
 
-    first_device_identities: User = {}
+    first_device_identities: UserIdentities = {}
     """The identities in the change of the first device."""
 
 

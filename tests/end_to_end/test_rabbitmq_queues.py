@@ -149,6 +149,8 @@ def test_what_rabbitmq_drops_becomes_a_dead_letter_that_can_be_replayed(make_sta
             stack.services.circuit_breakers.resume(audience.stream)
             replay(stack, letter)
             eventually(lambda: audience.customers() == ["secretive-1"])
+            # It is counted once it has arrived.
+            eventually(lambda: stack.services.counters.of(audience.stream).delivered == 1)
             counts = stack.services.counters.of(audience.stream)
             assert (counts.enqueued, counts.delivered, counts.retrying) == (1, 1, 0)
 
