@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -107,7 +108,8 @@ class Arguments(Struct, gc=False, forbid_unknown_fields=True):
 
 CONVERSION_ERRORS = (MsgspecError, UnicodeEncodeError)
 """The latter for a text with half a surrogate pair, which Python's JSON can spell."""
-EVENT = attrgetter("type", "audience_external_name", "audience_internal_name")
+EVENT = attrgetter("type", "audience_id", "audience_external_name", "audience_internal_name")
+"""What a change tells, but for the user and the time. Most changes share it with others."""
 USER_KEYS = ("user_identities", "previous_user_identities")
 MEMBERSHIPS = frozenset({MEMBER_ADDED, MEMBER_REMOVED})
 """The types of most changes: those that tell of one user."""
@@ -177,9 +179,9 @@ class ChangeSchema(Schema):
         previous_users = [user for change in changes if (user := change.previous_user_identities)]
         if not (are_names(users, self.names) and are_names(previous_users, self.names)):
             return False
-        if not previous_users and all(users) and MEMBERSHIPS.issuperset(kind for kind, _, _ in events):
+        if not previous_users and all(users) and MEMBERSHIPS.issuperset(kind for kind, *_ in events):
             # Most changes.
-            return all(external or internal for _, external, internal in events)
+            return all(external or internal for _, _, external, internal in events)
         return all(map(_obeys_rules, changes))
 
     def _read_valid(self, item: Any) -> Change | None:
@@ -189,16 +191,9 @@ class ChangeSchema(Schema):
         except CONVERSION_ERRORS:
             return None
         users = (change.user_identities, change.previous_user_identities)
-        text = "".join(
-            (
-                change.audience_name,
-                change.audience_internal_name or "",
-                *users[0].values(),
-                *users[1].values(),
-            )
-        )
-        is_valid = are_names(users, self.names) and is_utf8(text) and _obeys_rules(change)
-        return change if is_valid else None
+        names = (change.audience_external_name or "", change.audience_internal_name or "")
+        is_text = is_utf8("".join(chain(names, *map(dict.values, users))))
+        return change if is_text and are_names(users, self.names) and _obeys_rules(change) else None
 
     def _read(self, item: Any) -> Change:
         loaded: dict[str, Any] = self.load(item)

@@ -9,17 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cached_property
 from itertools import chain, repeat
-from operator import attrgetter
-from typing import Any, Optional
+from typing import Any, Self
 
 import orjson
 
-from schemas.changes import MEMBER_ADDED, MEMBERSHIPS, Change, TypeName
+from schemas.changes import EVENT, MEMBER_ADDED, MEMBERSHIPS, Change, TypeName
 from schemas.records import Renderer, Stamp, Template
 from schemas.users import User, identified
 
 Event = tuple[TypeName, int, str | None, str | None]
-EVENT = attrgetter("type", "audience_id", "audience_external_name", "audience_internal_name")
 NEXT_USER = '},"",{'
 """What is between two users of a list that has an empty text after each. No user holds it: JSON escapes the
 quotation marks of texts."""
@@ -44,7 +42,7 @@ class Memberships:
         self._identities[-1] = self._identities[-1].removesuffix('},""]')
 
     @classmethod
-    def of(cls, changes: Sequence[Change], names: Sequence[str]) -> Optional["Memberships"]:
+    def of(cls, changes: Sequence[Change], names: Sequence[str]) -> Self | None:
         """The columns of changes; None where one is of another type, or tells of the same user as another.
 
         `names` are the configured names of all identities, the most telling first.

@@ -176,11 +176,10 @@ class RunTask(ProducerTask):
 
     def _condensed(self, changes: list[Change]) -> list[Change] | Memberships:
         """The changes of a large message as columns, if they are valid memberships; else as they are."""
-        if len(changes) < CONDENSED_CHANGES or not self.schema.are_valid(changes):
+        if len(changes) < CONDENSED_CHANGES or any(change.timestamp == NO_TIMESTAMP for change in changes):
             return changes
-        if any(change.timestamp == NO_TIMESTAMP for change in changes):
-            return changes
-        return Memberships.of(changes, self.catalogue.names_by_precedence) or changes
+        memberships = Memberships.of(changes, self.catalogue.names_by_precedence)
+        return memberships if memberships and self.schema.are_valid(changes) else changes
 
     def _check_all(self, messages: Sequence[Read], now: int) -> tuple[list[Plain], list[str]]:
         """The messages that this run can forward, and the tags of those with invalid changes."""
@@ -212,12 +211,9 @@ class RunTask(ProducerTask):
 
     def _check(self, call: TaskCall, received_at: Callable[[], int]) -> Checked | None:
         """What a run needs of a call; None where not all of it is valid."""
-        if (
-            call.task == FORWARD
-            and call.kwargs.keys() == {"changes"}
-            and type(call.kwargs["changes"]) is list
-        ):
-            changes, invalid = check_changes(self.schema, call.kwargs["changes"], received_at)
+        items = call.kwargs.get("changes") if len(call.kwargs) == 1 else None
+        if call.task == FORWARD and type(items) is list:
+            changes, invalid = check_changes(self.schema, items, received_at)
             return None if invalid else (changes, NO_SKIPS)
         if call.task == FORWARD_MPARTICLE and call.kwargs.keys() == {"request"}:
             changes, invalid, skips = translate(call.kwargs["request"], self.catalogue)
