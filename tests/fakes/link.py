@@ -19,6 +19,7 @@ class Link:
         self._dead = set()
         self._servers = set()
         self._drops = self._drops_answers = False
+        self._lost_text = b""
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._ends = False
@@ -33,10 +34,15 @@ class Link:
         """From now on drop what the server sends."""
         self._drops_answers = True
 
+    def drop_answers_from(self, text):
+        """Drop what the server sends from the first answer with this text on."""
+        self._lost_text = text.encode()
+
     def heal(self):
         """Let new connections through. The old ones stay half-open."""
         self._dead |= set(self._peers)
         self._drops = self._drops_answers = False
+        self._lost_text = b""
 
     def __enter__(self):
         return self
@@ -77,7 +83,10 @@ class Link:
         except OSError:
             content = b""
         if content:
-            self._peers[peer].sendall(content)
+            if self._lost_text and peer in self._servers and self._lost_text in content:
+                self._drops_answers = True
+            else:
+                self._peers[peer].sendall(content)
             return
         for end in (peer, self._peers[peer]):
             with suppress(KeyError, ValueError):
