@@ -21,7 +21,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from tasks.base import INFRASTRUCTURE_ERRORS, DeadLettered
-from worker.broker.messages import TaskCall, read_call
+from worker.broker.messages import TaskCall, encoded_call
 from worker.broker.redis.reservations import Deliveries
 from worker.consumer.validation import is_valid
 from worker.errors import PermanentError, TransientError, WorkerTroubleError
@@ -158,10 +158,10 @@ class DeliveryRun:
             envelope = orjson.loads(text)
         except orjson.JSONDecodeError:
             return None
-        found = read_call(envelope)
-        if found is None or not found.is_plain or not is_valid(found.call):
+        found = encoded_call(envelope)
+        call = found.decode() if found and found.is_plain and is_valid(found.fields) else None
+        if call is None:
             return None
-        call = found.call
         is_of_stream = call.task == self._task.name and is_delivery(call.kwargs) and not call.args
         if not is_of_stream or "then" in call.kwargs or self._task.stream_of(call.kwargs) != self._stream:
             return None

@@ -14,7 +14,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from celery.exceptions import Reject
 
-from schemas.changes import Change, ChangeSchema, Invalid, check_changes
+from schemas.changes import Change, ChangeSchema, Invalid, check_changes, encode_changes, many_changes
 from schemas.identities import Catalogue
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
@@ -229,7 +229,19 @@ class ProducerTask(ForwarderTask):
 
 def content_digest(message_id: str, kwargs: dict[str, Any]) -> bytes:
     """Tells messages apart by ID and content: callers choose IDs, and may choose one twice. 16 bytes."""
-    return blake2b(b"%b:%b" % (message_id.encode(), dumps_bytes(kwargs)), digest_size=16).digest()
+    changes = many_changes(kwargs)
+    return (
+        _digest(message_id, dumps_bytes(kwargs)) if changes is None else changes_digest(message_id, changes)
+    )
+
+
+def changes_digest(message_id: str, changes: list[Change]) -> bytes:
+    """`content_digest` of a call of `audience.forward` with many changes."""
+    return _digest(message_id, encode_changes(changes))
+
+
+def _digest(message_id: str, content: bytes) -> bytes:
+    return blake2b(b"%b:%b" % (message_id.encode(), content), digest_size=16).digest()
 
 
 def sequence_of(text: Any) -> int | None:

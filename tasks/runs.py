@@ -17,16 +17,24 @@ from uuid import UUID
 
 from celery.exceptions import Ignore, Reject, Retry
 
-from schemas.changes import NO_TIMESTAMP, Change, as_changes, check_changes, fill_timestamps
+from schemas.changes import (
+    MANY_CHANGES,
+    NO_TIMESTAMP,
+    Change,
+    as_changes,
+    check_changes,
+    decode_many_changes,
+    fill_timestamps,
+)
 from schemas.memberships import Memberships
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import INFRASTRUCTURE_ERRORS
 from tasks.fan_out import Part, audiences_of, fan_out
-from tasks.forward import ProducerTask, content_digest, includes_metadata, sequence_of
+from tasks.forward import ProducerTask, changes_digest, content_digest, includes_metadata, sequence_of
 from tasks.routing import Streams
 from worker.broker.calls import Call, send_call
-from worker.broker.messages import TaskCall
+from worker.broker.messages import EncodedCall, TaskCall
 from worker.broker.redis.bodies import cost_headers
 from worker.broker.runs import RUN_CONTENT_BYTES, HandOver, Obstacle, Reservation
 from worker.celery import app
@@ -44,8 +52,6 @@ from worker.state.registry import Snapshot
 from worker.state.run_counts import RunCounts, Skipped
 
 MICROSECONDS = 1_000_000
-CONDENSED_CHANGES = 100
-"""Of a message with as many, the run keeps columns from the moment it is read."""
 
 Checked = tuple[Sequence[Change] | Memberships, Mapping[Skip, int]]
 """The changes of a message, and what it skips."""
@@ -158,25 +164,35 @@ class RunTask(ProducerTask):
         alone: list[str] = []
         room = RUN_CONTENT_BYTES
         for tag, found, sequence in reservation.read(tags):
-            if found is None or not found.is_plain or found.call.args or not is_valid(found.call):
+            if found is None or not found.is_plain or not is_valid(found.fields):
                 alone.append(tag)
                 continue
-            room -= found.content_bytes
+            room -= len(found.content)
             if room < 0:
                 return messages, alone, list(tags[tags.index(tag) :])
-            call = found.call
-            digest = content_digest(call.id, call.kwargs)
-            number = sequence_of(call.fields.get(SEQUENCE_HEADER) or sequence)
-            changes = as_changes(call.kwargs) if call.task == FORWARD else None
-            if changes is None:
-                messages.append(Read(tag, digest, number, None, call))
+            message = self._read_one(tag, found, sequence_of(found.fields.get(SEQUENCE_HEADER) or sequence))
+            if message is None:
+                alone.append(tag)
             else:
-                messages.append(Read(tag, digest, number, self._condensed(changes)))
+                messages.append(message)
         return messages, alone, []
 
+    def _read_one(self, tag: str, found: EncodedCall, sequence: int | None) -> Read | None:
+        """What a message holds; None where it is to be run alone."""
+        if found.fields["task"] == FORWARD and (many := decode_many_changes(found.content)):
+            return Read(tag, changes_digest(found.fields["id"], many), sequence, self._condensed(many))
+        call = found.decode()
+        if call is None or call.args:
+            return None
+        digest = content_digest(call.id, call.kwargs)
+        changes = as_changes(call.kwargs) if call.task == FORWARD else None
+        if changes is None:
+            return Read(tag, digest, sequence, None, call)
+        return Read(tag, digest, sequence, self._condensed(changes))
+
     def _condensed(self, changes: list[Change]) -> list[Change] | Memberships:
-        """The changes of a large message as columns, if they are valid memberships; else as they are."""
-        if len(changes) < CONDENSED_CHANGES or any(change.timestamp == NO_TIMESTAMP for change in changes):
+        """Many changes as columns, if they are valid memberships; others as they are."""
+        if len(changes) < MANY_CHANGES or any(change.timestamp == NO_TIMESTAMP for change in changes):
             return changes
         memberships = Memberships.of(changes, self.catalogue.names_by_precedence)
         return memberships if memberships and self.schema.are_valid(changes) else changes

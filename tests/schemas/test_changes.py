@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from msgspec.structs import asdict
 
-from schemas.changes import ChangeSchema, as_changes, check_changes, fill_timestamps
+from schemas.changes import (
+    FIRST_CHANGE_BYTES,
+    MANY_CHANGES,
+    ChangeSchema,
+    as_changes,
+    check_changes,
+    decode_many_changes,
+    encode_changes,
+    fill_timestamps,
+    many_changes,
+)
 from schemas.checking import sentences
 from schemas.identities import Catalogue
 from worker.broker.serialization import dumps_bytes, loads
@@ -308,6 +318,67 @@ def test_changes_are_valid_together_where_each_of_them_is(items):
     changes = as_changes(as_received(items))
     if changes is not None:
         assert SCHEMA.are_valid(changes) == all(SCHEMA.are_valid([change]) for change in changes)
+
+
+def body_of(items, **further):
+    """The body of a call of Celery's protocol 2."""
+    return dumps_bytes([[], {"changes": items} | further, {"callbacks": None, "chain": None}])
+
+
+@given(ITEMS, ITEMS)
+def test_many_changes_are_decoded_as_they_are_converted(first, other):
+    items = [first] * (MANY_CHANGES - 1) + [other]
+    assert decode_many_changes(body_of(items)) == many_changes(as_received(items))
+
+
+@pytest.mark.parametrize("item", [ADDED, CHANGED, DELETED], ids=lambda item: item["type"])
+def test_many_changes_are_encoded_as_they_were_sent(item):
+    arguments = {"changes": [item] * MANY_CHANGES}
+    assert encode_changes(many_changes(arguments)) == dumps_bytes(arguments)
+    assert encode_changes(decode_many_changes(body_of(arguments["changes"]))) == dumps_bytes(arguments)
+    spaced = json.dumps([[], arguments, None], indent=2).encode()
+    assert decode_many_changes(spaced) == as_changes(arguments)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        dict(reversed(ADDED.items())),
+        ADDED | {"audience_internal_name": None},
+        DELETED | {"user_identities": {}},
+        7,
+    ],
+    ids=["in another order", "a null", "an empty user", "no change"],
+)
+def test_changes_that_would_be_encoded_otherwise_are_not_many(first):
+    items = [first] + [ADDED] * MANY_CHANGES
+    assert many_changes({"changes": items}) is None
+    assert decode_many_changes(body_of(items)) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of([ADDED] * (MANY_CHANGES - 1)),
+        body_of([ADDED] * MANY_CHANGES, more=1),
+        dumps_bytes([[[ADDED] * MANY_CHANGES], {}, None]),
+        dumps_bytes([[], {"changes": [ADDED] * MANY_CHANGES}, {"chain": [{"task": "next"}]}]),
+        body_of([ADDED] * MANY_CHANGES)[:-1],
+        body_of([ADDED] * MANY_CHANGES).replace(b"secretive", b"\xff"),
+        body_of([ADDED | {"audience_external_name": "x" * FIRST_CHANGE_BYTES}] * MANY_CHANGES),
+    ],
+    ids=[
+        "a few changes",
+        "another argument",
+        "a positional argument",
+        "a call that follows",
+        "half a body",
+        "no UTF-8",
+        "a long change",
+    ],
+)
+def test_other_bodies_hold_no_many_changes(body):
+    assert decode_many_changes(body) is None
 
 
 @pytest.mark.parametrize("item", [ADDED, CHANGED, DELETED, {**ADDED, "timestamp": 0}], ids=str)

@@ -4,6 +4,7 @@ import pytest
 from identity import FakeBrokerIdentity
 from little_worker import LittleWorker, RabbitMQWorker, RunWorker, forget_all_messages, forget_producers
 
+import schemas.changes
 import tasks.forward
 import tasks.runs
 from devstack.firehose import FakeFirehose
@@ -95,7 +96,8 @@ def broker(request):
 def run_worker(app, clients, broker, request, monkeypatch):
     """A worker that runs changes in runs, over a real broker; in columns, however few a message has."""
     if broker == "in columns":
-        monkeypatch.setattr(tasks.runs, "CONDENSED_CHANGES", 1)
+        for module in (schemas.changes, tasks.runs):
+            monkeypatch.setattr(module, "MANY_CHANGES", 1)
     if broker != "rabbitmq":
         request.getfixturevalue("real_redis")
         url, kind = request.getfixturevalue("real_redis_url"), RunWorker

@@ -66,23 +66,37 @@ def read_task_call(message: Message) -> TaskCall | None:
     return None
 
 
-class PlainCall(NamedTuple):
-    """A call, and the size of its content."""
+class EncodedCall(NamedTuple):
+    """A call of protocol 2 whose arguments are not decoded yet."""
 
-    call: TaskCall
-    content_bytes: int
+    fields: Mapping[str, Any]
+    """The headers. `task` is a text."""
+    content: bytes
+    """The body: JSON, not compressed."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether all that the call asks of Celery is to run it: no ETA, no retry, no call to follow."""
-        return not any(map(self.call.fields.get, NOT_PLAIN))
+        """Whether all that the headers ask of Celery is to run the call: no ETA, no retry."""
+        return not any(map(self.fields.get, NOT_PLAIN))
+
+    def decode(self) -> TaskCall | None:
+        """The call; None for one that further calls follow, and for anything that is not as expected."""
+        try:
+            args, kwargs, embed = orjson.loads(self.content)
+            is_followed = embed and any(embed.values())
+        except Exception:
+            # Whatever is wrong, `read_task_call` meets it again, and the message becomes a dead letter.
+            return None
+        if type(args) is not list or type(kwargs) is not dict or is_followed:
+            return None
+        return TaskCall(self.fields, args, kwargs)
 
 
-def read_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> PlainCall | None:
+def encoded_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> EncodedCall | None:
     """The call in an envelope of kombu's transport for Redis, at a fraction of kombu's cost.
 
-    None for a call of protocol 1, one that further calls follow, one whose content has more than `max_bytes`,
-    and for anything that is not as expected: `read_task_call` and Celery read those.
+    None for a call of protocol 1, one whose content has more than `max_bytes`, and for anything that is not
+    as expected: `read_task_call` and Celery read those.
     """
     try:
         headers, body = envelope["headers"], envelope["body"]
@@ -95,26 +109,19 @@ def read_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> PlainCa
         content = b64decode(body, validate=True)
     except Exception:
         return None
-    return read_content(headers, content, max_bytes)
+    return encoded_content(headers, content, max_bytes)
 
 
-def read_content(headers: Any, body: bytes, max_bytes: int) -> PlainCall | None:
-    """The call of a message of JSON, from its headers and its body. None as `read_call` returns it."""
+def encoded_content(headers: Any, body: bytes, max_bytes: int) -> EncodedCall | None:
+    """The call of a message of JSON, from its headers and its body. None as `encoded_call` returns it."""
     try:
         if type(headers["task"]) is not str:
             return None
         compression = headers.get("compression")
         content = decompress_within(body, compression, max_bytes) if compression else body
-        if len(content) > max_bytes:
-            return None
-        args, kwargs, embed = orjson.loads(content)
-        is_followed = embed and any(embed.values())
     except Exception:
-        # Whatever is wrong, `read_task_call` meets it again, and the message becomes a dead letter.
         return None
-    if type(args) is not list or type(kwargs) is not dict or is_followed:
-        return None
-    return PlainCall(TaskCall(headers, args, kwargs), len(content))
+    return EncodedCall(headers, content) if len(content) <= max_bytes else None
 
 
 class Delivered(Protocol):

@@ -17,7 +17,7 @@ from kombu import Producer
 from kombu.exceptions import OperationalError
 from pybase64 import b64decode, b64encode
 
-from worker.broker.messages import read_content
+from worker.broker.messages import encoded_content
 from worker.broker.outbox import Outbox
 from worker.broker.rabbitmq_publishing import Publisher
 from worker.broker.rabbitmq_queues import is_often_delivered
@@ -91,7 +91,7 @@ class Connected:
         """Unix seconds of the state's clock, which all workers share, when messages were last read."""
 
     def read(self, tags: Sequence[str]) -> Iterator[ReservedMessage]:
-        """The messages, in their order; each is decoded when its turn comes."""
+        """The messages, in their order; each is read when its turn comes."""
         self.now = self._outbox.now()
         return (_reserved(tag, *frames) for tag, frames in zip(tags, self._frames, strict=False))
 
@@ -176,7 +176,7 @@ def _reserved(tag: str, header: bytes, body: bytes) -> ReservedMessage:
         headers = properties.get("application_headers") or {}
         if properties.get("content_type") != CONTENT_TYPE or is_often_delivered(headers):
             return ReservedMessage(tag, None)
-        return ReservedMessage(tag, read_content(headers, body, RUN_MESSAGE_BYTES))
+        return ReservedMessage(tag, encoded_content(headers, body, RUN_MESSAGE_BYTES))
     except Exception:
         # Whatever is wrong, it is run alone, and becomes a dead letter there.
         return ReservedMessage(tag, None)

@@ -17,7 +17,7 @@ from uuid import uuid4
 import orjson
 from kombu import Producer
 
-from worker.broker.messages import PlainCall
+from worker.broker.messages import EncodedCall
 from worker.broker.serialization import CONTENT_TYPE
 from worker.queues import FORWARD_RUN
 
@@ -47,7 +47,7 @@ class ReservedMessage(NamedTuple):
 
     tag: str
     """Its delivery tag."""
-    call: PlainCall | None
+    call: EncodedCall | None
     """None where it cannot be run in a run."""
     sequence: str | None = None
     """The sequence number that the broker has stamped it with, unless its sender's headers hold one."""
@@ -75,7 +75,7 @@ class Reservation(Protocol):
     """Unix seconds of a clock that all workers share, when messages were last read."""
 
     def read(self, tags: Sequence[str]) -> Iterator[ReservedMessage]:
-        """The messages that are still reserved, in their order; each is decoded when its turn comes."""
+        """The messages that are still reserved, in their order; each is read when its turn comes."""
 
     def collecting(self) -> AbstractContextManager[list[tuple[str, str]]]:
         """Collect what `producer` sends, instead of sending it: each message with where it is for."""

@@ -79,7 +79,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         def on_task_received(message: KombuMessage) -> None:
             try:
                 call = read_task_call(message)
-                if call is None or not is_valid(call):
+                if call is None or not is_valid(call.fields):
                     self.on_unknown_message(None, message)
                 elif is_dropped(message):
                     self.dropped_messages.dead_letter(message, call, partial(on_task_received, message))

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from schemas.fields import is_utf8
-from worker.broker.messages import TaskCall
 
 MAX_ID_LENGTH = 255
 """Characters. Celery's own IDs have 36; an ID becomes part of keys in Redis."""
@@ -19,9 +18,9 @@ OPTIONAL_NAMES = ("shadow", "root_id", "parent_id", "group", "origin", "lang")
 FOLLOWED_BY = ("callbacks", "errbacks", "chain", "chord")
 
 
-def is_valid(call: TaskCall) -> bool:
-    """Whether Celery can run the call."""
-    field = call.fields.get
+def is_valid(fields: Mapping[str, Any]) -> bool:
+    """Whether Celery can run a call that these fields describe."""
+    field = fields.get
     for name in NAMES:
         if not _is_name(field(name)):
             return False
@@ -33,7 +32,7 @@ def is_valid(call: TaskCall) -> bool:
         and _is_stamped(field("stamped_headers"), field("stamps"))
         and _is_time(field("eta"))
         and _is_time(field("expires"))
-        and all(map(_is_further_call, _further_calls(call.fields)))
+        and all(map(_is_further_call, _further_calls(fields)))
     )
 
 

@@ -20,7 +20,7 @@ PROTOCOL_1_BODY = {"id": "one", "task": "audience.forward", "args": [], "kwargs"
 
 def is_valid_call(payload, headers):
     call = read_task_call(SimpleNamespace(payload=payload, headers=headers))
-    return call is not None and is_valid(call)
+    return call is not None and is_valid(call.fields)
 
 
 @pytest.mark.parametrize("embed", [None, {}, BODY[2], {"callbacks": [{"task": "reports.daily"}]}])

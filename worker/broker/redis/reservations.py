@@ -15,7 +15,7 @@ from celery import Celery
 from kombu import Producer
 from redis.exceptions import RedisError
 
-from worker.broker.messages import read_call
+from worker.broker.messages import encoded_call
 from worker.broker.redis.channel import Channel
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode, text_of_record
@@ -49,7 +49,7 @@ class Connected:
         """Unix seconds of the server's clock, which all workers share, when messages were last read."""
 
     def read(self, tags: Sequence[str]) -> Iterator[ReservedMessage]:
-        """The messages that are still reserved, in their order; each is decoded when its turn comes."""
+        """The messages that are still reserved, in their order; each is read when its turn comes."""
         with self._channel.conn_or_acquire() as client:
             (self.now, _), records = client.pipeline().time().hmget(self._channel.unacked_key, tags).execute()
         found = zip(tags, records, strict=True)
@@ -169,7 +169,7 @@ def reserved_ids(channel: Channel, calls: Sequence[Sequence[str]]) -> list[str]:
     """
     texts = Deliveries(channel).read([*chain.from_iterable(calls)])
     found = [_reserved(tag, text).call for tag, text in texts.items()]
-    return [str(each.call.fields.get("id")) for each in found if each]
+    return [str(call.fields.get("id")) for call in found if call]
 
 
 def _reserved(tag: str, text: bytes) -> ReservedMessage:
@@ -177,5 +177,5 @@ def _reserved(tag: str, text: bytes) -> ReservedMessage:
         envelope = orjson.loads(text)
     except orjson.JSONDecodeError:
         return ReservedMessage(tag, None)
-    call = read_call(envelope, max_bytes=RUN_MESSAGE_BYTES)
+    call = encoded_call(envelope, max_bytes=RUN_MESSAGE_BYTES)
     return ReservedMessage(tag, call, call and envelope.get("sequence"))
