@@ -1,7 +1,7 @@
 """Changes of audience memberships, as other apps enqueue them."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from enum import StrEnum
 from itertools import chain
 from json import JSONDecoder
@@ -42,6 +42,8 @@ MEMBER_ADDED, MEMBER_REMOVED, IDENTITY_CHANGED, AUDIENCE_DELETED = ChangeType
 NO_TIMESTAMP = -1
 """The timestamp of a change without one, until it has the time at which it was received."""
 TypeName = Literal["member_added", "member_removed", "identity_changed", "audience_deleted"]
+Event = tuple[TypeName, int, str | None, str | None]
+"""What a change tells, but for the user and the time: type, audience, and its two names. Most share it."""
 UserIdentities = dict[str, str]
 
 
@@ -121,7 +123,7 @@ BODY = json.Decoder(tuple[Annotated[list[Any], Meta(max_length=0)], Arguments, d
 CONVERSION_ERRORS = (MsgspecError, UnicodeEncodeError)
 """The latter for a text with half a surrogate pair, which Python's JSON can spell."""
 EVENT = attrgetter("type", "audience_id", "audience_external_name", "audience_internal_name")
-"""What a change tells, but for the user and the time. Most changes share it with others."""
+"""The `Event` of a change."""
 USER_KEYS = ("user_identities", "previous_user_identities")
 MEMBERSHIPS = frozenset({MEMBER_ADDED, MEMBER_REMOVED})
 """The types of most changes: those that tell of one user."""
@@ -222,9 +224,13 @@ class ChangeSchema(Schema):
             change.timestamp = received_at()
         return change
 
-    def are_valid(self, changes: Sequence[Change]) -> bool:
-        """Whether `read` would read the items of these changes alike. Their texts are valid Unicode."""
-        events = set(map(EVENT, changes))
+    def are_valid(self, changes: Sequence[Change], events: Set[Event] | None = None) -> bool:
+        """Whether `read` would read the items of these changes alike. Their texts are valid Unicode.
+
+        `events` are those of the changes, where they are known.
+        """
+        if events is None:
+            events = set(map(EVENT, changes))
         users = [change.user_identities for change in changes]
         previous_users = [user for change in changes if (user := change.previous_user_identities)]
         if not (are_names(users, self.names) and are_names(previous_users, self.names)):

@@ -13,11 +13,10 @@ from typing import Any, Self
 
 import orjson
 
-from schemas.changes import EVENT, MEMBER_ADDED, MEMBERSHIPS, Change, TypeName
+from schemas.changes import EVENT, MEMBER_ADDED, MEMBERSHIPS, Change, Event
 from schemas.records import Renderer, Stamp, Template
 from schemas.users import User, identified
 
-Event = tuple[TypeName, int, str | None, str | None]
 NEXT_USER = '},"",{'
 """What is between two users of a list that has an empty text after each. No user holds it: JSON escapes the
 quotation marks of texts."""
@@ -28,10 +27,12 @@ Place = tuple[Stamp, int]
 class Memberships:
     """Changes that each add or remove another user."""
 
-    def __init__(self, changes: Sequence[Change], users: Set[User]) -> None:
-        """`users` are those that the changes tell of, as many as there are changes."""
+    def __init__(self, changes: Sequence[Change], events: Sequence[Event], users: Set[User]) -> None:
+        """`events` are those of the changes; `users` the users, as many as there are changes."""
         self.users = users
-        self._events: list[Event] = list(map(EVENT, changes))
+        self.events: Set[Event] = set(events)
+        """Those of the changes, each once."""
+        self._events = events
         self._timestamps = [change.timestamp for change in changes]
         # As one text: orjson takes 1 KiB for each, which is found slowly where memory is fragmented.
         identities: list[Any] = [""] * (2 * len(changes))
@@ -47,22 +48,23 @@ class Memberships:
 
         `names` are the configured names of all identities, the most telling first.
         """
+        events: list[Event] = list(map(EVENT, changes))
         if not (
             set(map(type, changes)) == {Change}
-            and MEMBERSHIPS.issuperset([change.type for change in changes])
+            and MEMBERSHIPS.issuperset(kind for kind, *_ in set(events))
             and all(change.user_identities for change in changes)
         ):
             return None
         users = set(identified(changes, names))
-        return cls(changes, users) if len(users) == len(changes) else None
+        return cls(changes, events, users) if len(users) == len(changes) else None
 
     def __len__(self) -> int:
         return len(self._events)
 
-    @property
+    @cached_property
     def audience_ids(self) -> Set[int]:
         """The audiences of the changes."""
-        return self.positions.keys()
+        return {audience_id for _, audience_id, _, _ in self.events}
 
     @cached_property
     def positions(self) -> Mapping[int, Sequence[int]]:

@@ -21,7 +21,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from tasks.base import INFRASTRUCTURE_ERRORS, DeadLettered
-from worker.broker.messages import TaskCall, encoded_call
+from worker.broker.messages import TaskCall, encoded_call, load_envelope
 from worker.broker.redis.reservations import Deliveries
 from worker.consumer.validation import is_valid
 from worker.errors import PermanentError, TransientError, WorkerTroubleError
@@ -155,7 +155,7 @@ class DeliveryRun:
     def _read_one(self, tag: str, text: bytes) -> Delivery | None:
         """The delivery in a message; None where it is not one that a run delivers."""
         try:
-            envelope = orjson.loads(text)
+            envelope = load_envelope(text)
         except orjson.JSONDecodeError:
             return None
         found = encoded_call(envelope)

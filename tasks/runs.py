@@ -195,7 +195,7 @@ class RunTask(ProducerTask):
         if len(changes) < MANY_CHANGES or any(change.timestamp == NO_TIMESTAMP for change in changes):
             return changes
         memberships = Memberships.of(changes, self.catalogue.names_by_precedence)
-        return memberships if memberships and self.schema.are_valid(changes) else changes
+        return memberships if memberships and self.schema.are_valid(changes, memberships.events) else changes
 
     def _check_all(self, messages: Sequence[Read], now: int) -> tuple[list[Plain], list[str]]:
         """The messages that this run can forward, and the tags of those with invalid changes."""

@@ -5,6 +5,7 @@ In protocol 2, which Celery sends by default, the headers describe the call, and
 project looks into headers or bodies for a call's fields. Source: "Message Protocol", Celery's documentation.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from worker.broker.compression import MAX_DECOMPRESSED_BYTES, decompress_within
 
 EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 """Fields that protocol 2 holds in the body's third part."""
+ENVELOPE_BEGINS = re.compile(rb'\{(?:"sequence":"[0-9]+",)?"body": ?"')
 NOT_PLAIN = ("eta", "expires", "retries", *EMBEDDED)
 """Headers of which a plain call has none, or 0 for `retries`."""
 
@@ -92,8 +94,24 @@ class EncodedCall(NamedTuple):
         return TaskCall(self.fields, args, kwargs)
 
 
+def load_envelope(text: bytes) -> Any:
+    """An envelope of kombu's transport for Redis, from its JSON text. Raises `ValueError`.
+
+    A body that needs no decoding but base64's stays the bytes that it is.
+    """
+    start = ENVELOPE_BEGINS.match(text)
+    if start is None:
+        return orjson.loads(text)
+    begin, end = start.end(), text.find(b'"', start.end())
+    rest = text[:begin] + text[end:]
+    # A message of another sender may escape characters of its body, or have two.
+    if end < 0 or text.find(b"\\", begin, end) >= 0 or rest.count(b'"body"') > 1:
+        return orjson.loads(text)
+    return orjson.loads(rest) | {"body": memoryview(text)[begin:end]}
+
+
 def encoded_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> EncodedCall | None:
-    """The call in an envelope of kombu's transport for Redis, at a fraction of kombu's cost.
+    """The call in an envelope, as `load_envelope` returns it, at a fraction of kombu's cost.
 
     None for a call of protocol 1, one whose content has more than `max_bytes`, and for anything that is not
     as expected: `read_task_call` and Celery read those.
@@ -101,7 +119,7 @@ def encoded_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Enco
     try:
         headers, body = envelope["headers"], envelope["body"]
         if (
-            type(body) is not str
+            not isinstance(body, str | memoryview)
             or envelope["content-type"] != "application/json"
             or envelope["properties"]["body_encoding"] != "base64"
         ):

@@ -282,7 +282,8 @@ class _Packer:
 
     def add_lines(self, lines: Sequence[str], audience_ids: Sequence[int]) -> bool:
         """Fill new batches with lines, each a group and a Firehose record. False: one is too large."""
-        sizes = [len(line) if line.isascii() else len(line.encode()) for line in lines]
+        is_ascii = all(map(str.isascii, lines))
+        sizes = list(map(len, lines)) if is_ascii else [len(line.encode()) for line in lines]
         if max(sizes, default=0) > MAX_RECORD_BYTES:
             return False
         bytes_before = list(accumulate(sizes, initial=0))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from celery import Celery
 
-from worker.broker.messages import queue_of, read_task_call
+from worker.broker.messages import encoded_call, load_envelope, queue_of, read_task_call
 
 KWARGS = {"changes": []}
 
@@ -48,3 +48,62 @@ def test_another_body_holds_no_call(payload):
 @pytest.mark.parametrize("info", [None, {}, {"routing_key": None}])
 def test_a_message_without_a_routing_key_is_of_no_queue(info):
     assert not queue_of(SimpleNamespace(delivery_info=info))
+
+
+ENVELOPE = {
+    "body": "W1tdLCB7ImNoYW5nZXMiOiBbXX0sIG51bGxd",
+    "content-type": "application/json",
+    "headers": {"task": "audience.forward", "id": "one"},
+    "properties": {"body_encoding": "base64", "delivery_tag": "tag"},
+}
+COMPACT = {"separators": (",", ":")}
+
+
+def with_text_body(envelope):
+    body = envelope["body"]
+    return envelope | {"body": bytes(body).decode() if isinstance(body, memoryview) else body}
+
+
+@pytest.mark.parametrize("options", [{}, COMPACT], ids=["as kombu writes it", "compact"])
+@pytest.mark.parametrize("before", [{}, {"sequence": "1700000000000000"}], ids=["as sent", "stamped"])
+def test_the_body_of_an_envelope_stays_bytes(before, options):
+    stamp = json.dumps(before, **COMPACT)[1:-1]
+    text = json.dumps(ENVELOPE, **options)
+    text = "{" + stamp + "," + text[1:] if stamp else text
+    envelope = load_envelope(text.encode())
+    assert isinstance(envelope["body"], memoryview)
+    assert with_text_body(envelope) == before | ENVELOPE
+    assert encoded_call(envelope).decode().kwargs == KWARGS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(ENVELOPE | {"body": "/+/"}).replace("/", "\\/"),
+        json.dumps(ENVELOPE | {"body": 'a"b'}),
+        json.dumps(ENVELOPE)[:-1] + ', "body": "another"}',
+        json.dumps(ENVELOPE | {"headers": {"body": "another"}}),
+        json.dumps({"headers": {}} | ENVELOPE),
+        json.dumps(ENVELOPE | {"body": [[], KWARGS, None]}),
+        json.dumps([ENVELOPE]),
+    ],
+    ids=[
+        "escaped",
+        "a quotation mark",
+        "two bodies",
+        "a header of the same name",
+        "another order",
+        "no text",
+        "a list",
+    ],
+)
+def test_an_envelope_as_others_write_it_is_read_as_json(text):
+    assert load_envelope(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b'{"body": "', b'{"body": "abc', b'{"body": "abc"', b'{"body": "\xff"x}']
+)
+def test_a_text_that_is_no_json_is_no_envelope(text):
+    with pytest.raises(ValueError):
+        load_envelope(text)

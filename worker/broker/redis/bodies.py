@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from kombu.message import Message
 
-from worker.broker.messages import TaskCall, encoded_call, queue_of
+from worker.broker.messages import TaskCall, encoded_call, load_envelope, queue_of
 from worker.broker.redis.message import decode, parse, text_of_record
 from worker.broker.serialization import CONTENT_TYPE
 from worker.queues import BYTES_HEADER, RECORDS_HEADER
@@ -68,7 +68,7 @@ def read_body(channel: Any, tag: str) -> TaskCall | None:
     if text is None:
         return None
     try:
-        found = encoded_call(orjson.loads(text))
+        found = encoded_call(load_envelope(text))
     except orjson.JSONDecodeError:
         found = None
     return (found and found.decode()) or TaskCall({}, [], {"malformed": decode(text)})

@@ -15,7 +15,7 @@ from celery import Celery
 from kombu import Producer
 from redis.exceptions import RedisError
 
-from worker.broker.messages import encoded_call
+from worker.broker.messages import encoded_call, load_envelope
 from worker.broker.redis.channel import Channel
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode, text_of_record
@@ -174,7 +174,7 @@ def reserved_ids(channel: Channel, calls: Sequence[Sequence[str]]) -> list[str]:
 
 def _reserved(tag: str, text: bytes) -> ReservedMessage:
     try:
-        envelope = orjson.loads(text)
+        envelope = load_envelope(text)
     except orjson.JSONDecodeError:
         return ReservedMessage(tag, None)
     call = encoded_call(envelope, max_bytes=RUN_MESSAGE_BYTES)
