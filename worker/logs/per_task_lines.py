@@ -4,16 +4,27 @@ At the level DEBUG they are written. Everything else always is: retries, dead le
 """
 
 import logging
+from typing import Any
 
 from celery.app import trace
+from celery.signals import after_setup_logger
 
-LOGGERS = ("celery.worker.strategy", "celery.app.trace")
+RECEIVED_LOGGER = "celery.worker.strategy"
+LOGGERS = (RECEIVED_LOGGER, "celery.app.trace")
 
 
 def drop_per_task_lines() -> None:
     """Drop the two lines from now on, in this process and in those that it forks."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(is_written)
+    after_setup_logger.connect(_spare_received_lines)
+
+
+def _spare_received_lines(loglevel: int, **_: Any) -> None:
+    """Spare Celery even the making of the first line: the logger writes no other below
+    WARNING."""
+    if loglevel > logging.DEBUG:
+        logging.getLogger(RECEIVED_LOGGER).setLevel(logging.WARNING)
 
 
 def is_written(record: logging.LogRecord) -> bool:

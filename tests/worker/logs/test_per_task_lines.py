@@ -4,9 +4,10 @@ import logging
 
 import pytest
 from celery.app import trace
+from celery.signals import after_setup_logger
 
 import worker.celery  # noqa: F401
-from worker.logs.per_task_lines import LOGGERS, is_written
+from worker.logs.per_task_lines import LOGGERS, RECEIVED_LOGGER, is_written
 
 
 @pytest.fixture(params=LOGGERS)
@@ -36,3 +37,15 @@ def test_every_other_line_is_written(logger):
 
 def test_the_application_filters_the_loggers_that_celery_uses(logger):
     assert is_written in logger.filters
+
+
+@pytest.mark.parametrize(("level", "spared"), [(logging.INFO, True), (logging.DEBUG, False)])
+def test_celery_makes_the_line_that_a_task_was_received_at_debug_only(level, spared):
+    received = logging.getLogger(RECEIVED_LOGGER)
+    before = received.level
+    received.setLevel(logging.NOTSET)
+    try:
+        after_setup_logger.send(None, logger=logging.getLogger(), loglevel=level)
+        assert received.level == (logging.WARNING if spared else logging.NOTSET)
+    finally:
+        received.setLevel(before)

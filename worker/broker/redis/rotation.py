@@ -18,7 +18,7 @@ from time import monotonic as monotonic_clock
 from worker.broker.redis.poll import NO_ENTRY_SEEN, Answer, Poll
 from worker.queues import is_stream_queue
 
-RESERVING_QUEUES = 8
+RESERVING_QUEUES = 4
 """That a poll may reserve from. It ends at the first that holds a message, which most candidates do."""
 SWEEPING_QUEUES = 100
 """That a poll asks of whether they are empty, where it sweeps."""
