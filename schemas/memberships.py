@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cached_property
 from itertools import chain, repeat
+from operator import attrgetter
 from typing import Any, Self
 
 import orjson
@@ -17,6 +18,7 @@ from schemas.changes import EVENT, MEMBER_ADDED, MEMBERSHIPS, Change, Event
 from schemas.records import Renderer, Stamp, Template
 from schemas.users import User, identified
 
+TYPE, TIMESTAMP, USER_IDENTITIES = map(attrgetter, ("type", "timestamp", "user_identities"))
 NEXT_USER = '},"",{'
 """What is between two users of a list that has an empty text after each. No user holds it: JSON escapes the
 quotation marks of texts."""
@@ -27,16 +29,16 @@ Place = tuple[Stamp, int]
 class Memberships:
     """Changes that each add or remove another user."""
 
-    def __init__(self, changes: Sequence[Change], events: Sequence[Event], users: Set[User]) -> None:
-        """`events` are those of the changes; `users` the users, as many as there are changes."""
+    def __init__(self, changes: Sequence[Change], users: Set[User]) -> None:
+        """`users` are those that the changes tell of, as many as there are changes."""
         self.users = users
-        self.events: Set[Event] = set(events)
+        self._events: list[Event] = list(map(EVENT, changes))
+        self.events: Set[Event] = set(self._events)
         """Those of the changes, each once."""
-        self._events = events
-        self._timestamps = [change.timestamp for change in changes]
+        self._timestamps = list(map(TIMESTAMP, changes))
         # As one text: orjson takes 1 KiB for each, which is found slowly where memory is fragmented.
         identities: list[Any] = [""] * (2 * len(changes))
-        identities[::2] = [change.user_identities for change in changes]
+        identities[::2] = map(USER_IDENTITIES, changes)
         self._identities = orjson.dumps(identities).decode().split(NEXT_USER)
         """JSON without its braces."""
         self._identities[0] = self._identities[0].removeprefix("[{")
@@ -48,15 +50,14 @@ class Memberships:
 
         `names` are the configured names of all identities, the most telling first.
         """
-        events: list[Event] = list(map(EVENT, changes))
         if not (
             set(map(type, changes)) == {Change}
-            and MEMBERSHIPS.issuperset(kind for kind, *_ in set(events))
-            and all(change.user_identities for change in changes)
+            and MEMBERSHIPS.issuperset(map(TYPE, changes))
+            and all(map(USER_IDENTITIES, changes))
         ):
             return None
         users = set(identified(changes, names))
-        return cls(changes, events, users) if len(users) == len(changes) else None
+        return cls(changes, users) if len(users) == len(changes) else None
 
     def __len__(self) -> int:
         return len(self._events)
