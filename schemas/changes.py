@@ -57,11 +57,11 @@ class Change(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     type: TypeName
     audience_id: Annotated[int, Meta(ge=INT64.start, le=INT64.stop - 1)]
     audience_external_name: str | None = None
+    audience_internal_name: str | None = None
     timestamp: Annotated[int, Meta(ge=0, le=MAX_UNIX_SECONDS)] = NO_TIMESTAMP
     """Unix seconds."""
     user_identities: UserIdentities = {}
     previous_user_identities: Annotated[UserIdentities, Meta(min_length=1)] = {}
-    audience_internal_name: str | None = None
 
     @property
     def audience_name(self) -> str:
@@ -111,7 +111,7 @@ class Arguments(Struct, gc=False, forbid_unknown_fields=True):
 
 
 MANY_CHANGES = 100
-"""Of a message, from which on they are decoded and looked at together, at a third of the cost."""
+"""A message with as many has them decoded and looked at together, at a third of the cost."""
 MIN_CHANGE_BYTES = 40
 """A change has a type, an audience and its name."""
 FIRST_CHANGE_BYTES = 16 * 1024
@@ -121,7 +121,7 @@ CHANGES_BEGIN = re.compile(rb'\s*\[\s*\[\s*\]\s*,\s*\{\s*"changes"\s*:\s*\[\s*')
 BODY = json.Decoder(tuple[Annotated[list[Any], Meta(max_length=0)], Arguments, dict[str, None] | None])
 """Such a body, where no other call follows. Source: "Message Protocol", Celery's documentation."""
 CONVERSION_ERRORS = (MsgspecError, UnicodeEncodeError)
-"""The latter for a text with half a surrogate pair, which Python's JSON can spell."""
+"""The latter for half a surrogate pair, which Python's JSON can spell, where it is met."""
 EVENT = attrgetter("type", "audience_id", "audience_external_name", "audience_internal_name")
 """The `Event` of a change."""
 USER_KEYS = ("user_identities", "previous_user_identities")
@@ -148,38 +148,45 @@ def as_changes(arguments: Any) -> list[Change] | None:
         return None
 
 
-def many_changes(arguments: Any) -> list[Change] | None:
-    """The changes in the arguments of `audience.forward`, as `as_changes` returns them; None for a few.
-
-    None, too, where the first change has its fields in another order than `Change`, or one without a
-    value: `encode_changes` would not return what the sender of such changes has sent.
-    """
-    items = arguments.get("changes") if type(arguments) is dict else None
-    if type(items) is not list or len(items) < MANY_CHANGES or not _is_in_order(items[0]):
-        return None
-    return as_changes(arguments)
-
-
 def decode_many_changes(body: bytes) -> list[Change] | None:
-    """What `many_changes` returns for the arguments in the body of a call, or None."""
+    """The changes in the body of a call of `audience.forward`, as `as_changes` returns them; None for a few.
+
+    None, too, where the first change has its fields in another order than `Change`, or one without a value:
+    `encode_changes` would not return what the sender of such changes has sent.
+    """
     start = CHANGES_BEGIN.match(body) if len(body) >= MANY_CHANGES * MIN_CHANGE_BYTES else None
     if start is None:
         return None
     text = body[start.end() : start.end() + FIRST_CHANGE_BYTES].decode(errors="replace")
     try:
         first, _ = JSONDecoder().raw_decode(text)
-        changes = BODY.decode(body)[1].changes if _is_in_order(first) else []
-    except ValueError:
+        changes = BODY.decode(body)[1].changes if _is_encoded_alike(first) else []
+    except (ValueError, RecursionError):
         return None
     return changes if len(changes) >= MANY_CHANGES else None
 
 
 def encode_changes(changes: list[Change]) -> bytes:
-    """The arguments of `audience.forward` as JSON. Fields without a value are left out."""
+    """The arguments of `audience.forward` as JSON. Fields with their default are left out.
+
+    Raises `UnicodeEncodeError` for half a surrogate pair, which `decode_many_changes` never returns.
+    """
     return json.encode(Arguments(changes))
 
 
-def _is_in_order(item: Any) -> bool:
+def encode_many_changes(arguments: Any) -> bytes | None:
+    """The arguments as `encode_changes` writes what `decode_many_changes` finds in them, or None."""
+    items = arguments.get("changes") if type(arguments) is dict else None
+    if type(items) is not list or len(items) < MANY_CHANGES or not _is_encoded_alike(items[0]):
+        return None
+    changes = as_changes(arguments)
+    try:
+        return None if changes is None else encode_changes(changes)
+    except UnicodeEncodeError:
+        return None
+
+
+def _is_encoded_alike(item: Any) -> bool:
     """Whether an item has its fields in the order of those of `Change`, each with a value."""
     if type(item) is not dict or not all(item.values()):
         return False

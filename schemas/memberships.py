@@ -78,7 +78,7 @@ class Memberships:
     def changes(self) -> list[Change]:
         """The changes, as they were."""
         return [
-            Change(kind, audience_id, external, timestamp, orjson.loads(f"{{{user}}}"), {}, internal)
+            Change(kind, audience_id, external, internal, timestamp, orjson.loads(f"{{{user}}}"))
             for (kind, audience_id, external, internal), timestamp, user in zip(
                 self._events, self._timestamps, self._identities, strict=True
             )

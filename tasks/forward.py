@@ -14,7 +14,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from celery.exceptions import Reject
 
-from schemas.changes import Change, ChangeSchema, Invalid, check_changes, encode_changes, many_changes
+from schemas.changes import Change, ChangeSchema, Invalid, check_changes, encode_changes, encode_many_changes
 from schemas.identities import Catalogue
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
@@ -229,10 +229,7 @@ class ProducerTask(ForwarderTask):
 
 def content_digest(message_id: str, kwargs: dict[str, Any]) -> bytes:
     """Tells messages apart by ID and content: callers choose IDs, and may choose one twice. 16 bytes."""
-    changes = many_changes(kwargs)
-    return (
-        _digest(message_id, dumps_bytes(kwargs)) if changes is None else changes_digest(message_id, changes)
-    )
+    return _digest(message_id, encode_many_changes(kwargs) or dumps_bytes(kwargs))
 
 
 def changes_digest(message_id: str, changes: list[Change]) -> bytes:

@@ -154,6 +154,8 @@ def _add(
         )
 
 
-def _event(kind: TypeName, audience: dict[str, Any], timestamp_ms: int) -> tuple[TypeName, int, str, int]:
-    """The first four fields of a change."""
-    return kind, audience["audience_id"], audience["audience_name"], timestamp_ms // 1000
+def _event(
+    kind: TypeName, audience: dict[str, Any], timestamp_ms: int
+) -> tuple[TypeName, int, str, None, int]:
+    """The first five fields of a change."""
+    return kind, audience["audience_id"], audience["audience_name"], None, timestamp_ms // 1000

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 from msgspec.structs import asdict
@@ -16,8 +16,8 @@ from schemas.changes import (
     check_changes,
     decode_many_changes,
     encode_changes,
+    encode_many_changes,
     fill_timestamps,
-    many_changes,
 )
 from schemas.checking import sentences
 from schemas.identities import Catalogue
@@ -33,6 +33,16 @@ ADDED = {
 }
 CHANGED = ADDED | {"type": "identity_changed", "previous_user_identities": {"Email": "secretive"}}
 DELETED = {"type": "audience_deleted", "audience_id": 1, "audience_internal_name": "Internal"}
+IN_ORDER = {
+    "type": "identity_changed",
+    "audience_id": 1,
+    "audience_external_name": "External",
+    "audience_internal_name": "Internal",
+    "timestamp": 7,
+    "user_identities": {"CustomerId": "secretive"},
+    "previous_user_identities": {"Email": "secretive"},
+}
+"""A change with all fields, in the contract's order."""
 RECEIVED_AT = 1_700_000_000
 LAST_SECOND = 253_402_300_799
 """9999-12-31T23:59:59Z."""
@@ -325,19 +335,27 @@ def body_of(items, **further):
     return dumps_bytes([[], {"changes": items} | further, {"callbacks": None, "chain": None}])
 
 
+HALF_A_PAIR = "\ud800"
+
+
 @given(ITEMS, ITEMS)
-def test_many_changes_are_decoded_as_they_are_converted(first, other):
+@example(ADDED | {"user_identities": {"Email": HALF_A_PAIR}}, ADDED)
+@example(ADDED, ADDED | {"audience_external_name": HALF_A_PAIR})
+def test_many_changes_are_encoded_alike_from_a_body_and_from_arguments(first, other):
     items = [first] * (MANY_CHANGES - 1) + [other]
-    assert decode_many_changes(body_of(items)) == many_changes(as_received(items))
+    changes = decode_many_changes(body_of(items))
+    assert (changes and encode_changes(changes)) == encode_many_changes(as_received(items))
+    assert changes is None or changes == as_changes(as_received(items))
 
 
-@pytest.mark.parametrize("item", [ADDED, CHANGED, DELETED], ids=lambda item: item["type"])
+@pytest.mark.parametrize(
+    "item", [ADDED, CHANGED, DELETED, IN_ORDER], ids=["added", "changed", "deleted", "all fields"]
+)
 def test_many_changes_are_encoded_as_they_were_sent(item):
     arguments = {"changes": [item] * MANY_CHANGES}
-    assert encode_changes(many_changes(arguments)) == dumps_bytes(arguments)
-    assert encode_changes(decode_many_changes(body_of(arguments["changes"]))) == dumps_bytes(arguments)
+    assert encode_many_changes(arguments) == dumps_bytes(arguments)
     spaced = json.dumps([[], arguments, None], indent=2).encode()
-    assert decode_many_changes(spaced) == as_changes(arguments)
+    assert encode_changes(decode_many_changes(spaced)) == dumps_bytes(arguments)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +370,7 @@ def test_many_changes_are_encoded_as_they_were_sent(item):
 )
 def test_changes_that_would_be_encoded_otherwise_are_not_many(first):
     items = [first] + [ADDED] * MANY_CHANGES
-    assert many_changes({"changes": items}) is None
+    assert encode_many_changes({"changes": items}) is None
     assert decode_many_changes(body_of(items)) is None
 
 
@@ -364,6 +382,7 @@ def test_changes_that_would_be_encoded_otherwise_are_not_many(first):
         dumps_bytes([[[ADDED] * MANY_CHANGES], {}, None]),
         dumps_bytes([[], {"changes": [ADDED] * MANY_CHANGES}, {"chain": [{"task": "next"}]}]),
         body_of([ADDED] * MANY_CHANGES)[:-1],
+        b'[[],{"changes":[' + b"[" * 5000,
         body_of([ADDED] * MANY_CHANGES).replace(b"secretive", b"\xff"),
         body_of([ADDED | {"audience_external_name": "x" * FIRST_CHANGE_BYTES}] * MANY_CHANGES),
     ],
@@ -373,6 +392,7 @@ def test_changes_that_would_be_encoded_otherwise_are_not_many(first):
         "a positional argument",
         "a call that follows",
         "half a body",
+        "deeply nested",
         "no UTF-8",
         "a long change",
     ],

@@ -19,8 +19,8 @@ CHANGE = st.builds(
     st.just({}),
     st.none() | st.text(max_size=2),
 )
-ADDED = Change("member_added", 1, "Name", 7, {"CustomerId": "a"})
-REMOVED = Change("member_removed", 1, "Name", 8, {"CustomerId": "b"})
+ADDED = Change("member_added", 1, "Name", None, 7, {"CustomerId": "a"})
+REMOVED = Change("member_removed", 1, "Name", None, 8, {"CustomerId": "b"})
 
 
 @given(st.lists(CHANGE, min_size=1, max_size=6))
@@ -34,19 +34,22 @@ def test_the_changes_are_as_they_were(changes):
 
 OTHERS = {
     "no changes": [],
-    "an identity change": [ADDED, Change("identity_changed", 1, "Name", 7, {"Email": "x"}, {"Email": "y"})],
-    "an audience's end": [ADDED, Change("audience_deleted", 1, "Name", 7)],
-    "a user without identities": [ADDED, Change("member_added", 1, "Name", 7, {})],
+    "an identity change": [
+        ADDED,
+        Change("identity_changed", 1, "Name", None, 7, {"Email": "x"}, {"Email": "y"}),
+    ],
+    "an audience's end": [ADDED, Change("audience_deleted", 1, "Name", None, 7)],
+    "a user without identities": [ADDED, Change("member_added", 1, "Name", None, 7, {})],
     "a further device": [ADDED, DeviceChange("member_added", 1, "Name", 7, {"CustomerId": "b"})],
     "a user that comes up twice": [
         ADDED,
         REMOVED,
-        Change("member_removed", 1, "Name", 9, {"CustomerId": "a"}),
+        Change("member_removed", 1, "Name", None, 9, {"CustomerId": "a"}),
     ],
     "a user that comes up twice among others": [
         ADDED,
-        Change("member_removed", 1, "Name", 9, {"MPID": "m"}),
-        Change("member_removed", 1, "Other", 9, {"CustomerId": "a", "Email": "e"}),
+        Change("member_removed", 1, "Name", None, 9, {"MPID": "m"}),
+        Change("member_removed", 1, "Other", None, 9, {"CustomerId": "a", "Email": "e"}),
     ],
 }
 
@@ -58,8 +61,8 @@ def test_other_changes_are_no_memberships(changes):
 
 def test_users_of_different_audiences_or_told_by_different_identities_are_not_the_same():
     others = [
-        Change("member_added", 2, "Name", 7, {"CustomerId": "a"}),
-        Change("member_added", 1, "Name", 7, {"Email": "a"}),
-        Change("member_added", 1, "Name", 7, {"MPID": "a", "CustomerId": "a"}),
+        Change("member_added", 2, "Name", None, 7, {"CustomerId": "a"}),
+        Change("member_added", 1, "Name", None, 7, {"Email": "a"}),
+        Change("member_added", 1, "Name", None, 7, {"MPID": "a", "CustomerId": "a"}),
     ]
     assert Memberships.of([ADDED, REMOVED, *others], NAMES)

@@ -24,7 +24,7 @@ HEAD = b'{"MembershipChangedTimestamp":"1234565788","AudienceId":123123,"Audienc
 
 
 def change(kind="member_added", user=USER, previous=None):
-    return Change(kind, 123123, "LowEngagement", 1234565788, user, previous or {})
+    return Change(kind, 123123, "LowEngagement", None, 1234565788, user, previous or {})
 
 
 def projection(catalogue=None, send_remove_on_identity_change=True, **settings):
@@ -209,7 +209,7 @@ def test_an_identity_change_of_which_nothing_is_forwarded_leaves_no_identities()
 
 @given(st.dictionaries(st.sampled_from(sorted(Catalogue().names)), st.text(), min_size=1), st.text())
 def test_any_record_is_one_line_of_json_that_reads_back_the_same(user, name):
-    (line,) = render(Change("member_added", 1, name, 7, user, {}), projection()).lines
+    (line,) = render(Change("member_added", 1, name, None, 7, user, {}), projection()).lines
     assert line.count(b"\n") == 1
     record = json.loads(line)
     assert list(record["UserIdentities"].items()) == list(user.items())
@@ -239,7 +239,7 @@ NAMES = st.text() | st.sampled_from(
 def test_a_record_is_the_dump_of_its_schema(kind, name, timestamp, audience_id, user):
     kind, is_member = kind
     (line,) = render(
-        Change(kind, audience_id, name, timestamp, user, {}), projection(append_newline=False)
+        Change(kind, audience_id, name, None, timestamp, user, {}), projection(append_newline=False)
     ).lines
     schema, sent = (DELETION, {}) if kind == "audience_deleted" else (RECORD, user)
     assert line == orjson.dumps(schema.dump(Record(timestamp, audience_id, name, is_member, sent)))

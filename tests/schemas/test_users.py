@@ -14,6 +14,7 @@ def change(user, previous=None, kind=None, audience_id=1):
         kind or ("identity_changed" if previous else "member_added"),
         audience_id,
         "Name",
+        None,
         7,
         user,
         previous or {},

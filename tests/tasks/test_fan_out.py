@@ -52,7 +52,7 @@ def snapshot(quota=EU_CENTRAL_1, audiences=AUDIENCES, **connection_settings):
 def change(kind, user="", previous=None, audience_id=1):
     before = {} if previous is None else {"CustomerId": previous}
     after = {} if kind == "audience_deleted" else {"CustomerId": user}
-    return Change(kind, audience_id, "Name", 7, after, before)
+    return Change(kind, audience_id, "Name", None, 7, after, before)
 
 
 def added(user, audience_id=1):

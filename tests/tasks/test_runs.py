@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError
 
 from devstack.firehose import refuse_once
+from schemas.changes import MANY_CHANGES
 from schemas.records import Skip
 from tasks import base, runs
 from tasks.forward import ProducerTask
@@ -195,6 +196,18 @@ def test_a_message_that_waits_several_times_is_accepted_once(worker, connect, se
     worker.run(CHANGES_QUEUE)
     assert [customers(call) for call in worker.calls(stream.queue)] == [["a", "b"]]
     assert services.counters.of(None).skipped == {Skip.REPEATED: copies - 1}
+
+
+@pytest.mark.parametrize("changes", [1, MANY_CHANGES + 1])
+def test_half_a_surrogate_pair_makes_its_own_change_invalid(worker, connect, services, changes):
+    stream = connect()
+    wrong = added("half of a pair: \ud800")
+    worker.send(FORWARD, {"changes": [*(added(f"user-{number}") for number in range(changes)), wrong]})
+    assert worker.run(CHANGES_QUEUE) == 2
+    (call,) = worker.calls(stream.queue)
+    assert len(customers(call)) == changes
+    (letter,) = services.dead_letters.all()
+    assert (letter.type, letter.records) == ("Invalid Change", 1)
 
 
 def test_a_repeat_of_a_message_that_was_run_alone_is_known(worker, connect, send, services):

@@ -18,6 +18,8 @@ from worker.broker.compression import MAX_DECOMPRESSED_BYTES, decompress_within
 EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 """Fields that protocol 2 holds in the body's third part."""
 ENVELOPE_BEGINS = re.compile(rb'\{(?:"sequence":"[0-9]+",)?"body": ?"')
+APART = b"?"
+"""Takes the place of a body while its envelope is decoded. It is no base64."""
 NOT_PLAIN = ("eta", "expires", "retries", *EMBEDDED)
 """Headers of which a plain call has none, or 0 for `retries`."""
 
@@ -103,11 +105,12 @@ def load_envelope(text: bytes) -> Any:
     if start is None:
         return orjson.loads(text)
     begin, end = start.end(), text.find(b'"', start.end())
-    rest = text[:begin] + text[end:]
     # A message of another sender may escape characters of its body, or have two.
-    if end < 0 or text.find(b"\\", begin, end) >= 0 or rest.count(b'"body"') > 1:
-        return orjson.loads(text)
-    return orjson.loads(rest) | {"body": memoryview(text)[begin:end]}
+    if end >= 0 and text.find(b"\\", begin, end) < 0:
+        envelope = orjson.loads(text[:begin] + APART + text[end:])
+        if envelope["body"] == APART.decode():
+            return envelope | {"body": memoryview(text)[begin:end]}
+    return orjson.loads(text)
 
 
 def encoded_call(envelope: Any, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> EncodedCall | None:

@@ -17,12 +17,11 @@ def drop_per_task_lines() -> None:
     """Drop the two lines from now on, in this process and in those that it forks."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(is_written)
-    after_setup_logger.connect(_spare_received_lines)
+    after_setup_logger.connect(_skip_received_lines)
 
 
-def _spare_received_lines(loglevel: int, **_: Any) -> None:
-    """Spare Celery even the making of the first line: the logger writes no other below
-    WARNING."""
+def _skip_received_lines(loglevel: int, **_: Any) -> None:
+    """Have Celery not even make the first line. Its logger writes nothing else below WARNING."""
     if loglevel > logging.DEBUG:
         logging.getLogger(RECEIVED_LOGGER).setLevel(logging.WARNING)
 

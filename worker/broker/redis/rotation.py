@@ -85,6 +85,9 @@ class Rotation:
         if answer.reserved:
             self._advance(answer.reserved.queue, answer.reserved.is_last)
             self._is_turn_of_streams = answer.reserved.queue in self._others
+        else:
+            # The other queues may be more than a poll looks at.
+            self._is_turn_of_streams = not self._is_turn_of_streams
 
     def _advance(self, queue: str, is_empty: bool) -> None:
         if queue in self._others:

@@ -79,6 +79,13 @@ def test_the_other_queues_share_their_turns():
     assert [worker.poll() for _ in range(4)] == [CHANGES_QUEUE, stream, "celery", stream]
 
 
+def test_many_other_queues_leave_the_streams_their_turn():
+    (stream,) = streams(1)
+    others = [f"other-{number}" for number in range(RESERVING_QUEUES + 1)]
+    worker = Worker(Broker(**{stream: 3}), [*others, stream])
+    assert stream in {worker.poll() for _ in range(2)}
+
+
 def test_a_queue_with_a_long_backlog_does_not_hold_up_one_that_gets_a_message_now_and_then():
     busy, quiet = streams(2)
     broker = Broker(**{busy: 1000, quiet: 0})
