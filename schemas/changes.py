@@ -1,15 +1,13 @@
 """Changes of audience memberships, as other apps enqueue them."""
 
-import re
 from collections.abc import Callable, Sequence, Set
 from enum import StrEnum
 from itertools import chain
-from json import JSONDecoder
 from operator import attrgetter
 from typing import Annotated, Any, Literal, NamedTuple
 
 from marshmallow import Schema, ValidationError, validates_schema
-from msgspec import Meta, MsgspecError, Struct, convert, json
+from msgspec import Meta, MsgspecError, Struct, convert
 
 from schemas.checking import sentences
 from schemas.fields import (
@@ -110,16 +108,6 @@ class Arguments(Struct, gc=False, forbid_unknown_fields=True):
     changes: list[Change]
 
 
-MANY_CHANGES = 100
-"""A message with as many has them decoded and looked at together, at a third of the cost."""
-MIN_CHANGE_BYTES = 40
-"""A change has a type, an audience and its name."""
-FIRST_CHANGE_BYTES = 16 * 1024
-"""Of a body, from its first change on. A longer change is decoded like any other."""
-CHANGES_BEGIN = re.compile(rb'\s*\[\s*\[\s*\]\s*,\s*\{\s*"changes"\s*:\s*\[\s*')
-"""The body of a call whose only argument is `changes`, up to the first of them."""
-BODY = json.Decoder(tuple[Annotated[list[Any], Meta(max_length=0)], Arguments, dict[str, None] | None])
-"""Such a body, where no other call follows. Source: "Message Protocol", Celery's documentation."""
 CONVERSION_ERRORS = (MsgspecError, UnicodeEncodeError)
 """The latter for half a surrogate pair, which Python's JSON can spell, where it is met."""
 EVENT = attrgetter("type", "audience_id", "audience_external_name", "audience_internal_name")
@@ -146,51 +134,6 @@ def as_changes(arguments: Any) -> list[Change] | None:
         return convert(arguments, Arguments).changes
     except CONVERSION_ERRORS:
         return None
-
-
-def decode_many_changes(body: bytes) -> list[Change] | None:
-    """The changes in the body of a call of `audience.forward`, as `as_changes` returns them; None for a few.
-
-    None, too, where the first change has its fields in another order than `Change`, or one without a value:
-    `encode_changes` would not return what the sender of such changes has sent.
-    """
-    start = CHANGES_BEGIN.match(body) if len(body) >= MANY_CHANGES * MIN_CHANGE_BYTES else None
-    if start is None:
-        return None
-    text = body[start.end() : start.end() + FIRST_CHANGE_BYTES].decode(errors="replace")
-    try:
-        first, _ = JSONDecoder().raw_decode(text)
-        changes = BODY.decode(body)[1].changes if _is_encoded_alike(first) else []
-    except (ValueError, RecursionError):
-        return None
-    return changes if len(changes) >= MANY_CHANGES else None
-
-
-def encode_changes(changes: list[Change]) -> bytes:
-    """The arguments of `audience.forward` as JSON. Fields with their default are left out.
-
-    Raises `UnicodeEncodeError` for half a surrogate pair, which `decode_many_changes` never returns.
-    """
-    return json.encode(Arguments(changes))
-
-
-def encode_many_changes(arguments: Any) -> bytes | None:
-    """The arguments as `encode_changes` writes what `decode_many_changes` finds in them, or None."""
-    items = arguments.get("changes") if type(arguments) is dict else None
-    if type(items) is not list or len(items) < MANY_CHANGES or not _is_encoded_alike(items[0]):
-        return None
-    changes = as_changes(arguments)
-    try:
-        return None if changes is None else encode_changes(changes)
-    except UnicodeEncodeError:
-        return None
-
-
-def _is_encoded_alike(item: Any) -> bool:
-    """Whether an item has its fields in the order of those of `Change`, each with a value."""
-    if type(item) is not dict or not all(item.values()):
-        return False
-    return list(item) == [name for name in Change.__struct_fields__ if name in item]
 
 
 class ChangeSchema(Schema):

@@ -14,8 +14,9 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from celery.exceptions import Reject
 
-from schemas.changes import Change, ChangeSchema, Invalid, check_changes, encode_changes, encode_many_changes
+from schemas.changes import Change, ChangeSchema, Invalid, check_changes
 from schemas.identities import Catalogue
+from schemas.many_changes import encode_changes, encode_many_changes
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate
 from tasks.base import ForwarderTask

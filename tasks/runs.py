@@ -18,14 +18,13 @@ from uuid import UUID
 from celery.exceptions import Ignore, Reject, Retry
 
 from schemas.changes import (
-    MANY_CHANGES,
     NO_TIMESTAMP,
     Change,
     as_changes,
     check_changes,
-    decode_many_changes,
     fill_timestamps,
 )
+from schemas.many_changes import MANY_CHANGES, decode_many_changes
 from schemas.memberships import Memberships
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
 from schemas.sources.mparticle import translate

@@ -3,50 +3,18 @@
 import json
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
+from items import ADDED, CHANGED, DELETED, ITEMS, LAST_SECOND, as_received
 from marshmallow import ValidationError
 from msgspec.structs import asdict
 
-from schemas.changes import (
-    FIRST_CHANGE_BYTES,
-    MANY_CHANGES,
-    ChangeSchema,
-    as_changes,
-    check_changes,
-    decode_many_changes,
-    encode_changes,
-    encode_many_changes,
-    fill_timestamps,
-)
+from schemas.changes import ChangeSchema, as_changes, check_changes, fill_timestamps
 from schemas.checking import sentences
 from schemas.identities import Catalogue
-from worker.broker.serialization import dumps_bytes, loads
 
 SCHEMA = ChangeSchema(Catalogue())
-ADDED = {
-    "type": "member_added",
-    "audience_id": 1,
-    "audience_external_name": "External",
-    "timestamp": 7,
-    "user_identities": {"CustomerId": "secretive"},
-}
-CHANGED = ADDED | {"type": "identity_changed", "previous_user_identities": {"Email": "secretive"}}
-DELETED = {"type": "audience_deleted", "audience_id": 1, "audience_internal_name": "Internal"}
-IN_ORDER = {
-    "type": "identity_changed",
-    "audience_id": 1,
-    "audience_external_name": "External",
-    "audience_internal_name": "Internal",
-    "timestamp": 7,
-    "user_identities": {"CustomerId": "secretive"},
-    "previous_user_identities": {"Email": "secretive"},
-}
-"""A change with all fields, in the contract's order."""
 RECEIVED_AT = 1_700_000_000
-LAST_SECOND = 253_402_300_799
-"""9999-12-31T23:59:59Z."""
-
 NO_SECONDS = {
     "before 1970": (-1, "before 1970"),
     "the least integer": (-(2**63), "before 1970"),
@@ -254,33 +222,6 @@ def test_a_change_can_be_sent_again_as_an_item(item):
 # A valid item is read without marshmallow (docs/decisions/0027). What is read so, is what marshmallow makes
 # of it; and what marshmallow refuses, is not read so.
 
-WRONG = st.sampled_from(
-    [None, True, 1.0, 1, "", "text", "\ud800", 2**64, [], ["member_added"], {}, {"Email": 1}]
-)
-USER = st.dictionaries(
-    st.sampled_from(["Email", "MPID", "e-mail"]), st.sampled_from(["x", "", None, 1, "\ud800"]), max_size=2
-)
-ANY = st.fixed_dictionaries(
-    {},
-    optional={
-        "type": st.sampled_from(["member_added", "identity_changed", "audience_deleted"]) | WRONG,
-        "audience_id": st.sampled_from([0, 1]) | WRONG,
-        "audience_external_name": st.just("Name") | WRONG,
-        "audience_internal_name": st.just("Name") | WRONG,
-        "timestamp": st.sampled_from([1, -1, LAST_SECOND + 1]) | WRONG,
-        "user_identities": USER | WRONG,
-        "previous_user_identities": USER | WRONG,
-        "unknown": WRONG,
-    },
-)
-ALMOST_VALID = st.builds(
-    lambda item, key, value: item | {key: value},
-    st.sampled_from([ADDED, CHANGED, DELETED]),
-    st.sampled_from([*CHANGED, "audience_internal_name", "unknown"]),
-    USER | WRONG,
-)
-ITEMS = WRONG | ANY | ALMOST_VALID
-
 
 class AskingSchema(ChangeSchema):
     """Asks marshmallow about each item, and counts how often it was asked."""
@@ -310,10 +251,6 @@ def test_an_item_is_read_as_marshmallow_reads_it(item):
     assert read(SCHEMA, item) == read(MarshmallowOnly(Catalogue()), item)
 
 
-def as_received(items):
-    return loads(dumps_bytes({"changes": items}))
-
-
 @given(st.lists(ITEMS, max_size=4))
 def test_items_are_valid_together_where_marshmallow_reads_each_of_them_so(items):
     changes = as_changes(as_received(items))
@@ -328,77 +265,6 @@ def test_changes_are_valid_together_where_each_of_them_is(items):
     changes = as_changes(as_received(items))
     if changes is not None:
         assert SCHEMA.are_valid(changes) == all(SCHEMA.are_valid([change]) for change in changes)
-
-
-def body_of(items, **further):
-    """The body of a call of Celery's protocol 2."""
-    return dumps_bytes([[], {"changes": items} | further, {"callbacks": None, "chain": None}])
-
-
-HALF_A_PAIR = "\ud800"
-
-
-@given(ITEMS, ITEMS)
-@example(ADDED | {"user_identities": {"Email": HALF_A_PAIR}}, ADDED)
-@example(ADDED, ADDED | {"audience_external_name": HALF_A_PAIR})
-def test_many_changes_are_encoded_alike_from_a_body_and_from_arguments(first, other):
-    items = [first] * (MANY_CHANGES - 1) + [other]
-    changes = decode_many_changes(body_of(items))
-    assert (changes and encode_changes(changes)) == encode_many_changes(as_received(items))
-    assert changes is None or changes == as_changes(as_received(items))
-
-
-@pytest.mark.parametrize(
-    "item", [ADDED, CHANGED, DELETED, IN_ORDER], ids=["added", "changed", "deleted", "all fields"]
-)
-def test_many_changes_are_encoded_as_they_were_sent(item):
-    arguments = {"changes": [item] * MANY_CHANGES}
-    assert encode_many_changes(arguments) == dumps_bytes(arguments)
-    spaced = json.dumps([[], arguments, None], indent=2).encode()
-    assert encode_changes(decode_many_changes(spaced)) == dumps_bytes(arguments)
-
-
-@pytest.mark.parametrize(
-    "first",
-    [
-        dict(reversed(ADDED.items())),
-        ADDED | {"audience_internal_name": None},
-        DELETED | {"user_identities": {}},
-        7,
-    ],
-    ids=["in another order", "a null", "an empty user", "no change"],
-)
-def test_changes_that_would_be_encoded_otherwise_are_not_many(first):
-    items = [first] + [ADDED] * MANY_CHANGES
-    assert encode_many_changes({"changes": items}) is None
-    assert decode_many_changes(body_of(items)) is None
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        body_of([ADDED] * (MANY_CHANGES - 1)),
-        body_of([ADDED] * MANY_CHANGES, more=1),
-        dumps_bytes([[[ADDED] * MANY_CHANGES], {}, None]),
-        dumps_bytes([[], {"changes": [ADDED] * MANY_CHANGES}, {"chain": [{"task": "next"}]}]),
-        body_of([ADDED] * MANY_CHANGES)[:-1],
-        b'[[],{"changes":[' + b"[" * 5000,
-        body_of([ADDED] * MANY_CHANGES).replace(b"secretive", b"\xff"),
-        body_of([ADDED | {"audience_external_name": "x" * FIRST_CHANGE_BYTES}] * MANY_CHANGES),
-    ],
-    ids=[
-        "a few changes",
-        "another argument",
-        "a positional argument",
-        "a call that follows",
-        "half a body",
-        "deeply nested",
-        "no UTF-8",
-        "a long change",
-    ],
-)
-def test_other_bodies_hold_no_many_changes(body):
-    assert decode_many_changes(body) is None
 
 
 @pytest.mark.parametrize("item", [ADDED, CHANGED, DELETED, {**ADDED, "timestamp": 0}], ids=str)

@@ -4,7 +4,7 @@ import pytest
 from identity import FakeBrokerIdentity
 from little_worker import LittleWorker, RabbitMQWorker, RunWorker, forget_all_messages, forget_producers
 
-import schemas.changes
+import schemas.many_changes
 import tasks.forward
 import tasks.runs
 from devstack.firehose import FakeFirehose
@@ -96,7 +96,7 @@ def broker(request):
 def run_worker(app, clients, broker, request, monkeypatch):
     """A worker that runs changes in runs, over a real broker; in columns, however few a message has."""
     if broker == "in columns":
-        for module in (schemas.changes, tasks.runs):
+        for module in (schemas.many_changes, tasks.runs):
             monkeypatch.setattr(module, "MANY_CHANGES", 1)
     if broker != "rabbitmq":
         request.getfixturevalue("real_redis")

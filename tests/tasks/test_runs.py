@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError
 
 from devstack.firehose import refuse_once
-from schemas.changes import MANY_CHANGES
+from schemas.many_changes import MANY_CHANGES
 from schemas.records import Skip
 from tasks import base, runs
 from tasks.forward import ProducerTask
