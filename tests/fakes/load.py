@@ -21,6 +21,7 @@ from stack import Audience
 from waiting import eventually
 
 from devstack.firehose import Answer, Call
+from worker.broker.redis.reservations import UNCOUNTED
 from worker.queues import CHANGES_QUEUE
 from worker.status import StreamStatus
 
@@ -129,14 +130,14 @@ class Load:
         return next(row for row in rows if row.stream == self.audience.stream)
 
     def settle(self) -> StreamStatus:
-        """Wait until no message is left in the broker. Returns the counters."""
+        """Wait until the broker holds no message, and nothing that is to be counted. Returns the counters."""
         eventually(self._is_broker_empty, timeout=ARRIVAL, what="the broker's emptiness")
         return self.status()
 
     def _is_broker_empty(self) -> bool:
         # Atomically: a message goes from a queue to `unacked`, and its batches into other queues.
         with self.audience.stack.broker_client().pipeline(transaction=True) as pipe:
-            pipe.hlen("unacked").llen(CHANGES_QUEUE).llen(self.audience.stream.queue)
+            pipe.hlen("unacked").llen(CHANGES_QUEUE).llen(self.audience.stream.queue).hlen(UNCOUNTED)
             return not any(pipe.execute())
 
     def _enqueue(self, customers: range) -> None:

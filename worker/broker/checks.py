@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+import amqp
 from celery import Celery
 from kombu.transport import redis as redis_transport
 
 from worker.broker.client import connect
 from worker.broker.rabbitmq_checks import check_rabbitmq
-from worker.store.server_checks import Finding, check_redis
+from worker.store.server_checks import Check, Finding, Outcome, check_redis
 
 KEY_PREFIX = "audience."
 """Of the keys in the broker's Redis that are not kombu's."""
@@ -22,5 +23,8 @@ def check_broker(app: Celery, wait_replicas: int) -> Iterator[Finding]:
         if isinstance(channel, redis_transport.Channel):
             with channel.conn_or_acquire() as client:
                 yield from check_redis(client, KEY_PREFIX, wait_replicas)
-        else:
+        elif isinstance(channel, amqp.Channel):
             yield from check_rabbitmq(connection)
+        else:
+            message = "neither Redis nor RabbitMQ: correct CELERY_BROKER_URL"
+            yield Finding(Check.CONNECTION, Outcome.FAILED, message)

@@ -3,6 +3,7 @@
 import pytest
 
 from schemas.records import Skip
+from worker.state.counters import RETRYING
 
 
 @pytest.fixture
@@ -35,6 +36,13 @@ def test_records_that_wait_for_a_retry_are_counted_by_message(counters, stream):
     assert counters.of(stream).retrying == 5
     counters.retrying(stream, "one", 0)
     assert counters.of(stream).retrying == 2
+
+
+@pytest.mark.parametrize("corrupt", ["nan", "inf", "1e999", "9" * 400, "-1", "0x10", "", "text"])
+def test_a_corrupt_number_of_records_that_wait_for_a_retry_counts_for_none(counters, redis, stream, corrupt):
+    counters.retrying(stream, "one", 5)
+    redis.hset(f"{RETRYING}:{stream.queue}", "two", corrupt)
+    assert counters.of(stream).retrying == 5
 
 
 def test_skipped_records_are_counted_by_reason(counters, stream):
