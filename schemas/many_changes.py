@@ -15,7 +15,7 @@ from schemas.changes import Arguments, Change, as_changes
 MANY_CHANGES = 100
 """A message with as many has them decoded and looked at together, at a third of the cost."""
 MIN_CHANGE_BYTES = 40
-"""A change has a type, an audience and its name."""
+"""Of a valid change, at least: it has a type, an audience and its name."""
 FIRST_CHANGE_BYTES = 16 * 1024
 """Of a body, from its first change on. A longer change is decoded like any other."""
 CHANGES_BEGIN = re.compile(rb'\s*\[\s*\[\s*\]\s*,\s*\{\s*"changes"\s*:\s*\[\s*')

@@ -33,8 +33,7 @@ class Memberships:
         """`users` are those that the changes tell of, as many as there are changes."""
         self.users = users
         self._events: list[Event] = list(map(EVENT, changes))
-        self.events: Set[Event] = set(self._events)
-        """Those of the changes, each once."""
+        self.distinct_events: Set[Event] = set(self._events)
         self._timestamps = list(map(TIMESTAMP, changes))
         # As one text: orjson takes 1 KiB for each, which is found slowly where memory is fragmented.
         identities: list[Any] = [""] * (2 * len(changes))
@@ -65,7 +64,7 @@ class Memberships:
     @cached_property
     def audience_ids(self) -> Set[int]:
         """The audiences of the changes."""
-        return {audience_id for _, audience_id, _, _ in self.events}
+        return {audience_id for _, audience_id, _, _ in self.distinct_events}
 
     @cached_property
     def positions(self) -> Mapping[int, Sequence[int]]:
@@ -98,7 +97,11 @@ class Memberships:
             positions = found[0] if len(found) == 1 else sorted(chain.from_iterable(found))
             columns = tuple([column[i] for i in positions] if column else column for column in columns)
         events, timestamps, identities, places = columns
-        templates = {event: _template(renderers[event[1]], event) for event in set(events)}
+        templates = {
+            event: _template(renderers[event[1]], event)
+            for event in self.distinct_events
+            if event[1] in renderers
+        }
         audience_ids = [audience_id for _, audience_id, _, _ in events]
         ends: Iterable[str] = repeat("")
         if places:

@@ -17,13 +17,7 @@ from uuid import UUID
 
 from celery.exceptions import Ignore, Reject, Retry
 
-from schemas.changes import (
-    NO_TIMESTAMP,
-    Change,
-    as_changes,
-    check_changes,
-    fill_timestamps,
-)
+from schemas.changes import NO_TIMESTAMP, Change, as_changes, check_changes, fill_timestamps
 from schemas.many_changes import MANY_CHANGES, decode_many_changes
 from schemas.memberships import Memberships
 from schemas.records import EXAMPLE_STAMP, Skip, Stamp
@@ -194,7 +188,11 @@ class RunTask(ProducerTask):
         if len(changes) < MANY_CHANGES or any(change.timestamp == NO_TIMESTAMP for change in changes):
             return changes
         memberships = Memberships.of(changes, self.catalogue.names_by_precedence)
-        return memberships if memberships and self.schema.are_valid(changes, memberships.events) else changes
+        return (
+            memberships
+            if memberships and self.schema.are_valid(changes, memberships.distinct_events)
+            else changes
+        )
 
     def _check_all(self, messages: Sequence[Read], now: int) -> tuple[list[Plain], list[str]]:
         """The messages that this run can forward, and the tags of those with invalid changes."""

@@ -45,4 +45,5 @@ ITEMS = WRONG | ANY | ALMOST_VALID
 
 
 def as_received(items):
+    """The arguments of a call with these items, as a worker receives them."""
     return loads(dumps_bytes({"changes": items}))
