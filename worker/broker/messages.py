@@ -25,7 +25,10 @@ NOT_PLAIN = ("eta", "expires", "retries", *EMBEDDED)
 
 
 class TaskCall(NamedTuple):
-    """A call as its sender wrote it; `worker.consumer.validation` says whether Celery can run it."""
+    """A call as its sender wrote it; `worker.consumer.validation` says whether Celery can run it.
+
+    Its `repr` has none of its arguments, and so no identity.
+    """
 
     fields: Mapping[str, Any]
     """The fields that describe the call, under the names that both protocols use: task, id, eta, …"""
@@ -57,6 +60,9 @@ class TaskCall(NamedTuple):
         """The process that sent it, as Celery names it: `gen<pid>@<host>`."""
         return self.fields.get("origin") or None
 
+    def __repr__(self) -> str:
+        return f"<TaskCall of {self.fields.get('task')}>"
+
 
 def read_task_call(message: Message) -> TaskCall | None:
     """The call in a message; None where it holds none. Raises where its body cannot be decoded."""
@@ -71,7 +77,7 @@ def read_task_call(message: Message) -> TaskCall | None:
 
 
 class EncodedCall(NamedTuple):
-    """A call of protocol 2 whose arguments are not decoded yet."""
+    """A call of protocol 2 whose arguments are not decoded yet. Its `repr` has none of them."""
 
     fields: Mapping[str, Any]
     """The headers. `task` is a text."""
@@ -94,6 +100,9 @@ class EncodedCall(NamedTuple):
         if type(args) is not list or type(kwargs) is not dict or is_followed:
             return None
         return TaskCall(self.fields, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<EncodedCall of {self.fields.get('task')}>"
 
 
 def load_envelope(text: bytes) -> Any:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from celery import Celery
 
-from worker.broker.messages import encoded_call, load_envelope, queue_of, read_task_call
+from worker.broker.messages import EncodedCall, encoded_call, load_envelope, queue_of, read_task_call
 
 KWARGS = {"changes": []}
 
@@ -107,3 +107,9 @@ def test_an_envelope_as_others_write_it_is_read_as_json(text):
 def test_a_text_that_is_no_json_is_no_envelope(text):
     with pytest.raises(ValueError):
         load_envelope(text)
+
+
+def test_no_repr_of_a_call_has_its_arguments():
+    call = EncodedCall({"task": "audience.forward"}, b'[[], {"changes": ["secretive"]}, null]')
+    assert repr(call) == "<EncodedCall of audience.forward>"
+    assert repr(call.decode()) == "<TaskCall of audience.forward>"
