@@ -59,7 +59,9 @@ def test_killed_workers_lose_nothing_and_repeat_at_most_the_batches_in_a_call(st
     # That a run is counted is remembered for four visibility timeouts, which are eight seconds here: workers
     # that are killed again and again before they look for uncounted runs count it twice.
     assert RECORDS <= status.counts.enqueued <= RECORDS + in_flight
-    assert (status.counts.delivered, status.dead) == (RECORDS, 0)
+    assert status.dead == 0
+    # A call that outlives its worker's main process may be counted beside its repetition.
+    assert RECORDS <= status.counts.delivered <= RECORDS + load.repeated
 
 
 def test_workers_that_are_killed_over_runs_of_single_changes_lose_nothing(stack, start, tell):
@@ -84,7 +86,7 @@ def test_workers_that_are_killed_over_runs_of_single_changes_lose_nothing(stack,
     # As above.
     assert load.records <= status.counts.enqueued <= load.records + in_flight
     assert status.dead == 0
-    # A call that outlives its worker's main process may be counted beside its repetition.
+    # As above.
     assert load.records <= status.counts.delivered <= load.records + load.repeated
 
 

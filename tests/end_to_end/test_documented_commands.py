@@ -204,7 +204,8 @@ def test_a_program_that_the_documents_print_starts_when_it_is_copied_and_ends_at
     installation, command, tmp_path
 ):
     env = environment(installation, webhook="")
-    is_worker = lasting(command) == "worker"
+    program = lasting(command)
+    is_worker = program == "worker"
 
     def answers():
         if is_worker:
@@ -215,7 +216,12 @@ def test_a_program_that_the_documents_print_starts_when_it_is_copied_and_ends_at
     with processes.Process("copied", ["bash", "-c", f"exec env {as_copied(command)}"], log, env) as process:
         eventually(lambda: answers() or not process.is_running, what="an answer")
 
-        assert process.stop() == 0
+        if program == "flower":
+            # Flower waits for ever where the signal interrupts the start of its first thread.
+            assert process.is_running
+            process.kill()
+        else:
+            assert process.stop() == 0
 
 
 @pytest.mark.parametrize("beginning", NOT_RUN)
