@@ -32,7 +32,7 @@ from devstack.stack import SHORT_RETRIES, Stack
 from devstack.story import eventually, expect, show, step, tell
 from worker.failures.alert_types import AlertType
 
-LOOK_INTERVAL_SECONDS = 0.5
+POLL_INTERVAL_SECONDS = 0.5
 COMMAND_INTERVAL_SECONDS = 2.0
 """A command takes half a second of a core, which workers need meanwhile."""
 ATTEMPTS = int(SHORT_RETRIES["AUDIENCE_RETRY_MAX"]) + 1
@@ -128,7 +128,7 @@ def show_landed(aws: LocalAws, expected: Mapping[DeliveryStream, Sequence[str]])
     """Show the records of some streams once all have arrived, and check every byte of them."""
     for stream, records in expected.items():
         question = partial(arrived, aws, stream, len(records))
-        puts = eventually(f"{len(records)} records in {stream.name}", question, every=LOOK_INTERVAL_SECONDS)
+        puts = eventually(f"{len(records)} records in {stream.name}", question, every=POLL_INTERVAL_SECONDS)
         tell(f"\n   {stream.name} ({stream.region})")
         for put in puts:
             tell("")

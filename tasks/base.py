@@ -69,7 +69,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
             raise
         except Exception as error:
             # Redis or the broker is away; or, which nothing should be, a defect in dead-lettering.
-            logger.warning("%s: the message goes back to the broker", type(error).__name__)
+            logger.warning("%s: the message is requeued", type(error).__name__)
             self.app.services.sleep(REQUEUE_PAUSE_SECONDS)
             self._release()
             raise Reject(type(error).__name__, requeue=True) from None

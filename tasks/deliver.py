@@ -125,8 +125,8 @@ class DeliveryTask(ForwarderTask):
             attempts=message_ids,
         )
 
-    def tell_breaker(self, stream: Stream, failure: Failure, *, is_failure: bool) -> None:
-        """Tell the stream's circuit breaker of a run's call that Firehose has not taken whole."""
+    def inform_breaker(self, stream: Stream, failure: Failure, *, is_failure: bool) -> None:
+        """Inform the stream's circuit breaker of a run's call that Firehose has not taken whole."""
         if is_failure:
             self._open_circuit_breaker(stream, failure)
         else:
@@ -394,7 +394,7 @@ class DeliveryTask(ForwarderTask):
 
     def _open_circuit_breaker(self, stream: Stream, failure: Failure) -> None:
         """Open the stream's circuit breaker: its batches wait in the broker until a probe succeeds."""
-        if self._has_told_breaker:
+        if self._is_breaker_informed:
             return
         with self.tolerating_redis_errors():
             if stream not in self.app.services.registry.snapshot().streams:
@@ -409,8 +409,8 @@ class DeliveryTask(ForwarderTask):
             )
 
     @property
-    def _has_told_breaker(self) -> bool:
-        """Whether the breaker knows already what the call meant for the stream: a run has told it."""
+    def _is_breaker_informed(self) -> bool:
+        """Whether the breaker knows already what the call meant for the stream, from a run."""
         return hasattr(self.request, ATTEMPTED)
 
     def _leave_probing_to_another(self) -> None:
@@ -442,7 +442,7 @@ class DeliveryTask(ForwarderTask):
 
         def record(pipe: Redis) -> None:
             # Half and half opens no breaker, so it must not leave one open either.
-            if accepted and accepted >= refused and not self._has_told_breaker:
+            if accepted and accepted >= refused and not self._is_breaker_informed:
                 breakers.record_success(stream, pipe)
             counters.delivered(stream, accepted=accepted, refused=refused, pipe=pipe)
             if billing := getattr(self.request, "billing", None):

@@ -201,7 +201,7 @@ class DeliveryRun:
         def fail(groups: list[Group]) -> Outcome:
             raise TransientError(failure, refused=records_in(groups))
 
-        self._task.tell_breaker(self._stream, failure, is_failure=True)
+        self._task.inform_breaker(self._stream, failure, is_failure=True)
         for each in deliveries:
             self._settle_one(each, partial(fail, each.groups))
 
@@ -210,7 +210,7 @@ class DeliveryRun:
         failure = next(outcome.failure for outcome in outcomes if outcome.failure)
         accepted = sum(outcome.accepted for outcome in outcomes)
         refused = sum(outcome.refused for outcome in outcomes)
-        self._task.tell_breaker(self._stream, failure, is_failure=refused > accepted)
+        self._task.inform_breaker(self._stream, failure, is_failure=refused > accepted)
         for each, outcome in zip(deliveries, outcomes, strict=True):
             self._settle_one(each, partial(_give, outcome))
 

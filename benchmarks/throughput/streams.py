@@ -25,8 +25,18 @@ SMALL_BACKLOGS = (10, 1)
 BEFORE_TIMES_PLAIN = 10.0
 """Changes per CPU second before runs, times those of plain tasks: 7.5 to 11.4 in four pairs, 2026-11-25."""
 IDLE_SECONDS = 4.0
-LOOKS = ("eval", "evalsha", "evalsha_ro", "brpop", "blpop", "blmove", "brpoplpush", "bzpopmin", "bzpopmax")
-"""Commands with which a worker looks for messages."""
+POLL_COMMANDS = (
+    "eval",
+    "evalsha",
+    "evalsha_ro",
+    "brpop",
+    "blpop",
+    "blmove",
+    "brpoplpush",
+    "bzpopmin",
+    "bzpopmax",
+)
+"""Commands with which a worker polls for messages."""
 
 
 def fan_out(bench: Bench) -> Iterator[Figure]:
@@ -67,17 +77,17 @@ class Idle(NamedTuple):
 
     seconds: float
     """CPU seconds a second."""
-    looks: float
-    """Looks for messages a second."""
+    polls: float
+    """Polls for messages a second."""
 
     @property
     def microseconds(self) -> float:
-        """CPU of a look."""
-        return self.seconds / self.looks * MICROSECONDS if self.looks else 0.0
+        """CPU of a poll."""
+        return self.seconds / self.polls * MICROSECONDS if self.polls else 0.0
 
 
 def many(bench: Bench) -> Iterator[Figure]:
-    """The same load for one stream and for thousands, and a look for messages when there are none."""
+    """The same load for one stream and for thousands, and a poll for messages when there are none."""
     runs: dict[int, list[Run]] = {count: [] for count in COUNTS}
     idle: dict[int, list[Idle]] = {count: [] for count in COUNTS}
     for number in range(bench.pairs):
@@ -102,12 +112,12 @@ def many(bench: Bench) -> Iterator[Figure]:
         )
     for count in COUNTS[1:]:
         yield _beside_one(
-            f"Redis CPU of a look, {count:,} streams",
+            f"Redis CPU of a poll, {count:,} streams",
             "µs",
             [(one.microseconds, other.microseconds) for one, other in zip(idle[1], idle[count], strict=True)],
             at_most(1.5),
             at_most(1.1),
-        ).with_note(f"{median(each.looks for each in idle[count]):.0f} looks a second")
+        ).with_note(f"{median(each.polls for each in idle[count]):.0f} polls a second")
 
 
 def _beside_one(
@@ -123,8 +133,8 @@ def _idle(stack: Stack) -> Idle:
     sleep(IDLE_SECONDS)
     used = redis_cpu_seconds(stack) - before
     stats = stack.broker.info("commandstats")
-    looks = sum(stats[f"cmdstat_{name}"]["calls"] for name in LOOKS if f"cmdstat_{name}" in stats)
-    return Idle(used / IDLE_SECONDS, looks / IDLE_SECONDS)
+    polls = sum(stats[f"cmdstat_{name}"]["calls"] for name in POLL_COMMANDS if f"cmdstat_{name}" in stats)
+    return Idle(used / IDLE_SECONDS, polls / IDLE_SECONDS)
 
 
 def small(bench: Bench) -> Iterator[Figure]:

@@ -18,7 +18,7 @@ from waiting import eventually
 from devstack import processes
 from devstack.firehose import FakeFirehose, error, fail
 
-NOT_CONFIRMED = "TooFewReplicas: the message goes back to the broker"
+NOT_CONFIRMED = "TooFewReplicas: the message is requeued"
 WAIT_REPLICAS = "AUDIENCE_REDIS_WAIT_REPLICAS"
 
 

@@ -140,7 +140,7 @@ def test_what_rabbitmq_drops_becomes_a_dead_letter_that_can_be_replayed(make_sta
             stack.send(*audience.added("secretive-1"))
             eventually(lambda: audience.waiting() == 1)
             with Connection(stack.broker_url, transport=PLAIN) as connection:
-                give_back(connection.channel(), LIMIT + 1)
+                requeue(connection.channel(), LIMIT + 1)
                 (letter,) = eventually(audience.letters)
             assert (letter.type, letter.error_code) == ("Retry Limit Exceeded", "DroppedByRabbitMQ")
             (alert,) = audience.alerts()
@@ -173,7 +173,7 @@ def test_a_message_that_came_back_often_is_replaced_by_one_that_did_not(make_sta
             channel = connection.channel()
             Producer(channel).publish(["secretive"], STREAM, delivery_mode=2)
             for _ in range(3):
-                give_back(channel, RENEWED_AFTER_DELIVERIES)
+                requeue(channel, RENEWED_AFTER_DELIVERIES)
                 message = taken(channel)
                 assert not delay_until_due(message, clock)
                 assert renew_often_delivered(message, clock)
@@ -189,7 +189,7 @@ def replay(stack, letter):
     subprocess.run(command, env=processes.private_environment(stack.environment), check=True)
 
 
-def give_back(channel, times):
+def requeue(channel, times):
     """Reserve the message of the stream's queue so many times, and have RabbitMQ requeue it.
 
     A channel that is closed at once may take the last of these with it, so the caller leaves it open.

@@ -28,7 +28,7 @@ from worker.status import StreamStatus
 CUSTOMER = re.compile(rb"customer-(\d+)")
 ARRIVAL = 120.0
 """Seconds without a single arrival after which what is missing counts as lost."""
-LOOK_EVERY = 0.1
+POLL_SECONDS = 0.1
 NOISE_BYTES = 250
 INSISTENCE = 60.0
 """Seconds for which a caller repeats what the broker has refused."""
@@ -112,7 +112,7 @@ class Load:
                 seen, since = self.arrived(), time.monotonic()
             elif time.monotonic() - since > timeout:
                 return
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
 
     @property
     def lost(self) -> int:
@@ -163,7 +163,7 @@ class Load:
         deadline = time.monotonic() + INSISTENCE
         while time.monotonic() < deadline:
             yield
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
 
     def _accepted(self) -> list[bytes]:
         stream = self.audience.stream

@@ -2,7 +2,7 @@
 
 An idempotency record lives in the state. If the broker is another server and fails over to a replica
 that is behind, it may hold a message again whose batches, retry or following batch it has lost: the record
-alone would have the message skipped. So the broker marks the attempt: with its only message in one step, or
+alone would have the message skipped. So the broker marks the attempt: atomically with its only message, or
 after the last of several. A replica applies writes in their order: one that has the mark has the messages.
 
 If broker and state are one server, no mark is needed: it loses the record with the messages. RabbitMQ's

@@ -1,7 +1,7 @@
 """The outbox: what runs over RabbitMQ have made, in the state, until RabbitMQ has it.
 
-RabbitMQ cannot publish some messages and end others in one step. So a run stores what it made, and that its
-own messages are completed, in one step in the state. Then it publishes what it made, removes it here, and its
+RabbitMQ cannot publish some messages and end others atomically. So a run stores what it made, and that its
+own messages are completed, atomically in the state. Then it publishes what it made, removes it here, and its
 messages are acknowledged last. If its process is lost in between, its messages come back, and whoever has one
 of them publishes what is in the outbox: the same messages under the same IDs, so each is delivered once.
 """

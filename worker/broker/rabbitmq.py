@@ -287,8 +287,8 @@ class RunsChannel(Channel):
         """Acknowledge a message of a run, with all before it where `multiple`."""
         super().basic_ack(delivery_tag, multiple)
 
-    def give_back(self, delivery_tag: int) -> None:
-        """Return a message to the queue."""
+    def requeue(self, delivery_tag: int) -> None:
+        """Requeue a message."""
         super().basic_reject(delivery_tag, requeue=True)
 
 

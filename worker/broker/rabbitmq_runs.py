@@ -109,7 +109,7 @@ class RunMessage(Message):  # type: ignore[misc]
         self._runs.end(self)
 
     def reject(self, requeue: bool = False) -> None:
-        """Return its messages to the broker. Without `requeue` each is run alone: none is dropped.
+        """Requeue its messages. Without `requeue` each is run alone: none is dropped.
 
         One that came back often is run alone, too, and replaced by a copy there.
         """
@@ -117,10 +117,10 @@ class RunMessage(Message):  # type: ignore[misc]
             self.part(alone=[tag for tag, delivery in self.deliveries.items() if _is_often(delivery)])
         else:
             self.part_all()
-        self._runs.give_back(self)
+        self._runs.requeue(self)
 
     def requeue(self) -> None:
-        """Return its messages to the broker."""
+        """Requeue its messages."""
         self.reject(requeue=True)
 
     def _take(self, tags: Iterable[str]) -> list[Delivery]:
@@ -170,10 +170,10 @@ class Runs:
         self._consume(self.most_in_pool)
 
     def cancel(self) -> None:
-        """Consume no more, and return what no process has begun."""
+        """Consume no more, and requeue what no process has begun."""
         self._stop()
         self._consumer = None
-        self._give_back([*self._excess, *_tags(self._alone), *_tags(self._waiting)])
+        self._requeue([*self._excess, *_tags(self._alone), *_tags(self._waiting)])
         self._excess.clear()
         self._alone.clear()
         self._waiting.clear()
@@ -236,7 +236,7 @@ class Runs:
     def put_back(self, left: Sequence[Delivery], alone: Sequence[Delivery]) -> None:
         """Have messages of a run wait again, next in line: for another run, or to be run alone."""
         if self._consumer is None:
-            self._give_back(_tags([*left, *alone]))
+            self._requeue(_tags([*left, *alone]))
             return
         self._waiting.extendleft(reversed(left))
         self._waiting_bytes += sum(delivery.size for delivery in left)
@@ -247,9 +247,9 @@ class Runs:
         self._acknowledge(_tags(run.deliveries.values()))
         self._leave_pool(run.delivery_tag)
 
-    def give_back(self, run: RunMessage) -> None:
-        """Return the messages of a run."""
-        self._give_back(_tags(run.deliveries.values()))
+    def requeue(self, run: RunMessage) -> None:
+        """Requeue the messages of a run."""
+        self._requeue(_tags(run.deliveries.values()))
         self._leave_pool(run.delivery_tag)
 
     def forget(self, tag: int) -> None:
@@ -320,7 +320,7 @@ class Runs:
         if self._excess:
             self._stop()
             excess, self._excess = self._excess, []
-            self._give_back(excess)
+            self._requeue(excess)
         if self._begun is None:
             if self._held_bytes <= AHEAD_BYTES:
                 self._consume(self._wanted_prefetch())
@@ -359,12 +359,12 @@ class Runs:
             self._channel.acknowledge(tag)
         self._release(ending)
 
-    def _give_back(self, tags: Iterable[int]) -> None:
+    def _requeue(self, tags: Iterable[int]) -> None:
         returned = self._held.keys() & set(tags)
         self._release(returned)
         if self._channel.connection is not None:
             for tag in sorted(returned):
-                self._channel.give_back(tag)
+                self._channel.requeue(tag)
 
     def _release(self, tags: Iterable[int]) -> None:
         for tag in tags:

@@ -63,7 +63,7 @@ def part_run(message: Message) -> bool:
     return False
 
 
-def part_as_told(message: Message, reason: Any) -> Parted | None:
+def part_if_rejected(message: Message, reason: Any) -> Parted | None:
     """Have messages of a run not end with it, where its task rejects it for that reason."""
     if not (isinstance(reason, Parted) and isinstance(message, RunMessage)):
         return None

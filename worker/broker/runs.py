@@ -81,7 +81,7 @@ class Reservation(Protocol):
         """Collect what `producer` sends, instead of sending it: each message with where it is for."""
 
     def hand_over(self, run: HandOver) -> dict[str, Obstacle]:
-        """Hand a run over as one step; or do nothing, and name the messages that cannot be completed."""
+        """Hand a run over, atomically; or do nothing, and name the messages that cannot be completed."""
 
     def count(self, run_id: str, record: Callable[[], None]) -> None:
         """Have `record` record the counters of a run that is handed over."""

@@ -287,19 +287,19 @@ def _report(replayed: Replayed) -> None:
         records=_sum_of_records(replayed.letters),
         left=replayed.left,
     )
-    closed = replayed.circuit_breakers.blocking()
-    for queue in sorted({letter.queue for letter in replayed.letters} & closed.keys()):
-        breaker = closed[queue]
+    blocking = replayed.circuit_breakers.blocking()
+    for queue in sorted({letter.queue for letter in replayed.letters} & blocking.keys()):
+        breaker = blocking[queue]
         if not breaker.is_paused:
             note(
                 f"{queue} is failing ({breaker.reason}): the records wait there until it takes a batch again"
             )
         else:
-            opening = _opening(replayed.registry, queue)
-            note(f"{queue} is paused ({breaker.reason}): the records wait there until {opening}")
+            command = _resume_command(replayed.registry, queue)
+            note(f"{queue} is paused ({breaker.reason}): the records wait there until {command}")
 
 
-def _opening(registry: Registry, queue: str) -> str:
+def _resume_command(registry: Registry, queue: str) -> str:
     connections = registry.snapshot().connections_to(stream_of(queue))
     connection = connections[0] if connections else "CONNECTION_ID"
     return f"`audience-firehose resume {connection}`"

@@ -98,10 +98,10 @@ def configure(
         as_json=as_json,
         **configuration_row(services.registry.snapshot().configurations[name]),
     )
-    closed = services.circuit_breakers.blocking()
+    blocking = services.circuit_breakers.blocking()
     for stream in sorted(services.registry.snapshot().streams):
-        if stream.configuration == name and stream.queue in closed:
-            _note_closed(stream, closed[stream.queue])
+        if stream.configuration == name and stream.queue in blocking:
+            _note_blocking(stream, blocking[stream.queue])
 
 
 @click.command()
@@ -186,7 +186,7 @@ def connect(audience_id: int, exclude: tuple[str, ...], as_json: bool, **given: 
     if given["stream_quota"]:
         _note_smaller_quota(stream, given["stream_quota"])
     if breaker := services.circuit_breakers.get(stream):
-        _note_closed(stream, breaker)
+        _note_blocking(stream, breaker)
 
 
 @click.command()
@@ -281,7 +281,7 @@ def _names(given: Mapping[str, object]) -> str:
 
 
 def standard_names(names: Sequence[str], catalogue: Catalogue) -> list[str]:
-    """The identities to exclude, by their standard names, from their names in force."""
+    """The identities to exclude, by their standard names, from their configured names."""
     return [_standard_name(name, catalogue) for name in names if name]
 
 
@@ -298,7 +298,7 @@ def options(row: Row) -> list[str]:
 
 
 def connection_row(identifier: str, connection: Connection, catalogue: Catalogue) -> Row:
-    """A connection's settings, identities under their names in force."""
+    """A connection's settings, identities under their configured names."""
     excluded = [catalogue.configured_name(name) for name in connection.identities_to_exclude]
     return {"id": identifier, **asdict(connection), "identities_to_exclude": excluded}
 
@@ -363,7 +363,7 @@ def _note_smaller_quota(stream: Stream, stated: str) -> None:
         )
 
 
-def _note_closed(stream: Stream, breaker: CircuitBreaker) -> None:
+def _note_blocking(stream: Stream, breaker: CircuitBreaker) -> None:
     if not breaker.is_paused:
         note(f"{stream.name} in {stream.region} is failing ({breaker.reason}): it is tried again by itself")
         return

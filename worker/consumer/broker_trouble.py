@@ -33,8 +33,8 @@ BACKOFF = EqualJitterBackoff(base=0.5, cap=5)
 """Seconds between two attempts. A failover takes seconds, and replicas are away for hours perhaps."""
 DOUBLINGS = 5
 """Of the backoff."""
-LOOK_SECONDS = 0.2
-"""A worker that waits looks this often whether a signal is to stop it."""
+SIGNAL_CHECK_SECONDS = 0.2
+"""A worker that waits checks this often whether a signal is to stop it."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class BrokerTrouble(bootsteps.StartStopStep):  # type: ignore[misc]
         self, consumer: Consumer, sleep: Callable[[float], None] = time.sleep, **options: Any
     ) -> None:
         super().__init__(consumer, **options)
-        self._untold: Failure | None = None
+        self._unreported: Failure | None = None
         self._sleep = sleep
         consumer.broker_trouble = self
 
@@ -60,15 +60,15 @@ class BrokerTrouble(bootsteps.StartStopStep):  # type: ignore[misc]
         the worker.
         """
         if isinstance(error, ServerUnavailable):
-            self._untold = failure_of(error)
+            self._unreported = failure_of(error)
             self.start(consumer)
             self._wait(consumer)
 
     def start(self, consumer: Consumer) -> None:
         """Tell what could not be stored when it happened. Celery calls this when it has connected."""
         alerts = consumer.app.services.alerts
-        if self._untold and report_worker_trouble(alerts, consumer.hostname, self._untold):
-            self._untold = None
+        if self._unreported and report_worker_trouble(alerts, consumer.hostname, self._unreported):
+            self._unreported = None
 
     def _wait(self, consumer: Consumer) -> None:
         for attempt in count():
@@ -83,9 +83,9 @@ class BrokerTrouble(bootsteps.StartStopStep):  # type: ignore[misc]
             return
 
     def _pause(self, seconds: float) -> None:
-        for _ in range(round(seconds / LOOK_SECONDS)):
+        for _ in range(round(seconds / SIGNAL_CHECK_SECONDS)):
             maybe_shutdown()
-            self._sleep(LOOK_SECONDS)
+            self._sleep(SIGNAL_CHECK_SECONDS)
 
 
 def failure_of(error: ServerUnavailable) -> Failure:

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from worker.broker.redis.bodies import is_body_left, read_body
 from worker.broker.redis.delivery_runs import calls_of_run
 from worker.broker.redis.reservations import reserved_ids
-from worker.broker.reservations import part_as_told, part_run
+from worker.broker.reservations import part_if_rejected, part_run
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import Failure
 from worker.privacy import HIDDEN
@@ -158,7 +158,7 @@ class RunRequest(RedactingRequest):
     ) -> None:
         """Celery calls this when the task failed, and when its process was lost."""
         error = _error(exc_info)
-        parted = part_as_told(self._message, error.reason) if isinstance(error, Reject) else None
+        parted = part_if_rejected(self._message, error.reason) if isinstance(error, Reject) else None
         if parted is None:
             super().on_failure(exc_info, send_failed_event, return_ok)
             return

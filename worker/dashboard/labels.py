@@ -49,7 +49,7 @@ SKIP_LABELS = {
 
 
 def reason_label(breaker: CircuitBreaker) -> str:
-    """Why a stream is closed."""
+    """Why a stream does not flow."""
     return "paused by an operator" if breaker.reason == OPERATOR else breaker.reason
 
 

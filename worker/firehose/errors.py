@@ -33,7 +33,7 @@ class Kind(StrEnum):
     PERMANENT = "permanent"
     """It becomes a dead letter, and the stream is paused."""
     WORKER_TROUBLE = "worker trouble"
-    """It goes back to the broker as it was, for other workers, and this worker pauses."""
+    """It is requeued as it was, for other workers, and this worker pauses."""
 
 
 class Classification(NamedTuple):

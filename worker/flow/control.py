@@ -56,7 +56,7 @@ class FlowControl:
         self._clock = clock
 
     def admit(self, message: Message, call: TaskCall, again: Callable[[], object]) -> bool:
-        """Admit a message to the pool, or give it back to the broker: delayed until its ETA, or requeued.
+        """Admit a message to the pool, or else delay it until its ETA, or requeue it.
 
         True: it is admitted. A message of no stream always is, once it is due. A message that the broker has
         sent ahead waits for room in the pool; `again`, which is to call this again, is called then.

@@ -13,7 +13,7 @@ from worker.flow.concurrency import ConcurrencyLimits, Pool
 from worker.flow.queue_pauses import Timer
 
 Admission = Callable[[], object]
-"""Admits a message that has waited, or gives it back to the broker."""
+"""Admits a message that has waited, or requeues it."""
 
 
 class PrefetchedMessages:

@@ -107,7 +107,7 @@ class IdempotencyRecords:
         mark: str = "1",
         even_if_full: bool = True,
     ) -> None:
-        """Complete attempts as `complete` does, all of them in one step. There is at least one."""
+        """Complete attempts as `complete` does, all of them atomically. There is at least one."""
         keys = [self._key(task_id, retries) for task_id in task_ids]
 
         def commands(pipe: Redis) -> None:

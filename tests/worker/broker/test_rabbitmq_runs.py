@@ -47,7 +47,7 @@ class Channel:
         self.unacknowledged -= tags
         self.acknowledged += sorted(tags)
 
-    def give_back(self, tag):
+    def requeue(self, tag):
         self.unacknowledged.remove(tag)
         self.returned.append(tag)
 

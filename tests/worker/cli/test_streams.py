@@ -15,7 +15,7 @@ from worker.queues import Stream
 STREAM = Stream("main", "us-east-1", "stream")
 
 
-def bury_records(services, stream=STREAM, records=3, connection_ids=()):
+def dead_letter_records(services, stream=STREAM, records=3, connection_ids=()):
     message = Message(stream.task, stream.queue, {"records": ["secret"] * records})
     failure = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "denied")
     services.dead_lettering.dead_letter(
@@ -146,7 +146,7 @@ def test_a_passed_test_has_one_batch_probe_a_stream_that_a_refusal_had_paused(op
     firehose.create("stream")
     identifier = operator.connects()
     services.circuit_breakers.pause(STREAM, AlertType.ACCESS_DENIED)
-    bury_records(services)
+    dead_letter_records(services)
     result = operator.runs("test", identifier)
     assert "(Access Denied) and flows again" in result.stdout
     assert f"replay --all --connection {identifier}" in result.stderr
@@ -265,7 +265,7 @@ def test_status_has_a_row_for_each_stream_and_one_for_records_without_a_stream(o
     services.counters.retrying(STREAM, "task", 2)
     services.counters.skipped({(STREAM, Skip.ANONYMOUS): 3, (None, Skip.NO_CONNECTION): 5})
     services.circuit_breakers.pause(STREAM, AlertType.ACCESS_DENIED)
-    bury_records(services)
+    dead_letter_records(services)
     queues.send(STREAM.queue, 4)
     queues.send("audience.changes", 1)
     stream, changes = operator.lists("status")
@@ -376,7 +376,7 @@ def test_status_shows_a_stream_whose_circuit_breaker_is_corrupt(operator, servic
 
 
 def test_status_shows_a_stream_that_only_has_dead_letters_left(operator, services):
-    bury_records(services)
+    dead_letter_records(services)
     stream, _ = operator.lists("status")
     assert (stream["id"], stream["registered"], stream["dead"]) == (STREAM.queue, False, 3)
     assert "not connected" in operator.runs("status").stdout

@@ -91,7 +91,7 @@ def test_a_bundle_that_cannot_be_read_is_named(ask, tmp_path, make):
 
 
 @pytest.mark.parametrize("broken_by", [close, send_alert, answer_plainly], ids=lambda how: how.__name__)
-def test_a_handshake_that_is_broken_off_is_no_verdict_on_the_certificate(ask, server, certificate, broken_by):
+def test_a_handshake_that_is_broken_off_says_nothing_of_the_certificate(ask, server, certificate, broken_by):
     server.broken_by = broken_by
     found = ask(certificate.bundle)
     assert server.broken == 1
