@@ -17,7 +17,7 @@ help: ## list the targets
 demo: $(INSTALLED) ## see everything work in half a minute, on this machine alone
 	@$(BIN)/python -m devstack demo
 
-test: $(INSTALLED) ## run the whole test suite
+test: $(INSTALLED) ## run the tests, integration included
 	@$(PYTEST)
 
 chaos: $(INSTALLED) ## prove that nothing is lost under faults and hostile input, in full size; takes minutes

@@ -56,7 +56,7 @@ class AudienceFirehose(Celery):  # type: ignore[misc]
 
     @cached_property
     def services(self) -> Services:
-        """The composition root of this process."""
+        """The parts that share the state's Redis."""
         return connect(current_settings())
 
     @cached_property

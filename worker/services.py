@@ -1,6 +1,7 @@
-"""The composition root: makes each part of a process from its settings, one Redis client and its clocks.
+"""The composition root of what shares the state's Redis: made from settings, one client and the clocks.
 
-Callers pass on the parts that a function uses, never `Services` itself.
+`worker/celery.py` makes what needs the application, `worker/consumer/flow_control.py` a worker's flow
+control. A function takes the parts that it uses; those of commands and boot steps may take `Services` whole.
 """
 
 import time

@@ -52,6 +52,7 @@ NOT_RUN = {
     "python -m benchmarks": "a benchmark takes minutes; that it exists is tested below",
     "python -m devstack records": "needs `make up`: tests/devstack/test_demo.py runs both",
     "docker compose": "needs Docker: tests/project/test_compose.py reads its file",
+    "FLOWER_BASIC_AUTH=admin:secret docker compose": "the same",
     "celery -A worker purge": "is refused: tests/end_to_end/test_queues.py asks for it",
     "audience-firehose status --watch": "needs a terminal: tests/worker/cli/test_terminal.py has one",
     'eval "$(_AUDIENCE_FIREHOSE_COMPLETE=zsh_source': "needs zsh: test_completion.py tests what is completed",

@@ -10,9 +10,12 @@ from documents import DOCS, code_spans, fenced_lines, name, text
 
 from devstack.processes import ROOT
 from worker.cli import ENTRIES, main
+from worker.store.atomic import WRITE_FIRST_KEY
 
 TOP_LEVEL = {path.name for path in ROOT.iterdir()} - {".git", ".venv"}
 SYNOPSIS = ("[", "|", "COMMAND")
+STATE_KEY = re.compile(r'^[A-Z_]+ = "(audience:[a-z:-]+)"$', re.MULTILINE)
+"""A constant of the code that is a key of the state, or what its keys begin with."""
 
 
 def paths(markdown):
@@ -96,6 +99,13 @@ def test_every_setting_is_in_the_readme():
     read = set(re.findall(r'"((?:AUDIENCE|CELERY)_[A-Z_]+)"', text(ROOT / "worker" / "config.py")))
 
     assert [setting for setting in sorted(read) if f"`{setting}`" not in text(ROOT / "README.md")] == []
+
+
+def test_every_key_of_the_state_is_in_architecture():
+    kept = {key for path in ROOT.glob("worker/**/*.py") for key in STATE_KEY.findall(text(path))}
+    listed = re.findall(r"`(audience:[a-z:-]*[a-z])(?:[:<\w>]*)`", text(ROOT / "docs" / "architecture.md"))
+
+    assert kept - {WRITE_FIRST_KEY} == set(listed)
 
 
 def printed_modules(markdown):

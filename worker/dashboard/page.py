@@ -68,7 +68,7 @@ class Page(BaseHandler):  # type: ignore[misc]
 
     @property
     def services(self) -> Any:
-        """The composition root of this process."""
+        """The parts that share the state's Redis."""
         return self.capp.services
 
     @property
