@@ -1,4 +1,4 @@
-"""Moves calls of our tasks out of Celery's default queue, where a sender put them who forgot `queue=`."""
+"""Moves calls of our tasks out of Celery's default queue, where they land if a sender forgets `queue=`."""
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress

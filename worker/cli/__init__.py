@@ -43,7 +43,7 @@ SECTIONS = {
         "alerts": Entry("alerts", "List the system alerts."),
         "notify": Entry("notify", "Send a test message to where alerts are sent."),
         "audit": Entry("audit", "List who did what."),
-        "acknowledge": Entry("alerts", "Note that alerts have been seen."),
+        "acknowledge": Entry("alerts", "Mark alerts as seen."),
         "dead-letters": Entry("failures", "List the records that could not be delivered."),
         "show-dead-letter": Entry("dead_letter", "Show a dead letter and, on request, what it holds."),
         "replay": Entry("failures", "Send dead letters again."),

@@ -112,7 +112,7 @@ def alerts(
 @click.option("--all", "everything", is_flag=True, help="All that are open.")
 @json_option
 def acknowledge(alert_id: str | None, everything: bool, as_json: bool) -> None:
-    """Note that an alert has been seen. Nothing else becomes of it, or of its records."""
+    """Mark an alert as seen. Nothing else changes."""
     one_or_all(alert_id, everything)
     services = application().services
     if alert_id:

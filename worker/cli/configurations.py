@@ -29,9 +29,9 @@ def forget_configuration(name: str, as_json: bool) -> None:
 @click.command()
 @json_option
 def reencrypt(as_json: bool) -> None:
-    """Encrypt the stored secrets with the first key of AUDIENCE_SECRET_KEY. Nobody types them again.
+    """Encrypt the stored secrets with the first key of AUDIENCE_SECRET_KEY.
 
-    After it, the other keys may be removed from AUDIENCE_SECRET_KEY.
+    No secret has to be entered again. After it, the other keys may be removed from AUDIENCE_SECRET_KEY.
 
     \b
     Examples:

@@ -11,7 +11,7 @@ from worker.queues import CHANGES_QUEUE, DEFAULT_QUEUE, FORWARD, FORWARD_MPARTIC
 @click.command()
 @json_option
 def reroute(as_json: bool) -> None:
-    """Move changes out of Celery's default queue, where a sender put them who forgot `queue=`.
+    """Move changes out of Celery's default queue, where they land if a sender forgets `queue=`.
 
     Calls of other applications, which may share that queue, are left there.
     """

@@ -53,8 +53,12 @@ CONFIGURATION_COLUMNS: Columns = {
 
 @click.command()
 @click.argument("name", shell_complete=complete_configuration)
-@click.option("--access-key-id", metavar="ID", help="Whose key it is.")
-@click.option("--secret-access-key-stdin", is_flag=True, help="Read its secret from stdin, or ask for it.")
+@click.option("--access-key-id", metavar="ID", help="The access key ID.")
+@click.option(
+    "--secret-access-key-stdin",
+    is_flag=True,
+    help="Read the secret access key from stdin; on a terminal, prompt for it.",
+)
 @click.option(
     "--session-token-stdin",
     is_flag=True,
@@ -113,17 +117,33 @@ def configure(
     shell_complete=complete_configuration,
     help="The AWS identity to deliver with.",
 )
-@click.option("--delivery-stream-name", required=True, metavar="S", help="Its name, or its ARN.")
+@click.option("--delivery-stream-name", required=True, metavar="S", help="The stream's name or ARN.")
 @click.option("--region", metavar="R", help="The stream's region.  [default: us-east-1]")
 @click.option(
     "--send-anonymous-users/--no-send-anonymous-users",
     default=None,
     help="Whether a user with no identity but an MPID is sent.  [default: send]",
 )
-@click.option("--forward-email-addresses/--no-forward-email-addresses", default=None)
-@click.option("--forward-customer-ids/--no-forward-customer-ids", default=None)
-@click.option("--forward-idfas/--no-forward-idfas", default=None)
-@click.option("--forward-google-advertising-ids/--no-forward-google-advertising-ids", default=None)
+@click.option(
+    "--forward-email-addresses/--no-forward-email-addresses",
+    default=None,
+    help="Whether e-mail addresses are forwarded.  [default: forward]",
+)
+@click.option(
+    "--forward-customer-ids/--no-forward-customer-ids",
+    default=None,
+    help="Whether customer IDs are forwarded.  [default: forward]",
+)
+@click.option(
+    "--forward-idfas/--no-forward-idfas",
+    default=None,
+    help="Whether Apple's advertising identifiers (IDFA) are forwarded.  [default: forward]",
+)
+@click.option(
+    "--forward-google-advertising-ids/--no-forward-google-advertising-ids",
+    default=None,
+    help="Whether Google's advertising IDs are forwarded.  [default: forward]",
+)
 @click.option(
     "--exclude", multiple=True, metavar="NAME", help="Another identity that is not forwarded; repeatable."
 )
@@ -146,15 +166,16 @@ def configure(
     "--stream-quota",
     metavar="QUOTA",
     help="What the stream may take from all workers together: 1MiB/s, 200requests/s, 50000records/s, or"
-    " several joined by +; of several connections' the smallest counts.  [default: its region's]",
+    " several joined by +; if several connections lead to the stream, the smallest counts."
+    "  [default: its region's]",
 )
 @json_option
 def connect(audience_id: int, exclude: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Send an audience's membership changes to a delivery stream, or change how.
 
     Audience, configuration, region and stream name say which connection it is. A
-    setting that is not given keeps its value; --exclude '' excludes nothing any more,
-    and --stream-quota '' is the region's again.
+    setting that is not given keeps its value; --exclude '' removes all exclusions,
+    and --stream-quota '' restores the region's quota.
 
     \b
     Examples:
@@ -205,7 +226,7 @@ def connections(
 ) -> None:
     """List the connections: which audience goes to which stream.
 
-    Under OPTIONS stands what is not as by default, as `connect` takes it.
+    OPTIONS shows the settings that differ from the defaults, as options of `connect`.
 
     \b
     Examples:
@@ -249,7 +270,7 @@ def configurations(*, role_arn: str | None, access_key_id: str | None, unused: b
 @click.argument("connection_id", shell_complete=complete_connection)
 @json_option
 def disconnect(connection_id: str, as_json: bool) -> None:
-    """Send an audience's changes to a stream no longer.
+    """Stop sending an audience's changes to a stream.
 
     Records that are enqueued for the stream are still delivered while another connection leads to it.
     """

@@ -75,7 +75,9 @@ STATUS_COLUMNS: Columns = {
 
 @click.command()
 @click.argument("connection_id", shell_complete=complete_connection)
-@click.option("--send-record", is_flag=True, help="Put one record into the stream, which its IsTest marks.")
+@click.option(
+    "--send-record", is_flag=True, help='Also put one record, marked "IsTest":true, into the stream.'
+)
 @json_option
 def test(connection_id: str, send_record: bool, as_json: bool) -> None:
     """Ask Firehose whether a connection's stream can be delivered to.
@@ -187,7 +189,7 @@ def pause(connection_id: str, as_json: bool) -> None:
 @click.argument("connection_id", shell_complete=complete_connection)
 @json_option
 def resume(connection_id: str, as_json: bool) -> None:
-    """Let a paused stream flow again, whyever it was paused."""
+    """Let a paused stream flow again, whatever it was paused for."""
     services = application().services
     stream = stream_of_connection(services.registry.connection(connection_id))
     breaker = services.circuit_breakers.get(stream)
