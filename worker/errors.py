@@ -10,6 +10,7 @@
     ├── SecretKeyError          a stored secret cannot be made or opened
     ├── EndpointError           AWS_ENDPOINT_URL_FIREHOSE is no URL
     ├── CredentialsError        this worker cannot get AWS credentials
+    ├── WrongTypeError          a key of the broker is of another type than its name says
     └── DeliveryError           Firehose did not take a batch
         ├── TransientError      worth another try
         ├── PermanentError      it will not heal by trying again
@@ -58,6 +59,10 @@ class EndpointError(AudienceFirehoseError):
 
 class CredentialsError(AudienceFirehoseError):
     """This worker cannot get AWS credentials. Another worker may have them."""
+
+
+class WrongTypeError(AudienceFirehoseError):
+    """A key of the broker is of another type than its name says: somebody else has written it."""
 
     def __init__(self, error_code: str, cause: str) -> None:
         super().__init__(error_code, cause)

@@ -314,6 +314,23 @@ def test_a_run_that_fails_is_run_message_by_message(worker, connect, send, servi
     assert not services.dead_letters.all()
 
 
+@ON_REDIS
+def test_a_stream_whose_queue_somebody_has_overwritten_has_no_batch_of_another_repeated(
+    worker, connect, send, redis_broker
+):
+    healthy, overwritten = connect(1, "healthy"), connect(2, "overwritten")
+    send(added("a", 1), added("b", 2), added("c", 1))
+    redis_broker.set(overwritten.queue, "somebody's")
+    worker.run_one(CHANGES_QUEUE)
+    assert not worker.waiting(healthy.queue)
+    for _ in ("a", "b", "b again"):
+        worker.run_one(CHANGES_QUEUE)
+    redis_broker.delete(overwritten.queue)
+    worker.run(CHANGES_QUEUE)
+    assert [customers(call) for call in worker.calls(healthy.queue)] == [["a"], ["c"]]
+    assert [customers(call) for call in worker.calls(overwritten.queue)] == [["b"]]
+
+
 def lose_connection(*_):
     raise ConnectionError
 

@@ -189,27 +189,53 @@ def is_denied(redis: Redis, command: Sequence[Any]) -> bool:
 
 
 def _probes(prefix: str) -> Iterator[tuple[Any, ...]]:
-    """Commands that workers run, of each kind, on keys that exist for seconds."""
+    """The commands of all scripts, and others that workers run, on keys that exist for a moment."""
     text, items, fields, members, scores = (
         f"{prefix}doctor:{kind}" for kind in ("text", "list", "hash", "set", "zset")
     )
     yield ("SET", text, 1, "EX", PROBE_SECONDS)
     yield ("GET", text)
+    yield ("MGET", text)
     yield ("EXISTS", text)
     yield ("INCR", text)
     yield ("EXPIRE", text, PROBE_SECONDS)
+    yield ("PERSIST", text)
+    yield ("TYPE", text)
     yield ("EVAL", "return KEYS[1]", 1, text)
+    yield ("LPUSH", items, 1)
+    yield ("RPUSH", items, 1)
     yield ("LLEN", items)
+    yield ("LINDEX", items, 0)
+    yield ("LPOS", items, 1)
     yield ("LRANGE", items, 0, 0)
+    yield ("LSET", items, 0, 1)
+    yield ("LREM", items, 1, 1)
     yield ("RPOP", items)
+    yield ("HSETNX", fields, "probe", 1)
+    yield ("HSET", fields, "probe", 1)
+    yield ("HGET", fields, "probe")
+    yield ("HMGET", fields, "probe")
     yield ("HGETALL", fields)
-    yield ("HDEL", fields, "none")
+    yield ("HVALS", fields)
+    yield ("HLEN", fields)
+    yield ("HEXISTS", fields, "probe")
+    yield ("HINCRBY", fields, "probe", 1)
+    yield ("HDEL", fields, "probe")
+    yield ("SADD", members, "probe")
+    yield ("SISMEMBER", members, "probe")
+    yield ("SMISMEMBER", members, "probe")
     yield ("SMEMBERS", members)
-    yield ("SREM", members, "none")
+    yield ("SREM", members, "probe")
+    yield ("ZADD", scores, 1, "probe")
+    yield ("ZSCORE", scores, "probe")
+    yield ("ZMSCORE", scores, "probe")
     yield ("ZRANGE", scores, 0, 0)
-    yield ("ZREM", scores, "none")
+    yield ("ZRANGEBYSCORE", scores, 0, 0)
+    yield ("ZREM", scores, "probe")
     yield ("TIME",)
-    yield ("DEL", text)
+    for key in (text, items, fields, members, scores):
+        yield ("UNLINK", key)
+        yield ("DEL", key)
 
 
 def unreachable(error: RedisError | OSError) -> Finding:

@@ -1,14 +1,18 @@
 """The checks that find a Redis unfit to keep messages, and their messages to the operator."""
 
+import re
+
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError
 from waiting import eventually
 
+from devstack.processes import ROOT
 from worker.store.connections import connect_redis
 from worker.store.server_checks import (
     Check,
     Outcome,
+    _probes,
     check_cluster,
     check_eviction,
     check_persistence,
@@ -61,7 +65,16 @@ def test_a_policy_that_evicts_is_a_failure_and_without_a_limit_a_warning(real_re
     assert "set maxmemory-policy to noeviction" in found.message
 
 
-@pytest.mark.parametrize("denied", ["hdel", "eval", "zrem"])
+def test_each_command_of_a_script_is_tried():
+    scripts = [path.read_text("utf-8") for path in (ROOT / "worker").rglob("*.lua")]
+    named = re.compile(r"(?:redis\.p?call\(|on_each\(\S+ \S+ )'([A-Z]+)'")
+    commands = {command for script in scripts for command in named.findall(script)}
+
+    assert {"HSETNX", "ZMSCORE"} <= commands
+    assert commands - {command for command, *_ in _probes(PREFIX)} == set()
+
+
+@pytest.mark.parametrize("denied", ["hdel", "eval", "zrem", "hsetnx", "smismember"])
 def test_a_missing_permission_is_named(limited, denied):
     found = findings(limited("~*", "&*", "+@all", f"-{denied}"))[Check.PERMISSIONS]
     assert found.outcome == Outcome.FAILED

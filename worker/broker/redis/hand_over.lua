@@ -1,6 +1,6 @@
 -- Hand a run over: push the messages that were made of its messages, and end those, atomically. Nothing happens
--- where one of them is not reserved any more, was completed before, or is or was run alone. The first write is HSET,
--- which a full Redis refuses, and with it all of them.
+-- where one of them is not reserved any more, was completed before, or is or was run alone, or where a key is of another
+-- type. The first write is HSET, which a full Redis refuses, and with it all of them.
 --
 -- A client that has lost a script's answer sends the script again: KEYS[3] says that the run is handed over.
 --
@@ -61,6 +61,7 @@ for position, reason in pairs(reasons) do
     answer[#answer + 1] = reason
 end
 if #answer > 0 then return answer end
+for position = first_list, #KEYS do redis.call('LLEN', KEYS[position]) end
 
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 for at = first_pair, #ARGV, 2 do

@@ -1,5 +1,6 @@
 """Unacknowledged messages: acknowledged, requeued or delayed, each atomically and in a full Redis, too."""
 
+import logging
 from collections.abc import Sequence
 from math import inf
 from time import time
@@ -16,6 +17,8 @@ from worker.store.scripts import Script
 ACKNOWLEDGE = Script(__package__, "acknowledge")
 REQUEUE = Script(__package__, "requeue", definitions=ADD_TO_INDEX)
 DELAY = Script(__package__, "delay")
+
+logger = logging.getLogger(__name__)
 
 
 class QoS(redis.QoS):  # type: ignore[misc]
@@ -110,7 +113,10 @@ class QoS(redis.QoS):  # type: ignore[misc]
                 if name not in keys:
                     keys.append(name)
                 pushed += [tag, keys.index(name) + 1, text, int(is_stream_queue(name))]
-            REQUEUE(connected, keys=keys, args=["LPUSH" if leftmost else "RPUSH", reserved_by, *pushed])
+            end = "LPUSH" if leftmost else "RPUSH"
+            refusals = iter(REQUEUE(connected, keys=keys, args=[end, reserved_by, *pushed]))
+        for name, error in zip(refusals, refusals, strict=True):
+            logger.error("a message stays reserved: %s refuses it: %s", decode(name), decode(error))
 
     def requeue_reserved_at(self, sent_at: str) -> int:
         """Requeue, in their order, what the poll reserved that was sent then. Returns how many messages.

@@ -13,13 +13,14 @@ from typing import Any
 import orjson
 from celery import Celery
 from kombu import Producer
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from worker.broker.messages import encoded_call, load_envelope
 from worker.broker.redis.channel import Channel
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode, text_of_record
 from worker.broker.runs import RUN_MESSAGE_BYTES, HandOver, Obstacle, ReservedMessage, Result
+from worker.errors import WrongTypeError
 from worker.store.scripts import Script
 from worker.store.windows import Windows
 
@@ -64,13 +65,16 @@ class Connected:
         return self._channel.collecting()
 
     def hand_over(self, run: HandOver) -> dict[str, Obstacle]:
-        """Hand a run over, atomically; or do nothing, and name the messages that cannot be completed."""
+        """Hand a run over, atomically; or do nothing, and name the messages that cannot be completed.
+
+        Raises `WrongTypeError` where the key of a stream's queue holds no list, which another run would meet again.
+        """
         lists = list(dict.fromkeys(name for name, _ in run.messages))
         positions = {name: position for position, name in enumerate(lists, start=1)}
         windows = self._completed.keys(self.now)
         pairs = [word for name, message in run.messages for word in (positions[name], message)]
         tags = list(run.completed)
-        with self._channel.conn_or_acquire() as client:
+        with self._channel.conn_or_acquire() as client, _raise_wrong_type():
             answer: list[Any] = HAND_OVER(
                 client,
                 keys=[
@@ -170,6 +174,16 @@ def reserved_ids(channel: Channel, calls: Sequence[Sequence[str]]) -> list[str]:
     texts = Deliveries(channel).read([*chain.from_iterable(calls)])
     found = [_reserved(tag, text).call for tag, text in texts.items()]
     return [str(call.fields.get("id")) for call in found if call]
+
+
+@contextmanager
+def _raise_wrong_type() -> Iterator[None]:
+    try:
+        yield
+    except ResponseError as error:
+        if "WRONGTYPE" in str(error):
+            raise WrongTypeError("a key of the broker is of another type than its name says") from error
+        raise
 
 
 def _reserved(tag: str, text: bytes) -> ReservedMessage:

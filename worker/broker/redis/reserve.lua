@@ -1,6 +1,7 @@
 -- Reserve one message, or a run of messages of one queue: pop them from the first non-empty list and record each as
 -- unacknowledged, atomically. Redis never interrupts a script, so a message is at each moment in its list or in
--- KEYS[2]. The first write is RPOP, which a full Redis allows; a script that has written may go on.
+-- KEYS[2]. The first write is RPOP, which a full Redis allows; a script that has written may go on. A message that
+-- cannot be recorded, as for want of a permission, is pushed back, and the error is the answer.
 -- Tell which streams' lists hold messages, too: those that were added to the index since the caller last
 -- asked, and those among the lists of its sweep. How many lists a caller names bounds the time.
 --
@@ -117,6 +118,18 @@ local function envelope_of(body, headers, tag, queue)
         .. ',"delivery_info":{"exchange":"","routing_key":' .. queue .. '}}}'
 end
 
+local held, list_of_held -- a message that is popped and not recorded yet, and its list
+
+local function pop(list)
+    held, list_of_held = redis.call('RPOP', list), list
+    return held
+end
+
+local function push_back()
+    redis.call('RPUSH', list_of_held, held)
+    held = nil
+end
+
 local last_number -- that this script has given; KEYS[3] learns of it at its end
 
 local function next_number()
@@ -199,7 +212,12 @@ local function record(tag, first, rest, queue)
         tag = 'again-' .. redis.sha1hex(text .. (next_number() or ''))
         redis.call('HSET', KEYS[2], tag, text)
     end
-    redis.call('ZADD', KEYS[1], ARGV[1], tag)
+    local answer = redis.pcall('ZADD', KEYS[1], ARGV[1], tag)
+    if type(answer) == 'table' then
+        redis.call('HDEL', KEYS[2], tag)
+        error(answer.err, 0)
+    end
+    held = nil
     return tag
 end
 
@@ -210,11 +228,11 @@ local function reserve_run(key, first, first_tag, queue)
         local size, before, rest = #message, stamped(message)
         tags[#tags + 1] = record(tag, before, rest, queue)
         -- The next message is about as large. One that does not fit would be popped and pushed back in vain.
-        message = #tags < tonumber(ARGV[6]) and bytes + size <= room and redis.call('RPOP', key)
+        message = #tags < tonumber(ARGV[6]) and bytes + size <= room and pop(key)
         bytes = bytes + (message and #message or 0)
         tag = message and may_be_in_run(message) and bytes <= room and delivery_tag(message)
     until not tag
-    if message then redis.call('RPUSH', key, message) end
+    if message then push_back() end
     return tags
 end
 
@@ -243,14 +261,14 @@ local function reserve_deliveries(key, message, tag, queue, position)
             local fits = may_join and call <= calls and its_records <= records and its_bytes <= bytes
             tag = fits and delivery_tag(message)
             if not tag then
-                redis.call('RPUSH', key, message)
+                push_back()
                 break
             end
         end
         reserved[#reserved + 1] = {record(tag, '', message, queue), call, its_records or 0, its_bytes or 0}
         if not may_join then break end
         in_call, records, bytes = in_call + its_records, records - its_records, bytes - its_bytes
-        message = #reserved < tonumber(ARGV[6]) and records > 0 and bytes > 0 and redis.call('RPOP', key)
+        message = #reserved < tonumber(ARGV[6]) and records > 0 and bytes > 0 and pop(key)
     until not message
     return reserved
 end
@@ -283,12 +301,16 @@ local found = non_empty(first_of_sweep)
 local may_reserve = hold_messages(FIRST_LIST, first_of_sweep - 1)
 for i = FIRST_LIST, first_of_sweep - 1 do
     local key = KEYS[i]
-    local message = may_reserve and redis.call('RPOP', key)
+    local message = may_reserve and pop(key)
     local name = message and key:match('^[^' .. SEPARATOR .. ']*')
-    local reserved = message and {reserve(i, message, name)}
+    local reserved = message and {pcall(reserve, i, message, name)}
     keep_last_number()
+    if reserved and not reserved[1] then
+        if held then push_back() end
+        error(reserved[2], 0)
+    end
     local is_empty = not message or redis.call('EXISTS', key) == 0
     if is_empty then remove_from_index(key) end
-    if message then return {last, names, found, name, is_empty and 1 or 0, unpack(reserved)} end
+    if message then return {last, names, found, name, is_empty and 1 or 0, unpack(reserved, 2)} end
 end
 return {last, names, found}

@@ -7,7 +7,7 @@ from random import randbytes
 import pytest
 from kombu import Connection, Exchange, Queue
 from redis import Redis
-from redis.exceptions import ConnectionError, OutOfMemoryError
+from redis.exceptions import ConnectionError, OutOfMemoryError, ResponseError
 
 from worker.broker.redis import channel
 from worker.broker.redis.message import parse
@@ -17,6 +17,7 @@ from worker.broker.redis.transport import Transport
 from worker.queues import CHANGES_QUEUE, SEQUENCE_HEADER
 
 QUEUE = "queue"
+STREAM_QUEUE = "firehose.main.us-east-1.stream"
 FAR_FUTURE = 2**40
 CONSUMED = Queue(QUEUE, routing_key=QUEUE)
 
@@ -50,6 +51,45 @@ def test_an_acknowledged_message_is_in_no_key_of_the_broker(connection, server):
     send(connection, "hello")
     consume(connection).ack()
     assert (server.llen(QUEUE), server.hlen("unacked"), server.zcard("unacked_index")) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("denied", ["hsetnx", "zadd"])
+@pytest.mark.parametrize("queue", [QUEUE, CHANGES_QUEUE, STREAM_QUEUE])
+def test_a_message_that_may_not_be_recorded_stays_in_its_queue(server, real_redis_url, denied, queue):
+    server.execute_command("ACL", "SETUSER", "limited", "on", "nopass", "~*", "&*", "+@all", f"-{denied}")
+    url = real_redis_url.replace("redis://", "redis://limited:any@")
+    texts = ["first", "second"]
+    try:
+        with Connection(real_redis_url, transport=Transport) as sender:
+            for text in texts:
+                sender.Producer().publish(text, routing_key=queue, declare=[Queue(queue, routing_key=queue)])
+        waiting = server.lrange(queue, 0, -1)
+
+        with (
+            Connection(url, transport=Transport) as connection,
+            connection.Consumer(Queue(queue, routing_key=queue), callbacks=[lambda *_: None]),
+            pytest.raises(ResponseError),
+        ):
+            connection.drain_events(timeout=5)
+
+        assert server.lrange(queue, 0, -1) == waiting
+        assert (server.hlen("unacked"), server.zcard("unacked_index")) == (0, 0)
+    finally:
+        server.acl_deluser("limited")
+
+
+def test_a_message_that_its_list_refuses_stays_reserved_and_others_are_requeued(connection, server, caplog):
+    send(connection, "first")
+    message = consume(connection)
+    send_changes(connection, "second")
+    (other,) = consume_changes(connection)
+    server.set(QUEUE, "somebody's")
+
+    message.channel.qos.requeue([message.delivery_tag, other.delivery_tag])
+
+    assert server.hkeys("unacked") == server.zrange("unacked_index", 0, -1) == [message.delivery_tag]
+    assert server.llen(CHANGES_QUEUE) == 1
+    assert f"stays reserved: {QUEUE} refuses it" in caplog.text
 
 
 CHANGES = Queue(CHANGES_QUEUE, routing_key=CHANGES_QUEUE)
