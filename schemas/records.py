@@ -89,6 +89,9 @@ class Rendered(NamedTuple):
     skipped: tuple[Skip, ...]
     """Why records are missing."""
 
+    def __repr__(self) -> str:
+        return f"<Rendered {len(self.lines)} lines>"
+
 
 @dataclass(slots=True)
 class Record:

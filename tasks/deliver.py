@@ -17,7 +17,7 @@ from tasks.base import INFRASTRUCTURE_ERRORS, ForwarderTask
 from tasks.delivery_runs import DeliveryRun
 from worker.broker.redis.bodies import cost_headers
 from worker.broker.redis.delivery_runs import calls_of_run
-from worker.broker.redis.reservations import open_deliveries
+from worker.broker.redis.reservations import find_deliveries
 from worker.celery import app
 from worker.errors import DeliveryError, PermanentError, TransientError, WorkerTroubleError
 from worker.failures.alert_types import AlertType, Failure, Severity
@@ -89,17 +89,17 @@ class DeliveryTask(ForwarderTask):
 
     def _deliver_run(self, calls: list[list[str]]) -> dict[str, int] | None:
         """Deliver the messages with these delivery tags; None where the broker has none of them."""
-        with open_deliveries(self.app) as deliveries:
-            if deliveries is None:
-                return None
-            run = DeliveryRun(self, stream_of(self.queue_consumed), deliveries)
-            try:
-                return run.deliver(calls)._asdict()
-            except (Reject, *INFRASTRUCTURE_ERRORS):
-                raise
-            except Exception as error:
-                logger.error("%s in a run: its messages are run one by one", type(error).__name__)
-            deliveries.requeue([tag for call in calls for tag in call], alone=True)
+        deliveries = find_deliveries(self.app)
+        if deliveries is None:
+            return None
+        run = DeliveryRun(self, stream_of(self.queue_consumed), deliveries)
+        try:
+            return run.deliver(calls)._asdict()
+        except (Reject, *INFRASTRUCTURE_ERRORS):
+            raise
+        except Exception as error:
+            logger.error("%s in a run: its messages are run one by one", type(error).__name__)
+        deliveries.requeue([tag for call in calls for tag in call], alone=True)
         return None
 
     def run_attempted(self, kwargs: dict[str, Any]) -> None:

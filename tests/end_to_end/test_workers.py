@@ -9,7 +9,7 @@ import psutil
 import pytest
 from waiting import eventually
 
-from devstack.firehose import fail
+from devstack.firehose import fail, refuse_once
 
 VISIBILITY_TIMEOUT = 1
 """Seconds; the shortest there is."""
@@ -44,6 +44,21 @@ def test_messages_that_a_killed_worker_had_in_flight_are_delivered_by_the_next(i
     with idle_stack.worker(env=soon):
         eventually(lambda: idle_stack.services.counters.of(audience.stream).delivered == 1)
     assert audience.customers() == ["secretive-in-hand"] * 2
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_worker_without_processes_delivers_and_retries(idle_stack, pool):
+    audience = idle_stack.audience()
+    customers = [f"secretive-{number}" for number in range(12)]
+    idle_stack.firehose.faults.append(refuse_once(b'7"'))
+    soon = {"AUDIENCE_RETRY_BACKOFF": "1", "AUDIENCE_RETRY_BACKOFF_MAX": "1"}
+    with idle_stack.worker("--pool", pool, "--concurrency", "12", env=soon) as worker:
+        for customer in customers:
+            idle_stack.send(*audience.added(customer))
+        eventually(lambda: sorted(audience.customers()) == sorted(customers))
+        assert worker.stop() == 0
+    assert not idle_stack.unacknowledged()
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)

@@ -83,6 +83,7 @@ def test_changes_that_would_be_encoded_otherwise_are_not_many(first):
         b'[[],{"changes":[' + b"[" * 5000,
         body_of([ADDED] * MANY_CHANGES).replace(b"secretive", b"\xff"),
         body_of([ADDED | {"audience_external_name": "x" * FIRST_CHANGE_BYTES}] * MANY_CHANGES),
+        body_of([ADDED] * MANY_CHANGES, CHANGES=[CHANGED] * MANY_CHANGES).replace(b"CHANGES", b"changes"),
     ],
     ids=[
         "a few changes",
@@ -93,6 +94,7 @@ def test_changes_that_would_be_encoded_otherwise_are_not_many(first):
         "deeply nested",
         "no UTF-8",
         "a long change",
+        "two lists of changes",
     ],
 )
 def test_other_bodies_hold_no_many_changes(body):

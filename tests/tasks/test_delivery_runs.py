@@ -79,6 +79,16 @@ def test_the_broker_forgets_what_a_run_has_delivered(worker, send, stream, real_
     assert (real_redis.hlen("unacked"), real_redis.zcard("unacked_index")) == (0, 0)
 
 
+def test_a_run_keeps_no_connection_of_the_pool_during_its_calls(app, worker, send, firehose, stream):
+    """Threads that kept one, and needed another one for a retry, would wait for one another."""
+    held = []
+    firehose.faults.append(lambda call: held.append(len(app.producer_pool._dirty)))
+    send("a")
+    send("b")
+    worker.run(stream.queue)
+    assert held == [0]
+
+
 @pytest.fixture
 def run_task(app, worker, stream):
     """Run the task of the next run; what it returns."""

@@ -9,6 +9,7 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
+from celery import signature
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError
 
@@ -181,11 +182,15 @@ def test_messages_that_no_run_can_forward_hold_up_none_of_the_others(worker, con
     worker.send(FORWARD, {"changes": [added("b"), {"type": "secretive"}]})
     worker.send("audience.unknown", {})
     worker.send(FORWARD_MPARTICLE, {"request": "secretive"})
+    worker.send(FORWARD, {}, args=[[added("positional")]])
+    worker.send(FORWARD, {"changes": [added("followed")]}, link=signature("audience.unknown"))
+    worker.send(FORWARD, {"changes": [added("of odd headers")]}, headers={"retries": "none"})
+    worker.send(FORWARD, {"changes": [added("of the future")]}, countdown=3600)
     send(added("c"))
-    assert worker.run_one(CHANGES_QUEUE)
+    worker.run_one(CHANGES_QUEUE)
     (call,) = worker.calls(stream.queue)
     assert customers(call) == ["a", "c"]
-    assert len(worker.waiting(CHANGES_QUEUE)) == 3
+    assert len(worker.waiting(CHANGES_QUEUE)) == 7
     assert not services.dead_letters.all()
 
 

@@ -8,6 +8,7 @@ project looks into headers or bodies for a call's fields. Source: "Message Proto
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
 
 import orjson
 from kombu.message import Message
@@ -18,8 +19,8 @@ from worker.broker.compression import MAX_DECOMPRESSED_BYTES, decompress_within
 EMBEDDED = ("callbacks", "errbacks", "chain", "chord")
 """Fields that protocol 2 holds in the body's third part."""
 ENVELOPE_BEGINS = re.compile(rb'\{(?:"sequence":"[0-9]+",)?"body": ?"')
-APART = b"?"
-"""Takes the place of a body while its envelope is decoded. It is no base64."""
+APART = uuid4().hex.encode()
+"""Takes the place of a body while its envelope is decoded. No sender knows it."""
 NOT_PLAIN = ("eta", "expires", "retries", *EMBEDDED)
 """Headers of which a plain call has none, or 0 for `retries`."""
 

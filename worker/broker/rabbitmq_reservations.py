@@ -23,6 +23,7 @@ from worker.broker.rabbitmq_publishing import Publisher
 from worker.broker.rabbitmq_queues import is_often_delivered
 from worker.broker.runs import RUN_MESSAGE_BYTES, HandOver, Obstacle, ReservedMessage, Result
 from worker.broker.serialization import CONTENT_TYPE
+from worker.privacy import repr_without_content
 
 FRAMES = "frames"
 """The property of a run's message that holds the frames of its messages. AMQP knows no such property, so
@@ -37,6 +38,8 @@ class Frames(NamedTuple):
     header: bytes
     """Of the content's header: the properties."""
     body: bytes
+
+    __repr__ = repr_without_content()
 
 
 class Parted(NamedTuple):

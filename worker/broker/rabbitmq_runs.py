@@ -25,6 +25,7 @@ from worker.broker.rabbitmq_queues import is_often_delivered
 from worker.broker.rabbitmq_reservations import FRAMES, Frames
 from worker.broker.rabbitmq_timeouts import BoundedConnection
 from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES, run_call
+from worker.privacy import repr_without_content
 from worker.queues import CHANGES_QUEUE
 
 AHEAD_BYTES = 16 * 1024 * 1024
@@ -62,6 +63,8 @@ class Delivery(NamedTuple):
     """The frame of `basic.deliver`."""
     header: bytes
     body: bytes
+
+    __repr__ = repr_without_content("tag")
 
     @property
     def size(self) -> int:

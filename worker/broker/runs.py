@@ -19,6 +19,7 @@ from kombu import Producer
 
 from worker.broker.messages import EncodedCall
 from worker.broker.serialization import CONTENT_TYPE
+from worker.privacy import repr_without_content
 from worker.queues import FORWARD_RUN
 
 RUN_BYTES = 2 * 1024 * 1024
@@ -65,6 +66,8 @@ class HandOver(NamedTuple):
     """The messages that it made: each with the list or queue that it is for."""
     counts: str
     """What is to be counted of it."""
+
+    __repr__ = repr_without_content("run_id")
 
 
 class Reservation(Protocol):

@@ -48,7 +48,7 @@ class RedactingRequest(Request):  # type: ignore[misc]
     """A message that the worker has reserved, with its arguments hidden."""
 
     on_end: "Callable[[RedactingRequest], None] | None" = None
-    """Called once, when the message was acknowledged, rejected or timed out."""
+    """Called once, when the message was acknowledged or rejected."""
     has_succeeded = False
     worker_trouble: Failure | None = None
     """Why this worker could not deliver it, where the task said so."""
@@ -100,14 +100,6 @@ class RedactingRequest(Request):  # type: ignore[misc]
             self.acknowledge()
         else:
             super().on_failure(exc_info, send_failed_event, return_ok)
-
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        """Celery calls this at the worker's own time limit. Unless `soft`, it has killed the process."""
-        if not soft and self._dead_letter_if_poison():
-            self.acknowledge()
-        super().on_timeout(soft, timeout)
-        if not soft:
-            self._end()
 
     def _end(self) -> None:
         if self.on_end is not None:

@@ -64,6 +64,11 @@ def problem_of(worker: WorkController) -> str | None:
             f"-P {pool}: in a trial no batch was delivered under its patched sockets, and batches became"
             " dead letters; use the default pool (prefork)"
         )
+    if worker.time_limit or worker.soft_time_limit:
+        return (
+            "--time-limit and --soft-time-limit: nobody knows what an interrupted task has delivered; leave"
+            " them out, as each call of Firehose has a limit of its own"
+        )
     try:
         # Given by `-b`, it has not been checked as a setting.
         checked_broker_url(worker.app.conf.broker_read_url or worker.app.conf.broker_url or "")

@@ -24,7 +24,7 @@ def worker(url, pool="prefork", state_url=None, **options):
     )
     app.conf.broker_transport_options = options
     pool_cls = type("TaskPool", (), {"__module__": f"celery.concurrency.{pool}"})
-    return SimpleNamespace(app=app, pool_cls=pool_cls)
+    return SimpleNamespace(app=app, pool_cls=pool_cls, time_limit=None, soft_time_limit=None)
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,13 @@ def test_a_worker_on_a_plain_redis_may_start(pool, real_redis_url):
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])
 def test_a_pool_that_would_deliver_nothing_is_refused(pool, real_redis_url):
     assert problem_of(worker(real_redis_url, pool)).startswith(f"-P {pool}: ")
+
+
+@pytest.mark.parametrize("option", ["time_limit", "soft_time_limit"])
+def test_a_time_limit_that_would_end_a_delivery_in_the_middle_is_refused(option, real_redis_url):
+    limited = worker(real_redis_url)
+    setattr(limited, option, 60)
+    assert problem_of(limited).startswith("--time-limit and --soft-time-limit: ")
 
 
 def test_threads_that_would_share_a_connection_to_rabbitmq_are_refused():

@@ -15,7 +15,7 @@ from celery import Celery
 from kombu import Producer
 from redis.exceptions import RedisError, ResponseError
 
-from worker.broker.messages import encoded_call, load_envelope
+from worker.broker.messages import EncodedCall, encoded_call, load_envelope
 from worker.broker.redis.channel import Channel
 from worker.broker.redis.index import ADD_TO_INDEX, INDEX_KEYS
 from worker.broker.redis.message import decode, text_of_record
@@ -67,7 +67,7 @@ class Connected:
     def hand_over(self, run: HandOver) -> dict[str, Obstacle]:
         """Hand a run over, atomically; or do nothing, and name the messages that cannot be completed.
 
-        Raises `WrongTypeError` where the key of a stream's queue holds no list, which another run would meet again.
+        Raises `WrongTypeError` where the key of a stream's queue holds no list, as another run would find.
         """
         lists = list(dict.fromkeys(name for name, _ in run.messages))
         positions = {name: position for position, name in enumerate(lists, start=1)}
@@ -137,33 +137,42 @@ class Connected:
 
 
 class Deliveries:
-    """The messages of a run of deliveries over one connection. Raises `RedisError` and `OperationalError`."""
+    """The messages of a run of deliveries. Raises `RedisError` and `OperationalError`.
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    Each step takes a connection of the pool and returns it. A retry needs one, too: threads that kept theirs
+    during their calls of Firehose could wait for one another's for ever.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
 
     def read(self, tags: Sequence[str]) -> dict[str, bytes]:
         """By delivery tag, the messages that are still reserved, as JSON text."""
-        with self._channel.conn_or_acquire() as client:
-            records = client.hmget(self._channel.unacked_key, tags)
-        found = zip(tags, records, strict=True)
-        return {tag: text_of_record(record) for tag, record in found if record is not None}
+        with self._channel() as channel:
+            return _reserved_texts(channel, tags)
 
     def requeue(self, tags: Iterable[str], *, alone: bool = False) -> None:
         """Requeue messages, next in line and in their order; `alone`: so that no run will hold one."""
-        self._channel.qos.requeue(list(tags), alone=alone)
+        with self._channel() as channel:
+            channel.qos.requeue(list(tags), alone=alone)
 
     def end(self, tags: Sequence[str]) -> None:
         """End messages that are done with: delivered, or handed over to other messages."""
         if tags:
-            self._channel.qos.end(tags)
+            with self._channel() as channel:
+                channel.qos.end(tags)
+
+    @contextmanager
+    def _channel(self) -> Iterator[Channel]:
+        with self._app.producer_or_acquire() as producer:
+            yield producer.channel
 
 
-@contextmanager
-def open_deliveries(app: Celery) -> Iterator[Deliveries | None]:
-    """A connection of the pool, for the time of a run; None where the broker is not Redis."""
+def find_deliveries(app: Celery) -> Deliveries | None:
+    """The reserved messages, as a run of deliveries ends them; None where the broker is not Redis."""
     with app.producer_or_acquire() as producer:
-        yield Deliveries(producer.channel) if isinstance(producer.channel, Channel) else None
+        is_redis = isinstance(producer.channel, Channel)
+    return Deliveries(app) if is_redis else None
 
 
 def reserved_ids(channel: Channel, calls: Sequence[Sequence[str]]) -> list[str]:
@@ -171,9 +180,22 @@ def reserved_ids(channel: Channel, calls: Sequence[Sequence[str]]) -> list[str]:
 
     `calls` are their delivery tags, by call of Firehose.
     """
-    texts = Deliveries(channel).read([*chain.from_iterable(calls)])
-    found = [_reserved(tag, text).call for tag, text in texts.items()]
+    found = map(_call, _reserved_texts(channel, [*chain.from_iterable(calls)]).values())
     return [str(call.fields.get("id")) for call in found if call]
+
+
+def _reserved_texts(channel: Channel, tags: Sequence[str]) -> dict[str, bytes]:
+    with channel.conn_or_acquire() as client:
+        records = client.hmget(channel.unacked_key, tags)
+    found = zip(tags, records, strict=True)
+    return {tag: text_of_record(record) for tag, record in found if record is not None}
+
+
+def _call(text: bytes) -> EncodedCall | None:
+    try:
+        return encoded_call(load_envelope(text))
+    except orjson.JSONDecodeError:
+        return None
 
 
 @contextmanager
