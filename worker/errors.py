@@ -60,10 +60,6 @@ class EndpointError(AudienceFirehoseError):
 class CredentialsError(AudienceFirehoseError):
     """This worker cannot get AWS credentials. Another worker may have them."""
 
-
-class WrongTypeError(AudienceFirehoseError):
-    """A key of the broker is of another type than its name says: somebody else has written it."""
-
     def __init__(self, error_code: str, cause: str) -> None:
         super().__init__(error_code, cause)
         self.error_code = error_code
@@ -72,6 +68,10 @@ class WrongTypeError(AudienceFirehoseError):
 
     def __str__(self) -> str:
         return f"{self.error_code}: {self.cause}"
+
+
+class WrongTypeError(AudienceFirehoseError):
+    """A key of the broker is of another type than its name says: somebody else has written it."""
 
 
 class DeliveryError(AudienceFirehoseError):

@@ -14,7 +14,7 @@ import orjson
 from redis import Redis
 
 from worker.broker.runs import HandOver, Obstacle
-from worker.privacy import repr_without_content
+from worker.privacy import without_content
 from worker.store.atomic import atomically
 from worker.store.scripts import Script
 from worker.store.windows import Windows
@@ -40,7 +40,8 @@ class Entry(NamedTuple):
     completed: Sequence[bytes]
     """The idempotency keys of its own messages."""
 
-    __repr__ = repr_without_content()
+    def __repr__(self) -> str:
+        return without_content(self)
 
     def as_json(self) -> bytes:
         """The run as the state has it."""

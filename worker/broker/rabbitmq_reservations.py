@@ -23,7 +23,7 @@ from worker.broker.rabbitmq_publishing import Publisher
 from worker.broker.rabbitmq_queues import is_often_delivered
 from worker.broker.runs import RUN_MESSAGE_BYTES, HandOver, Obstacle, ReservedMessage, Result
 from worker.broker.serialization import CONTENT_TYPE
-from worker.privacy import repr_without_content
+from worker.privacy import without_content
 
 FRAMES = "frames"
 """The property of a run's message that holds the frames of its messages. AMQP knows no such property, so
@@ -39,7 +39,8 @@ class Frames(NamedTuple):
     """Of the content's header: the properties."""
     body: bytes
 
-    __repr__ = repr_without_content()
+    def __repr__(self) -> str:
+        return without_content(self)
 
 
 class Parted(NamedTuple):

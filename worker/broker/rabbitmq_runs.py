@@ -25,7 +25,7 @@ from worker.broker.rabbitmq_queues import is_often_delivered
 from worker.broker.rabbitmq_reservations import FRAMES, Frames
 from worker.broker.rabbitmq_timeouts import BoundedConnection
 from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES, run_call
-from worker.privacy import repr_without_content
+from worker.privacy import without_content
 from worker.queues import CHANGES_QUEUE
 
 AHEAD_BYTES = 16 * 1024 * 1024
@@ -64,7 +64,8 @@ class Delivery(NamedTuple):
     header: bytes
     body: bytes
 
-    __repr__ = repr_without_content("tag")
+    def __repr__(self) -> str:
+        return without_content(self, "tag")
 
     @property
     def size(self) -> int:

@@ -19,7 +19,7 @@ from kombu import Producer
 
 from worker.broker.messages import EncodedCall
 from worker.broker.serialization import CONTENT_TYPE
-from worker.privacy import repr_without_content
+from worker.privacy import without_content
 from worker.queues import FORWARD_RUN
 
 RUN_BYTES = 2 * 1024 * 1024
@@ -67,7 +67,8 @@ class HandOver(NamedTuple):
     counts: str
     """What is to be counted of it."""
 
-    __repr__ = repr_without_content("run_id")
+    def __repr__(self) -> str:
+        return without_content(self, "run_id")
 
 
 class Reservation(Protocol):

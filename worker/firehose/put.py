@@ -13,7 +13,7 @@ from worker.firehose.answers import refusal_code, refusal_codes, request_id
 from worker.firehose.errors import FIREHOSE_ERRORS, classify, of_code
 from worker.firehose.groups import Group, billed_bytes, firehose_records, records_in, remaining_after, size_of
 from worker.firehose.lean_calls import put_data
-from worker.privacy import repr_without_content
+from worker.privacy import without_content
 
 if TYPE_CHECKING:
     from mypy_boto3_firehose.client import FirehoseClient
@@ -53,7 +53,8 @@ class Outcome(NamedTuple):
     request_id: str | None = None
     """AWS's ID of the call; None where there were several, or it is not known."""
 
-    __repr__ = repr_without_content("accepted", "refused", "failure", "request_id")
+    def __repr__(self) -> str:
+        return without_content(self, "accepted", "refused", "failure", "request_id")
 
     @property
     def is_mostly_refused(self) -> bool:

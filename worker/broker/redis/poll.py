@@ -12,7 +12,7 @@ from worker.broker.redis.index import INDEX_KEYS
 from worker.broker.redis.message import decode
 from worker.broker.redis.set_aside import SET_ASIDE
 from worker.broker.runs import RUN_BYTES, RUN_MESSAGE_BYTES
-from worker.privacy import repr_without_content
+from worker.privacy import without_content
 from worker.queues import CHANGES_QUEUE, RUN_MESSAGES, STREAM_QUEUE_PREFIX, is_stream_queue
 from worker.store.scripts import Script
 
@@ -58,7 +58,8 @@ class Reservation(NamedTuple):
     deliveries: Sequence[ReservedDelivery] = ()
     """The messages of a run of deliveries; empty for any other."""
 
-    __repr__ = repr_without_content("queue", "tags")
+    def __repr__(self) -> str:
+        return without_content(self, "queue", "tags")
 
 
 class Answer(NamedTuple):
