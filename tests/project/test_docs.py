@@ -14,6 +14,10 @@ from worker.store.atomic import WRITE_FIRST_KEY
 
 TOP_LEVEL = {path.name for path in ROOT.iterdir()} - {".git", ".venv"}
 SYNOPSIS = ("[", "|", "COMMAND")
+STATUS = re.compile(
+    r"^Date: \d{4}-\d\d-\d\d\. Status: (accepted( \([^)]+\))?|superseded by \[decision \d+\]\(\S+\))\.$"
+)
+"""The line below the title of a decision, as CONTRIBUTING.md prints it."""
 STATE_KEY = re.compile(r'^[A-Z_]+ = "(audience:[a-z:-]+)"$', re.MULTILINE)
 """A constant of the code that is a key of the state, or what its keys begin with."""
 
@@ -87,6 +91,15 @@ def test_a_command_that_is_named_is_understood(document, command, tmp_path, monk
     group = click.Context(main)
 
     main.get_command(group, called).make_context(called, arguments, parent=group)
+
+
+@pytest.mark.parametrize("decision", [path for path in DOCS if path.parent.name == "decisions"], ids=name)
+def test_a_decision_begins_as_contributing_prints_it(decision):
+    title, blank, status, *_ = text(decision).splitlines()
+
+    assert title.startswith(f"# {int(decision.name[:4])}. ")
+    assert blank == ""
+    assert STATUS.match(status)
 
 
 def test_every_command_is_in_the_contract():
