@@ -93,7 +93,7 @@ class Bench:
     def connect_many(self, count: int) -> list[Stream]:
         """So many new streams. Written at once: `connect` looks at the whole registry each time."""
         first = self.connect("stream-0")
-        connections = self.services.registry.latest().connections
+        connections = self.services.registry.refresh().connections
         known = next(found for found in connections.values() if found.delivery_stream_name == first.name)
         stored = json.loads(self.services.redis.hget(CONNECTIONS, connection_id(known)))
         entries: dict[str, str] = {}

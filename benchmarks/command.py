@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from benchmarks.bench import Bench
-from benchmarks.figures import Figure, NotMeasured
+from benchmarks.figures import Figure, NotMeasured, in_three_digits
 from benchmarks.machine import describe_machine
 from benchmarks.scenario import Scenario
 from benchmarks.stack import Late, running
@@ -148,12 +148,5 @@ def _table(results: Results) -> list[str]:
 def _row(scenario: Scenario, figure: Figure) -> tuple[str, ...]:
     met = "goal" if figure.reaches_goal else {None: "", True: "yes", False: "NO"}[figure.is_met]
     targets = ["" if target is None else str(target) for target in (figure.target, figure.goal)]
-    numbers = [_number(value) for value in (figure.baseline, figure.measured, figure.ratio)]
+    numbers = [in_three_digits(value) for value in (figure.baseline, figure.measured, figure.ratio)]
     return scenario.name, figure.what, figure.unit, *numbers, *targets, met
-
-
-def _number(value: float | None) -> str:
-    """Three digits or more."""
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004

@@ -149,3 +149,10 @@ def worst_window(amounts: Sequence[tuple[float, float]], seconds: float) -> floa
             first += 1
         worst = max(worst, total)
     return worst
+
+
+def in_three_digits(value: float | None) -> str:
+    """A number in three digits, or in more before its point; nothing where there is none."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004

@@ -17,7 +17,7 @@ from devstack.firehose import FakeFirehose
 from devstack.ports import free_port
 from worker.config import read_settings
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import TaskCall
+from worker.failures.alerts import Cause
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.queues import CHANGES_QUEUE, FORWARD, Stream
@@ -158,7 +158,7 @@ def _refuse_changes(services: Services) -> None:
             Failure(AlertType.INVALID_CHANGE, "ValidationError", problem),
             records=1,
             audience_ids=[4],
-            call=TaskCall(FORWARD, "5e8f2a90", "gen71@checkout-7c9d"),
+            cause=Cause(FORWARD, "5e8f2a90", "gen71@checkout-7c9d"),
         )
     )
 

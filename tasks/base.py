@@ -84,9 +84,9 @@ class ForwarderTask(Task):  # type: ignore[misc]
 
     def dead_letter(self, undeliverable: Undeliverable) -> None:
         """Store the undelivered part of this message as a dead letter, and raise its alert."""
-        call = alerts.TaskCall(self.name, self.request.id, getattr(self.request, "origin", None))
+        cause = alerts.Cause(self.name, self.request.id, getattr(self.request, "origin", None))
         self.app.services.dead_lettering.dead_letter(
-            replace(undeliverable, call=call), even_if_full=self.empties_redis
+            replace(undeliverable, cause=cause), even_if_full=self.empties_redis
         )
         failure = undeliverable.failure
         logger.warning(

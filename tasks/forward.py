@@ -83,9 +83,9 @@ class ProducerTask(ForwarderTask):
         """Derived from the content too: callers choose IDs, and may choose one twice."""
         return str(UUID(bytes=content_digest(message_id, kwargs)))
 
-    def received_at(self) -> int:
-        """When this message was received, in Unix seconds; the same when it comes back."""
-        return self.app.services.idempotency.received_at(self.attempt, int(self.app.services.clock()))
+    def record_arrival(self) -> int:
+        """Record when this message was received (Unix seconds); the same when it comes back."""
+        return self.app.services.idempotency.record_arrival(self.attempt, int(self.app.services.clock()))
 
     def forward(self, changes: list[Change], skips: Counter[Skip]) -> None:
         """Send each change to the streams of its audience's connections."""
@@ -297,7 +297,7 @@ def forward(self: ProducerTask, changes: list[Any]) -> None:
     if not self.acquire():
         self.count_repeated(len(changes))
         return
-    valid, invalid = check_changes(self.schema, changes, cache(self.received_at))
+    valid, invalid = check_changes(self.schema, changes, cache(self.record_arrival))
     if invalid:
         self.dead_letter_invalid(invalid, len(changes), {"changes": [change.item for change in invalid]})
     self.forward(valid, Counter())

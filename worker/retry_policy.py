@@ -26,6 +26,11 @@ def longest_wait(retries: int, backoff_seconds: float, longest_seconds: float) -
     return min(backoff_seconds * 2.0**retries, longest_seconds)
 
 
+def longest_open(backoff_max_seconds: float) -> float:
+    """The longest time (seconds) that a circuit breaker is OPEN, where batches wait so long at most."""
+    return min(backoff_max_seconds, OPEN_MAX_SECONDS)
+
+
 def open_durations(
     first_seconds: float, longest_seconds: float, jitter: Callable[[float, float], float]
 ) -> list[float]:

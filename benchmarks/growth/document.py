@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import in_three_digits
 from benchmarks.growth.plot import Line, Panel, draw
 from benchmarks.growth.settings import AXES, Axis, Point
 from benchmarks.growth.sizing import ends, table
@@ -54,7 +55,7 @@ def targets(lines: list[dict[str, Any]]) -> Iterator[str]:
         if "scenario" not in line:
             continue
         met = "goal" if line["reaches_goal"] else {True: "floor", False: "**missed**", None: ""}[line["met"]]
-        numbers = " | ".join(_number(line[name]) for name in ("baseline", "measured", "ratio"))
+        numbers = " | ".join(in_three_digits(line[name]) for name in ("baseline", "measured", "ratio"))
         goals = " | ".join(line[name] or "" for name in ("target", "goal"))
         yield f"| {line['what']} | {line['unit']} | {numbers} | {goals} | {met} |"
 
@@ -68,8 +69,9 @@ def plots(points: list[Point]) -> Iterator[str]:
         yield "|---|---|---|---|---|"
         for point in _of(axis, points):
             yield (
-                f"| {point.value:,} | {point.records_per_second:,.0f} | {_number(point.cpu_microseconds)}"
-                f" | {_number(point.redis_microseconds)} | {point.redis_bytes:,.0f} |"
+                f"| {point.value:,} | {point.records_per_second:,.0f}"
+                f" | {in_three_digits(point.cpu_microseconds)} | {in_three_digits(point.redis_microseconds)}"
+                f" | {point.redis_bytes:,.0f} |"
             )
         yield ""
 
@@ -110,12 +112,6 @@ def _machine(lines: list[dict[str, Any]]) -> str:
     first = next(line for line in lines if "machine" in line)
     rounds = first.get("rounds", 1)
     return f"{first['machine']}. {rounds} round{'s' * (rounds > 1)} of each."
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

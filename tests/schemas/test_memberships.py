@@ -24,7 +24,7 @@ REMOVED = Change("member_removed", 1, "Name", None, 8, {"CustomerId": "b"})
 
 
 @given(st.lists(CHANGE, min_size=1, max_size=6))
-def test_the_changes_are_as_they_were(changes):
+def test_changes_come_out_of_columns_unchanged(changes):
     memberships = Memberships.of(changes, NAMES)
     if memberships:
         assert memberships.changes() == changes

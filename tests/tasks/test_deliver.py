@@ -20,7 +20,7 @@ from worker.firehose.regions import rate_limits, regions
 from worker.flow.admission import Cost
 from worker.queues import ENQUEUED_AT_HEADER, Stream
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
-from worker.state.idempotency import COMPLETED
+from worker.state.idempotency import COMPLETED_ATTEMPTS
 
 DEFAULTS = read_settings({})
 
@@ -85,7 +85,7 @@ def test_a_batch_that_is_delivered_again_has_what_follows_it_delivered_again(
 ):
     for _ in range(2):
         deliver("a", then=[["b"]], task_id="one")
-        redis.delete(*redis.keys(f"{COMPLETED}:one:*"))
+        redis.delete(*redis.keys(f"{COMPLETED_ATTEMPTS}:one:*"))
     assert puts(firehose) == [[b"a"], [b"b"]] * 2
 
 

@@ -9,7 +9,7 @@ from schemas.records import Skip
 from worker.config import read_settings
 from worker.queues import CHANGES_QUEUE, ENQUEUED_AT_HEADER, SEQUENCE_HEADER
 from worker.services import Services
-from worker.state.idempotency import COMPLETED, SEQUENCE
+from worker.state.idempotency import COMPLETED_ATTEMPTS, SEQUENCE
 from worker.state.registry import CONNECTIONS, VERSION
 
 MEGABYTE = 10**6
@@ -276,7 +276,7 @@ def test_a_message_whose_worker_died_halfway_makes_the_same_batches(worker, conn
     timeless = added()
     del timeless["timestamp"]
     forward(timeless, task_id="one")
-    redis.delete(*redis.keys(f"{COMPLETED}:*"))
+    redis.delete(*redis.keys(f"{COMPLETED_ATTEMPTS}:*"))
     clock.advance(3600)
     forward(timeless, task_id="one")
     first, second = worker.waiting(stream.queue)
@@ -316,7 +316,7 @@ def test_a_message_that_comes_back_has_the_same_metadata(worker, connect, forwar
     stream = connect(include_metadata=True)
     for _ in range(2):
         forward(added(), task_id="one")
-        redis.delete(*redis.keys(f"{COMPLETED}:*"))
+        redis.delete(*redis.keys(f"{COMPLETED_ATTEMPTS}:*"))
     first, second = worker.calls(stream.queue)
     assert first == second
 
@@ -517,7 +517,7 @@ def empty_state(app, services, connect):
         connect()
         app.installation.register()
         services.redis.flushall()
-        services.registry.latest()
+        services.registry.refresh()
 
     return empty
 
@@ -548,7 +548,7 @@ def test_a_batch_waits_where_the_registry_was_there_and_is_gone(deliver, worker,
     app.installation.register()
     deliver("secretive", run=False)
     services.redis.flushall()
-    services.registry.latest()
+    services.registry.refresh()
     assert worker.run_one(stream.queue)
     assert len(worker.waiting(stream.queue)) == 1
     assert services.dead_letters.all() == []

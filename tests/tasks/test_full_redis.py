@@ -103,9 +103,9 @@ def test_with_a_full_redis_invalid_changes_stay_in_the_broker(fill, worker, serv
 def test_with_a_full_redis_operators_connect_and_disconnect_streams(fill, connect, services):
     fill()
     stream = connect()
-    (identifier,) = services.registry.latest().connections_to(stream)
+    (identifier,) = services.registry.refresh().connections_to(stream)
     services.registry.disconnect(identifier)
-    assert not services.registry.latest().connections
+    assert not services.registry.refresh().connections
 
 
 def test_with_a_full_redis_operators_acknowledge_all_alerts(fill, redis, services):

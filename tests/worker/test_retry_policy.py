@@ -7,6 +7,7 @@ from worker.retry_policy import (
     RETRY_BACKOFF_MAX_SECONDS,
     RETRY_BACKOFF_SECONDS,
     RETRY_MAX,
+    longest_open,
     longest_wait,
     open_durations,
 )
@@ -31,6 +32,10 @@ def test_a_breaker_is_open_for_twice_as_long_after_each_failure_up_to_a_bound():
     durations = open_durations(8, 60, jitter=lambda low, high: high)
     assert durations[:5] == [8, 16, 32, 60, 60]
     assert len(durations) == OPEN_DOUBLINGS
+
+
+def test_a_breaker_is_open_no_longer_than_batches_wait_and_than_a_minute():
+    assert [longest_open(seconds) for seconds in (5, 600)] == [5, 60]
 
 
 def test_jitter_takes_up_to_half_of_the_time_for_which_a_breaker_is_open():

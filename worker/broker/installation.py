@@ -6,7 +6,7 @@ from kombu.transport import redis as redis_transport
 from worker.broker.client import as_operational, connect
 from worker.broker.redis.message import decode
 
-INSTALLATION = "audience.installation"
+BROKER_INSTALLATION = "audience.installation"
 """The key in the broker's Redis."""
 
 
@@ -37,6 +37,6 @@ class BrokerIdentity:
                 return None
             with channel.conn_or_acquire() as client:
                 if identity is not None:
-                    client.set(INSTALLATION, identity, nx=True)
-                found = client.get(INSTALLATION)
+                    client.set(BROKER_INSTALLATION, identity, nx=True)
+                found = client.get(BROKER_INSTALLATION)
                 return None if found is None else decode(found)

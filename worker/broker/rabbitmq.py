@@ -46,7 +46,7 @@ TRIAL_TIMEOUT_SECONDS = 3.0
 """Until RabbitMQ must have said what is in a queue. Meanwhile, too."""
 PUBLISH_ATTEMPTS = 2
 """The first may meet a connection that RabbitMQ has closed since it was last used."""
-COOLDOWN_SECONDS = 60.0
+PAUSE_AFTER_FAILURE_SECONDS = 60.0
 """Without another copy, after all attempts have failed: RabbitMQ may be short of memory, and then confirms
 nothing but goes on delivering."""
 BROKER_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
@@ -111,9 +111,9 @@ class DelayQueues:
         logger.warning(
             "%s: RabbitMQ does not confirm delayed messages; workers hold them for the next %d s",
             failure,
-            COOLDOWN_SECONDS,
+            PAUSE_AFTER_FAILURE_SECONDS,
         )
-        self._cooldown_until = self._monotonic() + COOLDOWN_SECONDS
+        self._cooldown_until = self._monotonic() + PAUSE_AFTER_FAILURE_SECONDS
         return False
 
     def close(self) -> None:

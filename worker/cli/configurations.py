@@ -39,7 +39,7 @@ def reencrypt(as_json: bool) -> None:
     """
     services = application().services
     failed = 0
-    for name in sorted(services.registry.latest().configurations):
+    for name in sorted(services.registry.refresh().configurations):
         try:
             is_done = services.registry.reencrypt(name)
         except SecretKeyError as error:

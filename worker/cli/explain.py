@@ -64,7 +64,7 @@ def _checked(text: str, services: Services) -> Change:
 
 def _rows(change: Change, services: Services) -> list[Row]:
     """A row for each connection of the audience; one without a connection where it has none."""
-    snapshot = services.registry.latest()
+    snapshot = services.registry.refresh()
     routes = snapshot.routes.get(change.audience_id, ())
     if not routes:
         return [_row(None, [], [Skip.NO_CONNECTION])]

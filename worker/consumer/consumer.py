@@ -25,7 +25,7 @@ from worker.consumer.lost_connections import give_up_connections
 from worker.consumer.request import RedactingRequest
 from worker.consumer.validation import is_valid
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import TaskCall
+from worker.failures.alerts import Cause
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import MALFORMED, Message
 from worker.flow.delays import delay_message
@@ -154,7 +154,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 f"{what} arrived in {queue}; nothing of it was delivered",
             ),
             records=1,
-            call=TaskCall(headers.get("task"), headers.get("id"), headers.get("origin")),
+            cause=Cause(headers.get("task"), headers.get("id"), headers.get("origin")),
         )
 
 

@@ -16,7 +16,7 @@ from kombu import Producer
 
 PUBLISH_TIMEOUT_SECONDS = 5.0
 """RabbitMQ: until an event is written. Redis has its connections' timeouts."""
-COOLDOWN_SECONDS = 30.0
+PAUSE_AFTER_FAILURE_SECONDS = 30.0
 """Without another attempt once one has failed. Celery makes a new dispatcher when it has reconnected."""
 
 logger = logging.getLogger(__name__)
@@ -53,9 +53,11 @@ class BoundedDispatcher(EventDispatcher):  # type: ignore[misc]
                 timeout=PUBLISH_TIMEOUT_SECONDS,
             )
         except Exception as error:
-            self._silent_until = self._monotonic() + COOLDOWN_SECONDS
+            self._silent_until = self._monotonic() + PAUSE_AFTER_FAILURE_SECONDS
             logger.warning(
-                "%s: no events are sent for %d s; deliveries go on", type(error).__name__, COOLDOWN_SECONDS
+                "%s: no events are sent for %d s; deliveries go on",
+                type(error).__name__,
+                PAUSE_AFTER_FAILURE_SECONDS,
             )
 
 

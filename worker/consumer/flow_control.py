@@ -20,7 +20,7 @@ from worker.flow.rate_limits import RateLimits
 from worker.flow.shared_limits import SharedLimits
 from worker.flow.worker_troubles import WorkerTroubles
 from worker.queues import stream_of
-from worker.retry_policy import OPEN_MAX_SECONDS
+from worker.retry_policy import longest_open
 from worker.state.counters import Counters
 from worker.state.registry import Registry
 
@@ -80,7 +80,7 @@ def _open_breaker(
             stream,
             failure.alert_type,
             first=settings.retry_backoff,
-            longest=min(settings.retry_backoff_max, OPEN_MAX_SECONDS),
+            longest=longest_open(settings.retry_backoff_max),
         )
 
 

@@ -46,22 +46,21 @@ class MemoryWatch(PeriodicCheck):
         self._consumes_changes = selected is None or CHANGES_QUEUE in selected
 
     def check(self, consumer: Consumer) -> None:
-        """Alert where a Redis is nearly full; consume changes only where none is full."""
+        """Alert where a Redis is nearly full or evicts; consume changes only where none is full."""
+        alerts, memories = consumer.app.services.alerts, []
         try:
-            memories = [self._memory(consumer, redis) for redis in servers(consumer)]
+            for redis in servers(consumer):
+                memory = redis.info("memory")
+                alert_of_eviction(alerts, check_eviction(redis, memory))
+                memories.append(memory)
             fullest = max(memories, key=fullness)
             if fullness(fullest) >= ALERT_FRACTION:
-                alert(consumer.app.services.alerts, fullest)
+                alert(alerts, fullest)
         except RedisError as error:
             logger.warning("cannot see how full Redis is: %s", type(error).__name__)
             return
         if self._consumes_changes:
             reconcile_changes(consumer, should_consume=fullness(fullest) < FULL_FRACTION)
-
-    def _memory(self, consumer: Consumer, redis: Redis) -> dict[str, Any]:
-        memory: dict[str, Any] = redis.info("memory")
-        alert_of_eviction(consumer.app.services.alerts, check_eviction(redis, memory))
-        return memory
 
 
 def reconcile_changes(consumer: Consumer, *, should_consume: bool) -> None:

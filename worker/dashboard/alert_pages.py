@@ -30,12 +30,12 @@ class AlertsPage(Page):
     template = "alerts.html"
 
     def reader(self, *path: str) -> Callable[[], AlertPage]:
-        return partial(self.read, self._query())
+        return partial(self.read, self.parse_query(read_query))
 
     @web.authenticated
     async def post(self) -> None:
         """Acknowledge one alert, or all that are open."""
-        query, identifier = self._query(), self.get_body_argument("acknowledge")
+        query, identifier = self.parse_query(read_query), self.get_body_argument("acknowledge")
         try:
             done = await self.act(partial(self._acknowledge, identifier))
         except NotRegistered as error:
@@ -57,12 +57,6 @@ class AlertsPage(Page):
             "ranges": RANGES,
         }
         return {**super().get_template_namespace(), **ours}
-
-    def _query(self) -> Query:
-        try:
-            return read_query({name: self.get_query_argument(name) for name in self.request.query_arguments})
-        except ValueError as error:
-            raise web.HTTPError(400, str(error)) from None
 
     def _acknowledge(self, identifier: str) -> str:
         alerts = self.services.alerts

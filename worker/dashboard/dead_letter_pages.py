@@ -33,12 +33,12 @@ class DeadLettersPage(Page):
     template = "dead_letters.html"
 
     def reader(self, *path: str) -> Callable[[], LettersPage]:
-        return partial(self._read, self._query())
+        return partial(self._read, self.parse_query(read_query))
 
     @web.authenticated
     async def post(self) -> None:
         """Replay or discard every letter that the filter chooses, and lead to the job's progress."""
-        query = self._query()
+        query = self.parse_query(read_query)
         actions = {"replay": self._replay, "discard": self._discard}
         name = self.get_body_argument("action", "")
         if name not in actions:
@@ -49,12 +49,6 @@ class DeadLettersPage(Page):
             f"{name.capitalize()} {len(letters)} dead letters", len(letters), partial(actions[name], letters)
         )
         self.redirect(self.reverse_url("job", job))
-
-    def _query(self) -> Any:
-        try:
-            return read_query({name: self.get_query_argument(name) for name in self.request.query_arguments})
-        except ValueError as error:
-            raise web.HTTPError(400, str(error)) from None
 
     def _read(self, query: Any) -> LettersPage:
         return letters_page(self.services.dead_letters.all(), query)
@@ -143,7 +137,7 @@ class DeadLettersExport(DeadLettersPage):
     @web.authenticated
     async def post(self) -> None:
         """Send one JSON object a line."""
-        query = self._query()
+        query = self.parse_query(read_query)
         letters = await self.act(partial(self.services.dead_letters.find, query.choice))
         await self.act(partial(self._record, "export", query.choice, len(letters)))
         self.set_header("Content-Type", "application/x-ndjson")

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from tornado import web
 from tornado.ioloop import IOLoop
 
-from worker.broker.client import Backlog, backlogs
+from worker.dashboard.status import read_status
 from worker.failures.alert_types import Severity
 from worker.metrics import Figures, StreamFigures, exposition
 
@@ -34,13 +34,7 @@ class MetricsPage(BaseHandler):  # type: ignore[misc]
 def read_figures(capp: Any, workers: int) -> Figures:
     """The installation's figures now. Raises `RedisError` and `OperationalError`."""
     services = capp.services
-    seen: dict[str, Backlog] = {}
-
-    def lengths(queues: Any) -> dict[str, int]:
-        seen.update(backlogs(capp, queues))
-        return {queue: backlog.messages for queue, backlog in seen.items()}
-
-    status = services.status.read(lengths)
+    status, seen = read_status(capp)
     if status.problem is not None:
         raise status.problem
     still_open = services.alerts.count_open()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from http.client import responses
-from typing import Any
+from typing import Any, TypeVar
 
 from flower.views import BaseHandler
 from kombu.exceptions import OperationalError
@@ -28,6 +28,8 @@ from worker.dashboard.labels import (
 )
 from worker.failures.alert_types import AlertType
 from worker.failures.alerts import AlertState
+
+T = TypeVar("T")
 
 REFRESH_SECONDS = 5
 FLOWERS_ERRORS = (401, 403, 404, 500)
@@ -95,6 +97,13 @@ class Page(BaseHandler):  # type: ignore[misc]
     def reader(self, *path: str) -> Callable[[], Any]:
         """The call, for another thread, that reads what is shown. Raises `HTTPError` for a wrong request."""
         raise NotImplementedError
+
+    def parse_query(self, read: Callable[[dict[str, str]], T]) -> T:
+        """Read the query of the request's address. Raises `HTTPError` for a wrong one."""
+        try:
+            return read({name: self.get_query_argument(name) for name in self.request.query_arguments})
+        except ValueError as error:
+            raise web.HTTPError(400, str(error)) from None
 
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         """Run a call that waits for Redis, the broker or AWS, so that no other request waits with it."""

@@ -8,10 +8,10 @@ from urllib.parse import unquote
 from tornado import web
 
 from schemas.settings import Configuration, Connection
-from worker.broker.client import Backlog, backlogs
 from worker.dashboard import streams
 from worker.dashboard.labels import rate
 from worker.dashboard.page import Page
+from worker.dashboard.status import read_status
 from worker.dashboard.streams import (
     SORTS,
     SPARK_HEIGHT,
@@ -46,13 +46,7 @@ class StreamsOverview(Page):
     template = "streams.html"
 
     def reader(self, *path: str) -> Callable[[], StreamsPage]:
-        try:
-            query = streams.read_query(
-                {name: self.get_query_argument(name) for name in self.request.query_arguments}
-            )
-        except ValueError as error:
-            raise web.HTTPError(400, str(error)) from None
-        return partial(read_page, self.capp, query)
+        return partial(read_page, self.capp, self.parse_query(streams.read_query))
 
     def get_template_namespace(self) -> dict[str, Any]:
         return {
@@ -120,14 +114,8 @@ def read_details(capp: Any, stream: Stream) -> StreamDetails:
 def _read_status(capp: Any) -> tuple[Status, Mapping[str, float]]:
     services = capp.services
     # A person who has just connected an audience expects to see it.
-    services.registry.latest()
-    seen: dict[str, Backlog] = {}
-
-    def lengths(queues: Any) -> dict[str, int]:
-        seen.update(backlogs(capp, queues))
-        return {queue: backlog.messages for queue, backlog in seen.items()}
-
-    status = services.status.read(lengths)
+    services.registry.refresh()
+    status, seen = read_status(capp)
     waiting = services.queue_heads.observe(seen, services.clock())
     return status, {queue: found.age_seconds for queue, found in waiting.items()}
 

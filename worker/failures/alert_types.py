@@ -3,7 +3,6 @@
 To add a type, add a row and its section in docs/alerts.md. The contract pins the names.
 """
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -173,11 +172,6 @@ class AlertType(StrEnum):
     def named(cls, name: str) -> "AlertType | None":
         """The type of this name; None where this version knows none."""
         return next((alert_type for alert_type in cls if alert_type == name), None)
-
-    @property
-    def docs_anchor(self) -> str:
-        """The anchor of its section in docs/alerts.md."""
-        return re.sub(r"[^\w\- ]", "", self.lower()).replace(" ", "-")
 
 
 class Failure(NamedTuple):

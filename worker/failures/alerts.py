@@ -33,6 +33,7 @@ CURRENT = "audience:alerts:current"
 LETTER_ALERTS = "audience:alerts:by-letter"
 PENDING_LETTERS = "audience:alerts:pending-letters"
 LETTER_KEYS = ("audience:dead-letters", "audience:dead-letters:messages", "audience:dead-letters:records")
+"""Dead letters, their messages, and by stream queue the number of its dead records."""
 COOLDOWNS = "audience:alerts:quiet"
 MAX_ALERTS = 10_000
 """About 5 MB of Redis memory. Open fatal alerts stay above it. Dead letters outlive their alert."""
@@ -44,7 +45,7 @@ RAISE_ALERT = Script(__package__, "raise_alert")
 NEWEST = 100
 """Alerts that are looked at first where only new ones are asked for."""
 COOLDOWN_SECONDS = 15 * 60
-"""A stream that keeps failing raises one warning in this time."""
+"""A stream that keeps failing raises one warning in this time, and people are notified of a subject once."""
 
 
 class AlertState(StrEnum):
@@ -109,7 +110,7 @@ class _Counted(NamedTuple):
         return revision == self.revision and 0 <= now - self.at < RECOUNT_SECONDS
 
 
-class TaskCall(NamedTuple):
+class Cause(NamedTuple):
     """The message that raised an alert, by what may be shown of it."""
 
     task: str | None
@@ -173,7 +174,7 @@ class Alerts:
         audience_ids: Collection[int] = (),
         attempts: int = 1,
         records: int = 0,
-        call: TaskCall | None = None,
+        cause: Cause | None = None,
         sender: str | None = None,
         letter: Letter | None = None,
         even_if_full: bool = True,
@@ -204,11 +205,11 @@ class Alerts:
             last_raised_at=now,
             aws_message=failure.aws_message,
             request_id=failure.request_id,
-            task=call.task if call else None,
-            task_id=call.id if call else None,
-            origin=call.origin if call else None,
+            task=cause.task if cause else None,
+            task_id=cause.id if cause else None,
+            origin=cause.origin if cause else None,
         )
-        sender = sender or (call.host if call else None)
+        sender = sender or (cause.host if cause else None)
         subject = stream.queue if stream else sender or failure.error_code
         # A warning of a type that is fatal otherwise repeats none of those.
         kind = alert.type if severity is None else f"{alert.type}:{severity}"

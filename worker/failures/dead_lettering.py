@@ -10,7 +10,7 @@ from typing import Any
 
 from worker.errors import NotRegistered
 from worker.failures.alert_types import Failure
-from worker.failures.alerts import Alerts, TaskCall
+from worker.failures.alerts import Alerts, Cause
 from worker.failures.dead_letters import REMOVED_LETTERS, DeadLetter, DeadLetters, Message, make_letter
 from worker.queues import Stream
 
@@ -28,7 +28,7 @@ class Undeliverable:
     connection_ids: Collection[str] = ()
     audience_ids: Collection[int] = ()
     attempts: int = 1
-    call: TaskCall | None = None
+    cause: Cause | None = None
     """The message's task, ID and sender, where they are known."""
 
 
@@ -55,7 +55,7 @@ class DeadLettering:
         failure = undeliverable.failure
         letter = make_letter(undeliverable.id, undeliverable.message, failure, self._clock(), **about)
         self._alerts.raise_alert(
-            failure, letter=letter, call=undeliverable.call, even_if_full=even_if_full, **about
+            failure, letter=letter, cause=undeliverable.cause, even_if_full=even_if_full, **about
         )
 
     def discard(self, letter: DeadLetter) -> None:

@@ -18,21 +18,18 @@ from redis.exceptions import RedisError
 
 from worker.errors import NotRegistered, OperatorError
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import LETTER_ALERTS, PENDING_LETTERS, STATES, AlertState, Letter
+from worker.failures.alerts import LETTER_ALERTS, LETTER_KEYS, PENDING_LETTERS, STATES, AlertState, Letter
 from worker.queues import Stream, is_stream_queue, stream_of
 from worker.state.counters import counters_key
 from worker.store.atomic import atomically
 from worker.store.entries import entries, entry, number
 from worker.store.scripts import Script
 
-DEAD_LETTERS = "audience:dead-letters"
-MESSAGES = "audience:dead-letters:messages"
-DEAD_RECORDS = "audience:dead-letters:records"
-"""Stream queue to its dead records."""
+DEAD_LETTERS, MESSAGES, DEAD_RECORDS = LETTER_KEYS
 BYTES = "audience:dead-letters:bytes"
 """Followed by a dead letter's ID: the bytes of a large malformed message, as they came."""
 LETTERS_FIELD = "#letters"
-"""The field of it that holds the number of letters: other versions of this program do not count."""
+"""The field of DEAD_RECORDS that holds the number of letters: other versions of this program do not count."""
 REMOVED_LETTERS = 500
 """Letters that one script removes, in a few milliseconds."""
 REMOVE_DEAD_LETTERS = Script(__package__, "remove_dead_letters")

@@ -16,7 +16,7 @@ from uuid import uuid4
 from redis import Redis
 
 from worker.failures.alert_types import Severity
-from worker.failures.alerts import Alert, AlertState
+from worker.failures.alerts import COOLDOWN_SECONDS, Alert, AlertState
 from worker.store.leases import RELEASE_LEASE
 
 LEASE = "audience:notifications:lease"
@@ -28,7 +28,6 @@ FAILURES = "audience:notifications:failures"
 """How often in a row sending failed, and when to try again (Unix seconds)."""
 
 LEASE_SECONDS = 60
-COOLDOWN_SECONDS = 15 * 60
 GROUP_SECONDS = 60
 """How long warnings wait for others."""
 MAX_AGE_SECONDS = 3_600

@@ -16,7 +16,7 @@ from worker.store.atomic import atomically, once
 from worker.store.leases import RELEASE_LEASE
 from worker.store.scripts import Script
 
-COMPLETED = "audience:receipts"
+COMPLETED_ATTEMPTS = "audience:receipts"
 RECEIVED = "audience:received"
 LEASES = "audience:claims"
 SEQUENCE = "audience:sequence"
@@ -134,9 +134,9 @@ class IdempotencyRecords:
 
     def keys_of(self, task_ids: Iterable[str]) -> list[str]:
         """Two keys for each message: one exists while its first attempt is made, or is completed."""
-        return [self._key(task_id, 0, kind) for task_id in task_ids for kind in (LEASES, COMPLETED)]
+        return [self._key(task_id, 0, kind) for task_id in task_ids for kind in (LEASES, COMPLETED_ATTEMPTS)]
 
-    def received_at(self, task_id: str, now: int) -> int:
+    def record_arrival(self, task_id: str, now: int) -> int:
         """Record when a message was first received (Unix seconds); returns the first `now` of its calls."""
         key = f"{RECEIVED}:{task_id}"
         _, first = atomically(
@@ -145,12 +145,12 @@ class IdempotencyRecords:
         return int(first)
 
     def sequence_number(self, task_id: str) -> int:
-        """A message's number, greater than those of all messages before it; the same when it comes back."""
+        """Number a message: above all messages before it, and the same when it comes back."""
         (number,) = self.sequence_numbers([task_id])
         return number
 
     def sequence_numbers(self, task_ids: Sequence[str]) -> list[int]:
-        """The numbers of several messages, which are in their order where they are new."""
+        """Number several messages as `sequence_number` does, new ones in their order."""
         keys = [SEQUENCE, *(f"{SEQUENCE}:{task_id}" for task_id in task_ids)]
         return [int(number) for number in STAMP(self._redis, keys=keys, args=[self._keep_seconds])]
 
@@ -163,7 +163,7 @@ class IdempotencyRecords:
         )
         return int(deaths)
 
-    def _key(self, task_id: str, retries: int, kind: str = COMPLETED) -> str:
+    def _key(self, task_id: str, retries: int, kind: str = COMPLETED_ATTEMPTS) -> str:
         return f"{kind}:{task_id}:{retries}"
 
 

@@ -54,7 +54,7 @@ class Installation:
         A snapshot is trusted by the identity that was read with it. A state that has been restored a moment
         later says nothing of it.
         """
-        snapshot, expected = registry.latest(), self._identity_in_broker()
+        snapshot, expected = registry.refresh(), self._identity_in_broker()
         if expected in (None, snapshot.installation):
             return snapshot
         # An identity that is adopted is written without a new version of the registry.

@@ -131,24 +131,24 @@ class Registry:
         self._configurations = _Reader(ConfigurationSchema())
         self._connections = _Reader(ConnectionSchema())
         self._snapshot: Snapshot | None = None
-        self._looked_at = 0.0
+        self._refreshed_at = 0.0
 
     def snapshot(self) -> Snapshot:
         """The registry, at most a second old."""
-        if self._snapshot is not None and self._monotonic() - self._looked_at < REFRESH_AFTER_SECONDS:
+        if self._snapshot is not None and self._monotonic() - self._refreshed_at < REFRESH_AFTER_SECONDS:
             return self._snapshot
-        return self.latest()
+        return self.refresh()
 
-    def latest(self) -> Snapshot:
-        """The registry as it is now."""
-        self._looked_at = self._monotonic()
+    def refresh(self) -> Snapshot:
+        """Return the registry as it is now, read anew where its version is another."""
+        self._refreshed_at = self._monotonic()
         if self._snapshot is None or self._redis.get(VERSION) != self._snapshot.version:
             self._snapshot = self._load()
         return self._snapshot
 
     def reread(self) -> Snapshot:
-        """The registry as it is now, read anew although its version may be known."""
-        self._looked_at = self._monotonic()
+        """Return the registry as it is now, read anew although its version may be known."""
+        self._refreshed_at = self._monotonic()
         self._snapshot = self._load()
         return self._snapshot
 
@@ -169,7 +169,7 @@ class Registry:
             secrets["session_token"] = ""
 
         def changed() -> dict[str, Any]:
-            known = self.latest().configurations.get(name)
+            known = self.refresh().configurations.get(name)
             given = {**settings, **secrets, "name": name}
             if known and secret_access_key is None:
                 _keep_secret_with_its_key(known, given)
@@ -203,14 +203,14 @@ class Registry:
 
         Raises `NotRegistered`, and `SecretKeyError` where none of the keys decrypts one.
         """
-        known = self.latest().configurations.get(name)
+        known = self.refresh().configurations.get(name)
         if known is None:
             raise _no_configuration(name)
         if not any(getattr(known, secret) for secret in SECRETS):
             return False
 
         def changed() -> dict[str, Any]:
-            latest = self.latest().configurations.get(name)
+            latest = self.refresh().configurations.get(name)
             if latest is None:
                 raise _no_configuration(name)
             stored = asdict(latest)
@@ -238,7 +238,7 @@ class Registry:
                     f"there is no configuration {wanted.configuration!r};"
                     f" make it first: audience-firehose configure {wanted.configuration}"
                 )
-            known = self.latest().connections.get(identifier)
+            known = self.refresh().connections.get(identifier)
             return asdict(self._checked(ConnectionSchema(), _changed(known, settings)) if known else wanted)
 
         self._write(CONNECTIONS, identifier, changed)
@@ -273,7 +273,7 @@ class Registry:
         """
         written = False
         while not written:
-            version = self.latest().version or ""
+            version = self.refresh().version or ""
             made = changed()
             text = "" if made is None else json.dumps(made)
             write = partial(WRITE_ENTRY, keys=[VERSION, key, WRITE_FIRST_KEY], args=[version, field, text])

@@ -34,7 +34,7 @@ def run_confirmed(redis: Redis, replicas: int, command: Callable[[Redis], Any]) 
         return command(redis)
     with redis.pipeline(transaction=False) as pipe:
         command(pipe)
-        pipe.eval(TOUCH.text, 1, CONFIRMED, replicas)
+        TOUCH(pipe, keys=[CONFIRMED], args=[replicas])
         pipe.wait(replicas, CONFIRM_TIMEOUT_MILLISECONDS)
         # redis-py would put the command's words into the error: they hold records.
         answer, touched, confirmed = pipe.execute(raise_on_error=False)

@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from worker.broker.installation import INSTALLATION, BrokerIdentity
+from worker.broker.installation import BROKER_INSTALLATION, BrokerIdentity
 from worker.broker.redis.transport import register_redis_transport
 
 
@@ -16,7 +16,7 @@ def test_redis_holds_the_first_identity_that_is_written(real_redis, real_redis_u
     assert identity.read() is None
     identity.write("first")
     identity.write("second")
-    assert identity.read() == real_redis.get(INSTALLATION) == "first"
+    assert identity.read() == real_redis.get(BROKER_INSTALLATION) == "first"
 
 
 def test_another_broker_holds_none():

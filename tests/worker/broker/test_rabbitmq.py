@@ -11,8 +11,8 @@ from kombu.transport import resolve_transport
 from kombu.transport.pyamqp import Message
 
 from worker.broker.rabbitmq import (
-    COOLDOWN_SECONDS,
     MAX_DELAY_SECONDS,
+    PAUSE_AFTER_FAILURE_SECONDS,
     PUBLISH_ATTEMPTS,
     Channel,
     Connection,
@@ -172,7 +172,7 @@ def test_after_failed_attempts_nothing_is_published_during_the_cooldown(delay_qu
     assert (broker.connections, broker.open) == (PUBLISH_ATTEMPTS, 0)
     assert not delay_queues.publish(COPY, QUEUE, 1)
     assert broker.connections == PUBLISH_ATTEMPTS
-    clock.advance(COOLDOWN_SECONDS)
+    clock.advance(PAUSE_AFTER_FAILURE_SECONDS)
     assert delay_queues.publish(COPY, QUEUE, 1)
 
 

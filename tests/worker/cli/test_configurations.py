@@ -77,7 +77,7 @@ def test_after_reencryption_the_old_key_is_not_needed(operator, rotate):
     assert [row["id"] for row in done] == ["main", "other"]
     services = rotate(new)
     for name in ("main", "other"):
-        configuration = services.registry.latest().configurations[name]
+        configuration = services.registry.refresh().configurations[name]
         assert services.cipher.decrypt(configuration.secret_access_key) == SECRET
         assert services.cipher.decrypt(configuration.session_token) == TOKEN
 
@@ -95,7 +95,7 @@ def test_a_secret_of_a_lost_key_stays_as_it_is_and_the_others_are_reencrypted(op
     assert "lost: a stored secret was encrypted with another key" in message.stderr
     assert "keep the old key" in message.stderr
     services = rotate(new, lost)
-    stored = services.registry.latest().configurations["lost"].secret_access_key
+    stored = services.registry.refresh().configurations["lost"].secret_access_key
     assert services.cipher.decrypt(stored) == SECRET
 
 

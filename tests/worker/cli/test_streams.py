@@ -362,7 +362,7 @@ def test_status_says_that_a_failing_stream_is_being_tried(operator, services, cl
 
 def test_a_stream_without_connections_has_no_breaker_any_more(operator, services, failing):
     second = operator.connects(8)
-    (first,) = set(services.registry.latest().connections) - {second}
+    (first,) = set(services.registry.refresh().connections) - {second}
     operator.runs("disconnect", first)
     assert services.circuit_breakers.get(STREAM)
     operator.runs("disconnect", second)

@@ -5,7 +5,7 @@ from celery import Celery
 from clock import Clock
 from kombu.exceptions import OperationalError
 
-from worker.consumer.events import COOLDOWN_SECONDS, BoundedDispatcher
+from worker.consumer.events import PAUSE_AFTER_FAILURE_SECONDS, BoundedDispatcher
 
 
 class Producer:
@@ -54,12 +54,12 @@ def test_after_a_failure_no_event_is_tried_until_the_cooldown_is_over(dispatcher
         dispatcher.send("worker-heartbeat", retry=True)
     assert producer.attempts == 1
     producer.is_connected = True
-    clock.now += COOLDOWN_SECONDS
+    clock.now += PAUSE_AFTER_FAILURE_SECONDS
     dispatcher.send("worker-heartbeat", retry=True)
     assert producer.sent == ["worker-heartbeat"]
 
 
-def test_the_workers_app_sends_its_events_so():
+def test_the_workers_app_sends_its_events_by_the_bounded_dispatcher():
     from worker.celery import app
 
     assert issubclass(app.events.Dispatcher, BoundedDispatcher)

@@ -70,7 +70,7 @@ def test_other_queues_are_consumed_without_it(step, consumer, unserved):
     assert consumed(consumer) == ["a", "c"]
 
 
-def test_it_is_consumed_once_it_is_served(step, consumer, unserved):
+def test_a_queue_that_rabbitmq_serves_again_is_consumed(step, consumer, unserved):
     unserved.add("b")
     begin(step, consumer)
     unserved.clear()
@@ -79,7 +79,7 @@ def test_it_is_consumed_once_it_is_served(step, consumer, unserved):
     assert alerts(consumer) == []
 
 
-def test_it_is_tried_at_intervals_and_operators_are_told_once(step, consumer, unserved, clock):
+def test_an_unserved_queue_is_tried_at_intervals_and_reported_once(step, consumer, unserved, clock):
     unserved.add("b")
     begin(step, consumer)
     for _ in range(2):
@@ -100,7 +100,7 @@ def test_between_two_trials_nothing_is_asked(step, consumer, unserved):
     assert "b" not in consumed(consumer)
 
 
-def test_queues_are_tried_in_turn(step, consumer, unserved, clock):
+def test_unserved_queues_are_tried_round_robin(step, consumer, unserved, clock):
     unserved |= {"a", "b"}
     begin(step, consumer)
     step.check(consumer)

@@ -48,7 +48,7 @@ def test_no_alert_is_raised_while_each_server_has_a_replica_that_keeps_up(check)
 
 
 @pytest.mark.parametrize("behind", [info(), info(11), info(0, state="wait_bgsave")])
-def test_a_server_without_one_raises_one_alert(check, behind):
+def test_a_server_without_a_replica_raises_one_alert(check, behind):
     check(info(0), behind)
     assert check(info(0), behind) == [("Worker Trouble", "TooFewReplicas")]
 

@@ -139,7 +139,7 @@ def connect(services, worker):
         settings = {"configuration": "main", "delivery_stream_name": name, "region": "us-east-1"}
         services.registry.connect(audience_id=1, **settings)
         worker.go_round()
-        return next(s for s in services.registry.latest().streams if s.name == name)
+        return next(s for s in services.registry.refresh().streams if s.name == name)
 
     return connect
 
@@ -194,7 +194,7 @@ def test_the_deleted_queue_of_a_paused_stream_is_declared_again_when_it_is_resum
 def test_celery_forgets_the_queue_of_a_disconnected_stream(services, worker, connect):
     queue = connect("travel").queue
     assert queue in worker.app.amqp.queues
-    for connection in services.registry.latest().connections:
+    for connection in services.registry.refresh().connections:
         services.registry.disconnect(connection)
     worker.go_round()
     assert queue not in worker.app.amqp.queues

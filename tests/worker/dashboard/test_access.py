@@ -30,7 +30,7 @@ from worker.errors import SettingError
         ("dashboard.example.org", True, "dashboard.example.org"),
     ],
 )
-def test_address(address, is_guarded, listens_on):
+def test_the_address_on_which_a_dashboard_listens(address, is_guarded, listens_on):
     assert listening_address(address, is_guarded=is_guarded) == listens_on
 
 
@@ -52,7 +52,7 @@ def test_a_dashboard_without_a_password_on_a_public_address_is_refused_with_advi
         (["admin:secret", "guest:with:colons", ""], ["admin:secret", "guest:with:colons"]),
     ],
 )
-def test_credentials(basic_auth, given):
+def test_credentials_are_those_given_without_empty_ones(basic_auth, given):
     assert credentials(basic_auth) == given
 
 

@@ -2,13 +2,13 @@
 
 import html
 import re
-import shutil
 import subprocess
 
 import pytest
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+from devstack.browser import find_browser
+
+BROWSER = find_browser()
 WAIT_SECONDS = 60
 """Seconds."""
 
@@ -41,7 +41,7 @@ def title(page):
     return re.search(r"<title>(.*?)</title>", page)[1]
 
 
-def test_alerts(browse, spiteful_name):
+def test_the_alerts_page_shows_spiteful_names_as_text(browse, spiteful_name):
     page = browse("/alerts")
 
     assert title(page) == "System Alerts · audience-firehose", "a stream's name must not run as a script"
@@ -50,14 +50,14 @@ def test_alerts(browse, spiteful_name):
     assert re.search(r'<a [^>]*aria-current="page"[^>]*>System Alerts</a>', page)
 
 
-def test_alerts_of_a_type(browse):
+def test_the_alerts_page_shows_the_type_that_is_chosen(browse):
     page = browse("/alerts?type=Stream+Not+Found&range=1h")
 
     assert page.count('<details class="workers-table-card') == 1
     assert '<option value="Stream Not Found" selected="">' in page
 
 
-def test_streams(browse):
+def test_the_streams_page_shows_trouble_first(browse):
     page = browse("/streams")
 
     assert title(page) == "Streams · audience-firehose"

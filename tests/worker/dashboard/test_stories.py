@@ -19,7 +19,7 @@ from devstack.ports import free_port
 from worker.broker.client import has_workers
 from worker.failures import alerts
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import TaskCall
+from worker.failures.alerts import Cause
 from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.flow.circuit_breakers import OPERATOR
@@ -112,7 +112,7 @@ def flood(stack):
                 Message(FORWARD, CHANGES_QUEUE, {"changes": [{}]}),
                 Failure(AlertType.INVALID_CHANGE, "ValidationError", "1 of 1 invalid, at 0"),
                 records=1,
-                call=TaskCall(FORWARD, f"message-{number}", f"gen{number % 9}@bad-caller"),
+                cause=Cause(FORWARD, f"message-{number}", f"gen{number % 9}@bad-caller"),
             )
         )
 

@@ -14,7 +14,7 @@ from worker.failures.alerts import (
     CURRENT,
     Alerts,
     AlertState,
-    TaskCall,
+    Cause,
 )
 from worker.queues import Stream
 
@@ -106,9 +106,9 @@ def test_another_type_or_another_stream_is_another_entry(alerts, stream):
 
 
 def test_invalid_changes_of_one_host_are_one_entry_that_names_the_last_message(alerts):
-    alerts.raise_alert(INVALID, records=1, call=TaskCall("audience.forward", "one", "gen1@shop"))
-    alerts.raise_alert(INVALID, records=1, call=TaskCall("audience.forward", "two", "gen2@shop"))
-    alerts.raise_alert(INVALID, records=1, call=TaskCall("audience.forward", "three", "gen1@till"))
+    alerts.raise_alert(INVALID, records=1, cause=Cause("audience.forward", "one", "gen1@shop"))
+    alerts.raise_alert(INVALID, records=1, cause=Cause("audience.forward", "two", "gen2@shop"))
+    alerts.raise_alert(INVALID, records=1, cause=Cause("audience.forward", "three", "gen1@till"))
     till, shop = alerts.all()
     assert (shop.occurrences, shop.task_id, shop.origin) == (2, "two", "gen2@shop")
     assert (till.occurrences, till.task, till.task_id) == (1, "audience.forward", "three")

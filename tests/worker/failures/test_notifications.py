@@ -6,9 +6,9 @@ import pytest
 
 from worker.errors import SettingError
 from worker.failures.alert_types import AlertType, Failure, Severity
-from worker.failures.alerts import CURRENT
+from worker.failures.alerts import COOLDOWN_SECONDS, CURRENT
 from worker.failures.apprise_sender import apprise_sender
-from worker.failures.notifications import COOLDOWN_SECONDS, GROUP_SECONDS, LEASE, Notifier
+from worker.failures.notifications import GROUP_SECONDS, LEASE, Notifier
 
 DENIED = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "attach the policy")
 GONE = Failure(AlertType.STREAM_NOT_FOUND, "ResourceNotFoundException", "there is no such stream")

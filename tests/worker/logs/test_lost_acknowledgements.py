@@ -25,7 +25,7 @@ def shortened():
 
 
 @pytest.mark.parametrize("end", ["ack_log_error", "reject_log_error"])
-def test_it_is_a_warning_without_a_traceback(end, caplog):
+def test_a_lost_acknowledgement_is_a_warning_without_a_traceback(end, caplog):
     getattr(Message(delivery_tag="tag", channel=Lost()), end)(request.logger, (ConnectionError,))
     (record,) = caplog.records
     assert (record.levelname, record.exc_info) == ("WARNING", None)

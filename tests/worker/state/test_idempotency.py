@@ -5,7 +5,7 @@ import pytest
 from worker.config import FIREHOSE_TIMEOUT_SECONDS, read_settings
 from worker.firehose.clients import CONNECT_TIMEOUT_SECONDS
 from worker.services import KEPT_VISIBILITY_TIMEOUTS
-from worker.state.idempotency import COMPLETED, LEASES, SEQUENCE, IdempotencyState
+from worker.state.idempotency import COMPLETED_ATTEMPTS, LEASES, SEQUENCE, IdempotencyState
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_completing_an_attempt_completes_no_other(records, redis):
     assert states == [IdempotencyState.COMPLETED] + 3 * [IdempotencyState.ACQUIRED]
 
 
-def test_the_completed_ones_among_many_messages_are_told(records):
+def test_the_completed_ones_among_many_messages_are_found(records):
     assert records.completed(["one", "other"]) == set()
     records.complete("one", 0)
     assert records.completed(["one", "other"]) == {"one"}
@@ -29,15 +29,15 @@ def test_the_completed_ones_among_many_messages_are_told(records):
 
 def test_a_completed_record_outlives_the_return_of_its_message(records, redis):
     records.complete("task", 0)
-    (key,) = redis.keys(f"{COMPLETED}*")
+    (key,) = redis.keys(f"{COMPLETED_ATTEMPTS}*")
     assert redis.ttl(key) == KEPT_VISIBILITY_TIMEOUTS * read_settings({}).visibility_timeout
     assert KEPT_VISIBILITY_TIMEOUTS >= 2
 
 
 def test_a_message_that_comes_back_was_received_when_it_first_came(records):
-    assert records.received_at("task", 100) == 100
-    assert records.received_at("task", 200) == 100
-    assert records.received_at("another", 200) == 200
+    assert records.record_arrival("task", 100) == 100
+    assert records.record_arrival("task", 200) == 100
+    assert records.record_arrival("another", 200) == 200
 
 
 def test_a_message_keeps_its_sequence_number_and_a_later_one_has_a_greater_one(records, redis):

@@ -59,7 +59,7 @@ def test_two_who_register_at_once_agree(redis, broker, clock):
 def test_a_state_without_the_brokers_identity_is_missing(installation, services, redis, connect, stored):
     installation.register()
     connect()
-    assert services.registry.latest().routes
+    assert services.registry.refresh().routes
     redis.flushall()
     if stored:
         redis.set(INSTALLATION, stored)
@@ -85,7 +85,7 @@ def test_it_is_there_again_when_it_is_restored_or_a_connection_is_registered(ins
 
 def test_a_snapshot_from_before_the_identity_was_written_is_no_sign(installation, services, connect):
     connect()
-    older = services.registry.latest()
+    older = services.registry.refresh()
     installation.register()
     assert older.installation is None
     assert installation.latest_of(services.registry).routes
@@ -141,7 +141,7 @@ def test_a_state_that_is_not_the_brokers_is_not_adopted(
     if has_connections:
         connect()
     installation.adopt()
-    assert services.registry.latest().installation is None
+    assert services.registry.refresh().installation is None
     assert is_missing(installation, services)
 
 

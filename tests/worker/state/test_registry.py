@@ -87,33 +87,33 @@ def test_a_removed_connection_is_gone(registry):
 
 
 def test_a_configuration_is_not_forgotten_while_somebody_connects_with_it(registry, reader, monkeypatch):
-    latest = registry.latest
+    refresh = registry.refresh
 
     def meanwhile():
-        found = latest()
-        monkeypatch.setattr(registry, "latest", latest)
+        found = refresh()
+        monkeypatch.setattr(registry, "refresh", refresh)
         connect(reader)
         return found
 
-    monkeypatch.setattr(registry, "latest", meanwhile)
+    monkeypatch.setattr(registry, "refresh", meanwhile)
     with pytest.raises(InvalidSettings, match="main is used by 1-"):
         registry.forget("main")
-    assert registry.latest().connections
+    assert registry.refresh().connections
 
 
 def test_nobody_connects_with_a_configuration_that_is_forgotten_meanwhile(registry, reader, monkeypatch):
-    latest = registry.latest
+    refresh = registry.refresh
 
     def meanwhile():
-        found = latest()
-        monkeypatch.setattr(registry, "latest", latest)
+        found = refresh()
+        monkeypatch.setattr(registry, "refresh", refresh)
         reader.forget("main")
         return found
 
-    monkeypatch.setattr(registry, "latest", meanwhile)
+    monkeypatch.setattr(registry, "refresh", meanwhile)
     with pytest.raises(InvalidSettings, match="there is no configuration 'main'"):
         connect(registry)
-    assert not registry.latest().connections
+    assert not registry.refresh().connections
 
 
 def test_a_corrupt_configuration_can_be_forgotten_and_not_while_it_is_used(registry, redis, reader):
