@@ -22,9 +22,10 @@ def test_the_header_of_a_script_names_its_keys_its_arguments_and_its_answer(path
 
     assert re.search(r"^-- Returns\b", header, re.MULTILINE)
     for given in ("KEYS", "ARGV"):
-        assert bool(re.search(rf"\b{given}\b", code)) == bool(
-            re.search(rf"^-- {given}\b", header, re.MULTILINE)
-        )
+        named = re.findall(rf"^-- {given}\b(?:\[(\d+)(…?)\])? ", header, re.MULTILINE)
+        assert bool(named) == bool(re.search(rf"\b{given}\b", code))
+        assert [int(number or 0) for number, _ in named] == list(range(1, len(named) + 1))
+        assert not any(rest for _, rest in named[:-1]), "the last one alone may be many"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

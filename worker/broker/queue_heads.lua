@@ -1,11 +1,10 @@
--- queue_heads.lua: the length of each queue and its oldest message, without taking it.
+-- Read the length of each queue and its oldest message, without taking it.
 --
--- KEYS[1..n]  lists of messages, those of one queue after another; the oldest of a list is its last
--- ARGV[1]     lists of each queue: one a priority
--- ARGV[2]     bytes of a message's end that tell it from others: its delivery tag is there
---
--- Returns JSON: for each queue its length, a digest of its oldest messages, and the earliest time in their
---             `enqueued_at` headers (Unix seconds); '' and 0 where there is none
+-- KEYS[1…]  lists of messages, those of one queue after another; the oldest of a list is its last
+-- ARGV[1]   lists of each queue: one a priority
+-- ARGV[2]   bytes of a message's end that tell it from others: its delivery tag is there
+-- Returns   JSON: for each queue its length, a digest of its oldest messages, and the earliest time in their
+--           `enqueued_at` headers (Unix seconds); '' and 0 where there is none
 
 local lists = tonumber(ARGV[1])
 local answers = {}

@@ -1,29 +1,31 @@
--- Raises an alert, or counts it into the one it repeats; stores the dead letter that it is about, if any.
+-- Raise an alert, or count it into the one it repeats; store the dead letter that it is about, if any.
 --
 -- The caller reads the entry that the alert repeats, and passes both that text and the text to put in its
 -- place. Where another process was faster, nothing changes and the caller tries again.
 --
--- KEYS  1 alerts           list of entries (JSON), newest first
---       2 states           hash, alert ID to its state; an alert without one is open
---       3 current          string, the entry that an alert of this type and subject repeats; expires
---       4 letter alerts    hash, dead letter ID to the ID of its alert
---       5 pending letters  hash, alert ID to the number of its dead letters
---       6 dead letters     hash, dead letter ID to its entry (JSON)
---       7 messages         hash, dead letter ID to its message (JSON)
---       8 dead records     hash, stream queue to its dead records; `#letters` to the number of letters
---       9 nothing          never set: deleting it is a write that a full Redis allows
---      10 counters         hash of the counters of the letter's stream
--- ARGV  1 expected         the text of `current`, or ''
---       2 entry            the text to store
---       3 alert ID
---       4 cooldown         seconds until `current` expires
---       5 bound            entries that the list may have
---       6 slack            entries above the bound from which on the list is trimmed
---       7 even if full     '1' where a full Redis must store it too
---       8 letter ID        '' where there is no dead letter; then 9 to 12 are not read
---       9 letter           10 message           11 stream queue, or ''           12 records
---
--- Returns 1 where the alert is stored, 2 where the dead letter is already there, 0 to try again.
+-- KEYS[1]   list of entries (JSON), newest first
+-- KEYS[2]   hash: alert ID -> its state; an alert without one is open
+-- KEYS[3]   the entry that an alert of this type and subject repeats; expires
+-- KEYS[4]   hash: dead letter ID -> ID of its alert
+-- KEYS[5]   hash: alert ID -> number of its dead letters
+-- KEYS[6]   hash: dead letter ID -> its entry (JSON)
+-- KEYS[7]   hash: dead letter ID -> its message (JSON)
+-- KEYS[8]   hash: stream queue -> its dead records; `#letters` -> number of letters
+-- KEYS[9]   a key that never exists: deleting it is a write that a full Redis allows
+-- KEYS[10]  hash of the counters of the letter's stream
+-- ARGV[1]   the text that KEYS[3] is to hold, or ''
+-- ARGV[2]   the entry to store
+-- ARGV[3]   alert ID
+-- ARGV[4]   cooldown: seconds until KEYS[3] expires
+-- ARGV[5]   entries that the list may have
+-- ARGV[6]   entries above that from which on the list is trimmed
+-- ARGV[7]   1 where a full Redis must store it, too
+-- ARGV[8]   dead letter ID; '' where there is none, and then the others are not read
+-- ARGV[9]   the letter's entry
+-- ARGV[10]  its message
+-- ARGV[11]  its stream's queue, or ''
+-- ARGV[12]  its records
+-- Returns   1 where the alert is stored, 2 where the dead letter is already there, 0 to try again
 
 local expected, entry, alert = ARGV[1], ARGV[2], ARGV[3]
 local letter = ARGV[8]

@@ -1,19 +1,18 @@
--- Removes dead letters of one stream, and resolves the alerts that have no other dead letter left.
+-- Remove dead letters of one stream, and resolve the alerts that have no other dead letter left.
 --
--- KEYS  1 dead letters     hash, dead letter ID to its entry (JSON)
---       2 messages         hash, dead letter ID to its message (JSON)
---       3 dead records     hash, stream queue to its dead records; `#letters` to the number of letters
---       4 letter alerts    hash, dead letter ID to the ID of its alert
---       5 pending letters  hash, alert ID to the number of its dead letters
---       6 states           hash, alert ID to its state
---       7 counters         hash of the stream's counters
---       then, of each letter, the string of the bytes that it refers to, which most do not have
--- ARGV  1 stream queue     '' for letters of no stream
---       2 discarded        '1' where the records count as discarded
---       3 resolved         the state of a resolved alert
---       then, of each letter, its ID and its records
---
--- Returns the IDs of the letters that were removed, less those that others had removed before.
+-- KEYS[1]   hash: dead letter ID -> its entry (JSON)
+-- KEYS[2]   hash: dead letter ID -> its message (JSON)
+-- KEYS[3]   hash: stream queue -> its dead records; `#letters` -> number of letters
+-- KEYS[4]   hash: dead letter ID -> ID of its alert
+-- KEYS[5]   hash: alert ID -> number of its dead letters
+-- KEYS[6]   hash: alert ID -> its state
+-- KEYS[7]   hash of the stream's counters
+-- KEYS[8…]  of each letter, the bytes that it refers to, which most do not have
+-- ARGV[1]   the stream's queue; '' for letters of no stream
+-- ARGV[2]   1 where the records count as discarded
+-- ARGV[3]   the state of a resolved alert
+-- ARGV[4…]  of each letter, its ID and its records
+-- Returns   the IDs of the letters that were removed, less those that others had removed before
 
 local removed, records = {}, 0
 for at = 4, #ARGV, 2 do

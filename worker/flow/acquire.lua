@@ -17,7 +17,7 @@
 -- ARGV[6]  seconds of its quota that a stream may take in advance
 -- ARGV[7]  seconds for which a breaker can be open at most; a later time is that of a clock put back since
 -- ARGV[8]  seconds by which used_at can be ahead at most, for the same reason
--- ARGV[9] .. ARGV[14]  for requests, records and bytes: what the batch costs, and the quota a second
+-- ARGV[9…] for requests, records and bytes: what the batch costs, and the quota a second
 -- Returns {answer, wait, is_closed}.
 --   answer  0 not admitted, 1 admitted, 2 admitted as the probe
 --   wait    seconds, as text, until there is a point in trying again, or until the next batch may go where

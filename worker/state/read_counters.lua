@@ -1,8 +1,7 @@
--- Reads the counters of many streams in one answer, which costs its reader a fraction of many hashes.
+-- Read the counters of many streams in one answer, which costs its reader a fraction of many hashes.
 --
--- KEYS  pairs: the hash of a stream's counters, and the hash of its records that wait for a retry
---
--- Returns JSON: for each pair an array of the counters' fields and values in turn, and the sum of the other.
+-- KEYS[1…]  pairs: the hash of a stream's counters, and the hash of its records that wait for a retry
+-- Returns   JSON: for each pair an array of the counters' fields and values in turn, and the sum of the other
 
 local MAX_DIGITS = 15 -- of an integer that a double holds
 local answers = {}

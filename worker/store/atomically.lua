@@ -1,12 +1,10 @@
--- Runs commands one after the other, as a transaction would; an error of one does not stop the others.
+-- Run commands one after the other, as a transaction would; an error of one does not stop the others.
 --
--- KEYS  1 nothing       never set: deleting it is a write that a full Redis allows, and others may follow it
---       then the keys of the commands, in the order of the commands
--- ARGV  1 even if full  '1' where a full Redis must run the commands too; '0' where they only read
---       then, of each command, the number of its keys, the number of its words after them, its name, and
---       those words
---
--- Returns the answers, an error among them as an error.
+-- KEYS[1]   a key that never exists: deleting it is a write that a full Redis allows, and others may follow it
+-- KEYS[2…]  the keys of the commands, in the order of the commands
+-- ARGV[1]   1 where a full Redis must run the commands, too; 0 where they only read
+-- ARGV[2…]  of each command, the number of its keys, the number of its words after them, its name, and those words
+-- Returns   the answers, an error among them as an error
 
 if ARGV[1] == '1' then redis.call('DEL', KEYS[1]) end
 local answers, key, at = {}, 2, 2

@@ -1,18 +1,16 @@
--- Runs commands one after the other, unless they ran before for the same mark.
+-- Run commands one after the other, unless they ran before for the same mark.
 --
 -- A client that has lost a script's answer sends the script again, whether or not it ran.
 --
--- KEYS  1 nothing       never set: deleting it is a write that a full Redis allows, and others may follow it
---       2 marked        the key that the first command sets to the mark
---       then the keys of the commands, in the order of the commands
--- ARGV  1 even if full  '1' where a full Redis must run the commands too; '0' where it refuses all of them, for
---                       which the first command must be one that it refuses
---       2 mark
---       then, of each command, the number of its keys, the number of its words after them, its name, and
---       those words
---
--- Returns the answers, an error among them as an error; none where the commands ran before. An error of the first
--- command is the script's, and none has run.
+-- KEYS[1]   a key that never exists: deleting it is a write that a full Redis allows, and others may follow it
+-- KEYS[2]   the key that the first command sets to the mark
+-- KEYS[3…]  the keys of the commands, in the order of the commands
+-- ARGV[1]   1 where a full Redis must run the commands, too; 0 where it refuses all of them, for which the first
+--           command must be one that it refuses
+-- ARGV[2]   the mark
+-- ARGV[3…]  of each command, the number of its keys, the number of its words after them, its name, and those words
+-- Returns   the answers, an error among them as an error; none where the commands ran before. An error of the first
+--           command is the script's, and none has run
 
 if redis.call('GET', KEYS[2]) == ARGV[2] then return {} end
 if ARGV[1] == '1' then redis.call('DEL', KEYS[1]) end
