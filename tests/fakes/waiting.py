@@ -20,13 +20,3 @@ def eventually(
             raise AssertionError(f"{what or 'it'} did not come true in {timeout} s; it is {found!r}")
         time.sleep(every)
     return found
-
-
-def always(answer: Callable[[], bool], seconds: float) -> bool:
-    """Whether `answer` stays true for a while."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not answer():
-            return False
-        time.sleep(0.02)
-    return True

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from contextlib import suppress
 
 import pytest
@@ -63,11 +62,9 @@ def client(monkeypatch):
 def test_an_answer_that_drips_ends_at_the_timeout_and_is_transient(client, beginning):
     server = DrippingServer(beginning)
     firehose = client(server.url)
-    began = time.monotonic()
     with pytest.raises(ReadTimeoutError) as caught:
         firehose.put_record(DeliveryStreamName="travel", Record={"Data": b"a"})
     server.close()
     # By the timeout of each read it would go on for as long as the server drips.
-    assert server.sent > 1
-    assert time.monotonic() - began < DRIPS * DRIP_SECONDS / 2
+    assert 1 < server.sent < DRIPS
     assert classify(caught.value).kind is Kind.TRANSIENT
