@@ -11,8 +11,8 @@ from redis import Redis
 from schemas.settings import Connection
 from worker.config import read_settings
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import ALERTS, STATES, Alert, AlertState
-from worker.failures.dead_letters import DEAD_LETTERS, Message, make_letter
+from worker.failures.alerts import ALERTS, DEAD_LETTERS, STATES, Alert, AlertState
+from worker.failures.dead_letters import Message, make_letter
 from worker.queues import FORWARD, Stream
 from worker.services import Services, connect
 from worker.state.registry import CONNECTIONS, VERSION, connection_id

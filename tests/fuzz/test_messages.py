@@ -16,7 +16,7 @@ from waiting import eventually
 
 from devstack import processes
 from devstack.firehose import FakeFirehose
-from worker.failures.dead_letters import DEAD_LETTERS, MESSAGES
+from worker.failures.alerts import DEAD_LETTERS, DEAD_MESSAGES
 from worker.queues import CHANGES_QUEUE
 
 FORWARD = "audience.forward"
@@ -201,7 +201,7 @@ class Fed:
 
     def kept(self) -> set[str]:
         """The content of every dead letter."""
-        stored = self.stack.services.redis.hvals(MESSAGES)
+        stored = self.stack.services.redis.hvals(DEAD_MESSAGES)
         return {_content(json.loads(text)) for text in stored}
 
     def is_done(self) -> bool:

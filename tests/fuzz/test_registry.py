@@ -9,9 +9,9 @@ from kombu.exceptions import OperationalError
 
 from worker.errors import OperatorError
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import ALERTS, STATES
+from worker.failures.alerts import ALERTS, DEAD_LETTERS, DEAD_MESSAGES, STATES
 from worker.failures.dead_lettering import Undeliverable
-from worker.failures.dead_letters import DEAD_LETTERS, MESSAGES, Message
+from worker.failures.dead_letters import Message
 from worker.flow.circuit_breakers import PAUSED_KEY
 from worker.queues import Stream
 from worker.state.counters import COUNTERS, RETRYING
@@ -147,7 +147,7 @@ def test_listings_show_the_entries_that_can_be_read(  # noqa: PLR0917
     fill(redis, PAUSED_KEY, breakers)
     fill(redis, STATES, states)
     fill(redis, DEAD_LETTERS, letters)
-    fill(redis, MESSAGES, messages)
+    fill(redis, DEAD_MESSAGES, messages)
     fill(redis, f"{COUNTERS}:{STREAM.queue}", counters)
     fill(redis, f"{RETRYING}:{STREAM.queue}", counters)
     fill(redis, f"{COUNTERS}:{other}", counters)

@@ -32,8 +32,10 @@ CURRENT = "audience:alerts:current"
 """By type and subject, the entry that the next alert of both repeats."""
 LETTER_ALERTS = "audience:alerts:by-letter"
 PENDING_LETTERS = "audience:alerts:pending-letters"
-LETTER_KEYS = ("audience:dead-letters", "audience:dead-letters:messages", "audience:dead-letters:records")
-"""Dead letters, their messages, and by stream queue the number of its dead records."""
+DEAD_LETTERS = "audience:dead-letters"
+DEAD_MESSAGES = "audience:dead-letters:messages"
+DEAD_RECORDS = "audience:dead-letters:records"
+"""Stream queue to its dead records."""
 COOLDOWNS = "audience:alerts:quiet"
 MAX_ALERTS = 10_000
 """About 5 MB of Redis memory. Open fatal alerts stay above it. Dead letters outlive their alert."""
@@ -223,7 +225,9 @@ class Alerts:
             current,
             LETTER_ALERTS,
             PENDING_LETTERS,
-            *LETTER_KEYS,
+            DEAD_LETTERS,
+            DEAD_MESSAGES,
+            DEAD_RECORDS,
             WRITE_FIRST_KEY,
             counters,
         ]

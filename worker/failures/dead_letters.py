@@ -18,14 +18,22 @@ from redis.exceptions import RedisError
 
 from worker.errors import NotRegistered, OperatorError
 from worker.failures.alert_types import AlertType, Failure
-from worker.failures.alerts import LETTER_ALERTS, LETTER_KEYS, PENDING_LETTERS, STATES, AlertState, Letter
+from worker.failures.alerts import (
+    DEAD_LETTERS,
+    DEAD_MESSAGES,
+    DEAD_RECORDS,
+    LETTER_ALERTS,
+    PENDING_LETTERS,
+    STATES,
+    AlertState,
+    Letter,
+)
 from worker.queues import Stream, is_stream_queue, stream_of
 from worker.state.counters import counters_key
 from worker.store.atomic import atomically
 from worker.store.entries import entries, entry, number
 from worker.store.scripts import Script
 
-DEAD_LETTERS, MESSAGES, DEAD_RECORDS = LETTER_KEYS
 BYTES = "audience:dead-letters:bytes"
 """Followed by a dead letter's ID: the bytes of a large malformed message, as they came."""
 LETTERS_FIELD = "#letters"
@@ -127,7 +135,7 @@ class DeadLetters:
 
     def message(self, letter: DeadLetter) -> Message:
         """Read a letter's message. Raises `NotRegistered` where somebody else has just removed it."""
-        text = self._redis.hget(MESSAGES, letter.id)
+        text = self._redis.hget(DEAD_MESSAGES, letter.id)
         if text is None:
             raise NotRegistered(f"the dead letter {letter.id!r} has just been replayed or discarded")
         return _readable(Message, text, letter.id)
@@ -169,7 +177,7 @@ class DeadLetters:
         queue = stream.queue if stream else ""
         counters = counters_key(stream)
         pairs = [part for letter in letters for part in (letter.id, letter.records)]
-        keys = [DEAD_LETTERS, MESSAGES, DEAD_RECORDS, LETTER_ALERTS, PENDING_LETTERS, STATES, counters]
+        keys = [DEAD_LETTERS, DEAD_MESSAGES, DEAD_RECORDS, LETTER_ALERTS, PENDING_LETTERS, STATES, counters]
         keys += [_bytes_key(letter.id) for letter in letters]
         args = [queue, int(discarded), AlertState.RESOLVED.value, *pairs]
         return set(REMOVE_DEAD_LETTERS(self._redis, keys=keys, args=args))
@@ -284,5 +292,7 @@ def _readable(kind: type[T], text: str, identifier: str) -> T:
     """Read an entry. Raises `OperatorError` where it is corrupt."""
     found = entry(kind, text)
     if found is None:
-        raise OperatorError(f"the dead letter {identifier!r} cannot be read; look into Redis: {MESSAGES}")
+        raise OperatorError(
+            f"the dead letter {identifier!r} cannot be read; look into Redis: {DEAD_MESSAGES}"
+        )
     return found

@@ -8,8 +8,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType, Failure
+from worker.failures.alerts import DEAD_LETTERS, DEAD_RECORDS
 from worker.failures.dead_lettering import Undeliverable
-from worker.failures.dead_letters import BYTES, DEAD_LETTERS, DEAD_RECORDS, Message, Query
+from worker.failures.dead_letters import BYTES, Message, Query
 
 FAILURE = Failure(AlertType.RETRY_LIMIT_EXCEEDED, "InternalFailure", "given up")
 
