@@ -8,7 +8,7 @@ malformed, and one over which a process was lost.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
@@ -45,6 +45,10 @@ from worker.state.registry import Snapshot
 from worker.state.run_counts import RunCounts, Skipped
 
 MICROSECONDS = 1_000_000
+RUN_RECORDS = 100_000
+"""That a run makes at most, for all streams together, unless one message makes more: all are in memory."""
+MPARTICLE_RUN_BYTES = 64 * 1024
+"""Of a request in a run, at most: each of a user's devices makes a record of all the user's identities."""
 
 Checked = tuple[Sequence[Change] | Memberships, Mapping[Skip, int]]
 """The changes of a message, and what it skips."""
@@ -128,7 +132,10 @@ class RunTask(ProducerTask):
             messages, alone, left = self._read(reservation, tags)
             plain, invalid = self._check_all(messages, reservation.now)
             alone += invalid
-            summary = self._forward_plain(reservation, plain, alone)
+            snapshot = self.snapshot_for(_audiences(plain))
+            now, later = _bounded(plain, snapshot)
+            left = [*(message.tag for message in later), *left]
+            summary = self._forward_plain(reservation, now, alone, snapshot)
             return reservation.end(summary._asdict(), left=left, alone=alone)
 
     def _run_or_dead_letter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -174,6 +181,8 @@ class RunTask(ProducerTask):
         """What a message holds; None where it is to be run alone."""
         if found.fields["task"] == FORWARD and (many := decode_many_changes(found.content)):
             return Read(tag, changes_digest(found.fields["id"], many), sequence, self._condensed(many))
+        if found.fields["task"] == FORWARD_MPARTICLE and len(found.content) > MPARTICLE_RUN_BYTES:
+            return None
         call = found.decode()
         if call is None or call.args:
             return None
@@ -233,9 +242,10 @@ class RunTask(ProducerTask):
             return None if invalid else (changes, skips)
         return None
 
-    def _forward_plain(self, reservation: Reservation, found: list[Plain], alone: list[str]) -> Summary:
+    def _forward_plain(
+        self, reservation: Reservation, found: list[Plain], alone: list[str], snapshot: Snapshot
+    ) -> Summary:
         """Fan the messages out, and hand them over. Appends the tags of those to be run alone to `alone`."""
-        snapshot = self.snapshot_for(_audiences(found))
         attempts = [message.attempt for message in found]
         done = self.app.services.idempotency.completed(attempts)
         first: dict[bytes, Plain] = {}
@@ -349,6 +359,24 @@ class RunTask(ProducerTask):
 def _audiences(messages: Sequence[Plain]) -> Set[int]:
     """The audiences of all changes of messages."""
     return set().union(*(audiences_of(message.content) for message in messages))
+
+
+def _bounded(messages: list[Plain], snapshot: Snapshot) -> tuple[list[Plain], list[Plain]]:
+    """The messages whose records a run may make, one at least; and those behind them."""
+    changes = sum(len(message.content) for message in messages)
+    if changes * _most_routes(_audiences(messages), snapshot) <= RUN_RECORDS:
+        return messages, []
+    room = RUN_RECORDS
+    for position, message in enumerate(messages):
+        room -= len(message.content) * _most_routes(audiences_of(message.content), snapshot)
+        if room < 0 and position:
+            return messages[:position], messages[position:]
+    return messages, []
+
+
+def _most_routes(audiences: Iterable[int], snapshot: Snapshot) -> int:
+    """How many streams the changes of one of these audiences go to, at most."""
+    return max((len(snapshot.routes.get(audience, ())) for audience in audiences), default=0)
 
 
 def _attempt(digest: bytes) -> str:

@@ -20,6 +20,8 @@ MEMBERSHIP_REQUEST = "audience_membership_change_request"
 SUBSCRIPTION_REQUEST = "audience_subscription_request"
 
 MEMBERSHIP_ACTIONS: dict[str, TypeName] = {"add": "member_added", "delete": "member_removed"}
+MAX_PROFILE_CHANGES = 10_000
+"""That a profile may make: a device in an audience makes one, with all of the user's identities."""
 ATTRIBUTE_UPDATE = "attribute_update"
 SUBSCRIPTION_REMOVED = "remove"
 SUBSCRIPTION_ACTIONS = ("add", "update", SUBSCRIPTION_REMOVED)
@@ -128,6 +130,12 @@ def _memberships(request: dict[str, Any], catalogue: Catalogue) -> Translated:
         users, skipped = users_of(profile, catalogue)
         translated.skipped.update(skipped)
         audiences = profile.get("audiences") or []
+        if len(users) * len(audiences) > MAX_PROFILE_CHANGES:
+            problem = (
+                f"{len(users)} users in {len(audiences)} audiences: at most {MAX_PROFILE_CHANGES} changes"
+            )
+            translated.invalid.append(Invalid(position, [problem], profiles[position]))
+            continue
         translatable, wrong = check(AUDIENCE, audiences)
         for _, audience in translatable:
             _add(audience, request["timestamp_ms"], users, translated)

@@ -182,6 +182,7 @@ def test_messages_that_no_run_can_forward_hold_up_none_of_the_others(worker, con
     worker.send(FORWARD, {"changes": [added("b"), {"type": "secretive"}]})
     worker.send("audience.unknown", {})
     worker.send(FORWARD_MPARTICLE, {"request": "secretive"})
+    worker.send(FORWARD_MPARTICLE, {"request": "secretive" * runs.MPARTICLE_RUN_BYTES})
     worker.send(FORWARD, {}, args=[[added("positional")]])
     worker.send(FORWARD, {"changes": [added("followed")]}, link=signature("audience.unknown"))
     worker.send(FORWARD, {"changes": [added("of odd headers")]}, headers={"retries": "none"})
@@ -190,7 +191,7 @@ def test_messages_that_no_run_can_forward_hold_up_none_of_the_others(worker, con
     worker.run_one(CHANGES_QUEUE)
     (call,) = worker.calls(stream.queue)
     assert customers(call) == ["a", "c"]
-    assert len(worker.waiting(CHANGES_QUEUE)) == 7
+    assert len(worker.waiting(CHANGES_QUEUE)) == 8
     assert not services.dead_letters.all()
 
 
@@ -299,6 +300,27 @@ def test_the_content_of_a_run_is_bounded_although_its_messages_are_compressed(wo
     assert len(worker.waiting(CHANGES_QUEUE)) == 30 - delivered
     worker.run(CHANGES_QUEUE)
     assert sum(len(lines(call)) for call in worker.calls(stream.queue)) == 30
+
+
+def test_the_records_of_a_run_are_bounded_however_many_streams_they_are_for(
+    worker, connect, send, monkeypatch
+):
+    monkeypatch.setattr(runs, "RUN_RECORDS", 10)
+    streams = [connect(name=f"stream-{number}") for number in range(3)]
+    send(*(added(f"user-{number}") for number in range(5)))
+    worker.run(CHANGES_QUEUE)
+    expected = [["user-0", "user-1", "user-2"], ["user-3", "user-4"]]
+    for stream in streams:
+        assert [customers(call) for call in worker.calls(stream.queue)] == expected
+
+
+def test_a_message_that_makes_more_records_than_a_run_may_is_a_run_of_its_own(worker, connect, monkeypatch):
+    monkeypatch.setattr(runs, "RUN_RECORDS", 1)
+    stream = connect()
+    for name in "ab":
+        worker.send(FORWARD, {"changes": [added(f"{name}-{number}") for number in range(3)]})
+    worker.run(CHANGES_QUEUE)
+    assert [len(customers(call)) for call in worker.calls(stream.queue)] == [3, 3]
 
 
 def test_a_run_whose_process_was_lost_is_run_message_by_message(worker, connect, send, services):

@@ -193,6 +193,15 @@ def test_each_further_value_of_a_device_id_makes_a_further_record_of_the_user():
     ]
 
 
+def test_a_profile_of_more_devices_and_audiences_than_a_user_has_is_invalid():
+    devices = [identity("android_id", f"secretive-{number}") for number in range(101)]
+    audiences = [ADD | {"audience_id": number} for number in range(1, 101)]
+    found = translated(request(profile(*audiences, device_identities=devices), profile(ADD)))
+    assert [invalid.position for invalid in found.invalid] == [0]
+    assert found.invalid[0].problems == ["101 users in 100 audiences: at most 10000 changes"]
+    assert len(found.changes) == 1
+
+
 def test_an_empty_device_id_makes_no_further_record():
     devices = [identity("android_id", ""), identity("android_id", "one")]
     changes, _, skipped = translated(request(profile(device_identities=devices)))
