@@ -128,7 +128,6 @@ def _memberships(request: dict[str, Any], catalogue: Catalogue) -> Translated:
     translated.invalid.extend(Invalid(i, problems[i], profiles[i]) for i in problems)
     for position, profile in valid:
         users, skipped = users_of(profile, catalogue)
-        translated.skipped.update(skipped)
         audiences = profile.get("audiences") or []
         if len(users) * len(audiences) > MAX_PROFILE_CHANGES:
             problem = (
@@ -136,6 +135,7 @@ def _memberships(request: dict[str, Any], catalogue: Catalogue) -> Translated:
             )
             translated.invalid.append(Invalid(position, [problem], profiles[position]))
             continue
+        translated.skipped.update(skipped)
         translatable, wrong = check(AUDIENCE, audiences)
         for _, audience in translatable:
             _add(audience, request["timestamp_ms"], users, translated)
