@@ -1,7 +1,6 @@
 """The delivery tasks, `audience.deliver.<region>`: each puts a batch into a Firehose stream."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
@@ -33,7 +32,7 @@ from worker.firehose.regions import regions
 from worker.logs.fields import log_fields
 from worker.privacy import HIDDEN
 from worker.queues import ENQUEUED_AT_HEADER, Stream, delivery_task, is_stream_queue, stream_of
-from worker.retry_policy import OPEN_MAX_SECONDS, REQUEUE_PAUSE_SECONDS
+from worker.retry_policy import REQUEUE_PAUSE_SECONDS, longest_open
 from worker.state.installation import STATE_MISSING
 
 logger = logging.getLogger(__name__)
@@ -262,7 +261,7 @@ class DeliveryTask(ForwarderTask):
         configuration = self._configuration(stream)
         try:
             self.request.has_called_firehose = True
-            self.request.put_at = time.monotonic()
+            self.request.put_at = self.app.services.monotonic()
             return call(configuration)
         except FIREHOSE_ERRORS as error:
             found = self._classify(error, configuration, stream)
@@ -404,7 +403,7 @@ class DeliveryTask(ForwarderTask):
                 stream,
                 failure.alert_type,
                 first=self.retry_backoff,
-                longest=min(self.retry_backoff_max, OPEN_MAX_SECONDS),
+                longest=longest_open(self.retry_backoff_max),
                 message_id=self.request.id,
             )
 
@@ -505,7 +504,7 @@ class DeliveryTask(ForwarderTask):
             connections=self.request.kwargs["connection_ids"],
             task_id=self.request.id,
             records=records,
-            duration_seconds=None if put_at is None else time.monotonic() - put_at,
+            duration_seconds=None if put_at is None else self.app.services.monotonic() - put_at,
             aws_request_id=aws_request_id,
         )
 
