@@ -176,6 +176,18 @@ def test_a_message_of_a_run_that_comes_back_after_the_visibility_timeout_is_an_o
     assert tags_of(reserve(connection)) == [tag]
 
 
+def test_messages_of_a_priority_are_a_run_and_return_to_their_priority(connection, server):
+    send(connection, "later", "later too", priority=9)
+    send(connection, "at once", priority=0)
+    assert bodies(server, reserve(connection)) == ["at once"]
+    run = reserve(connection)
+    assert bodies(server, run) == ["later", "later too"]
+    run.channel.qos.requeue(tags_of(run), alone=True)
+    assert server.llen(run.channel._q_for_pri(CHANGES_QUEUE, 9)) == 2
+    send(connection, "at once, too", priority=0)
+    assert bodies(server, reserve(connection)) == ["at once, too"]
+
+
 class Broker:
     """The reserved messages, as a pool process reads and ends them over its own connection."""
 
