@@ -138,7 +138,7 @@ class ProducerTask(ForwarderTask):
         """The message's stamp. Its number is drawn only if a connection of the changes includes metadata."""
         if not includes_metadata({change.audience_id for change in changes}, snapshot):
             return EXAMPLE_STAMP
-        number = self.sequence or self.app.services.idempotency.sequence_number(self.attempt)
+        number = self.sequence or self.app.services.idempotency.stamp(self.attempt)
         return Stamp(self.attempt, number)
 
     @property

@@ -103,7 +103,7 @@ class SequenceNumbers:
 
     def _draw(self) -> dict[str, int]:
         attempts = [_attempt(message.digest) for message in self._unstamped]
-        numbers = self._idempotency.sequence_numbers(attempts)
+        numbers = self._idempotency.stamp_all(attempts)
         drawn = dict(zip((message.tag for message in self._unstamped), numbers, strict=True))
         self._numbers |= drawn
         return drawn

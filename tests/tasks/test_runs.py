@@ -668,7 +668,7 @@ def test_what_is_finished_late_is_remembered_from_then_on(worker, connect, send,
     send(added("a"), added("b"), added("c"))
     with without_rabbitmq():
         worker.run_one(CHANGES_QUEUE)
-    redis.delete(*redis.keys(f"{outbox.COMPLETED}:*"))
+    redis.delete(*redis.keys(f"{outbox.COMPLETED_IN_STATE}:*"))
     # RabbitMQ has back what the run returned, or the next run is of fewer.
     assert len(worker.waiting(CHANGES_QUEUE)) == 3
     worker.die_over_one(CHANGES_QUEUE)

@@ -23,7 +23,7 @@ OUTBOX = "audience:outbox"
 """By ID of a run: the messages that it made, their counts, and the keys of its own messages, JSON."""
 PENDING = "audience:outbox:messages"
 """By idempotency key of a message: the ID of its run in the outbox."""
-COMPLETED = "audience:completed"
+COMPLETED_IN_STATE = "audience:completed"
 """By window of time: a set of the idempotency keys of the messages that runs have completed."""
 
 STORE = Script(__package__, "store_in_outbox")
@@ -65,7 +65,7 @@ class Outbox:
         for each. `record_counts` records the counts of a run by its ID, once.
         """
         self._redis = redis
-        self._completed = Windows(COMPLETED, window_seconds)
+        self._completed = Windows(COMPLETED_IN_STATE, window_seconds)
         self._alone_keys = alone_keys
         self._record_counts = record_counts
 

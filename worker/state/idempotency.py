@@ -144,13 +144,13 @@ class IdempotencyRecords:
         )
         return int(first)
 
-    def sequence_number(self, task_id: str) -> int:
+    def stamp(self, task_id: str) -> int:
         """Number a message: above all messages before it, and the same when it comes back."""
-        (number,) = self.sequence_numbers([task_id])
+        (number,) = self.stamp_all([task_id])
         return number
 
-    def sequence_numbers(self, task_ids: Sequence[str]) -> list[int]:
-        """Number several messages as `sequence_number` does, new ones in their order."""
+    def stamp_all(self, task_ids: Sequence[str]) -> list[int]:
+        """Number several messages as `stamp` does, new ones in their order."""
         keys = [SEQUENCE, *(f"{SEQUENCE}:{task_id}" for task_id in task_ids)]
         return [int(number) for number in STAMP(self._redis, keys=keys, args=[self._keep_seconds])]
 

@@ -41,16 +41,16 @@ def test_a_message_that_comes_back_was_received_when_it_first_came(records):
 
 
 def test_a_message_keeps_its_sequence_number_and_a_later_one_has_a_greater_one(records, redis):
-    first = records.sequence_number("task")
-    later = [records.sequence_number(f"task-{number}") for number in range(50)]
+    first = records.stamp("task")
+    later = [records.stamp(f"task-{number}") for number in range(50)]
     assert [first, *later] == sorted({first, *later})
-    assert records.sequence_number("task") == first
+    assert records.stamp("task") == first
     assert redis.ttl(f"{SEQUENCE}:task") == KEPT_VISIBILITY_TIMEOUTS * read_settings({}).visibility_timeout
 
 
 def test_numbers_grow_when_the_clock_is_put_back(records, redis):
     redis.set(SEQUENCE, 9 * 10**15)
-    assert records.sequence_number("task") == 9 * 10**15 + 1
+    assert records.stamp("task") == 9 * 10**15 + 1
 
 
 def test_the_first_worker_acquires_the_attempt(records):
