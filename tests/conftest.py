@@ -44,8 +44,8 @@ TESTS = Path(__file__).parent
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER")
 """The name of this process of the tests: `gw0` is the first; None where it is the only one."""
 PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-PROCESSES_PER_CORE = 4
-"""Most of a test's time is spent waiting for the servers that it has started."""
+PROCESSES_PER_CORE = 3 if IN_FULL else 4
+"""Most of a test's time is spent waiting for the servers that it has started; less of it in full size."""
 MAX_PROCESSES = 8
 SHARED_SERVERS = {
     "running": "the running stack",
