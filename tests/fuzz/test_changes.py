@@ -44,6 +44,10 @@ PROBLEMS = {
     "required, or audience_internal_name, and not empty",
     "required, with at least one identity",
     "only for identity_changed",
+    "not Unix seconds: before 1970",
+    "not Unix seconds: milliseconds?",
+    "not Unix seconds: microseconds?",
+    "not Unix seconds: nanoseconds?",
 }
 """All that is ever said of a change. Nothing in it comes from the change."""
 
@@ -88,7 +92,7 @@ def alone(item):
 
 
 def is_of_our_words(problem):
-    field, _, what = problem.rpartition(": ")
+    field, _, what = problem.partition(": ")
     return problem in VOCABULARY or (field in FIELDS and what in PROBLEMS)
 
 
