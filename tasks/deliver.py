@@ -24,7 +24,14 @@ from worker.failures.dead_lettering import Undeliverable
 from worker.failures.dead_letters import Message
 from worker.firehose.answers import MALFORMED_RESPONSE
 from worker.firehose.deliveries import following_delivery, is_delivery, records_of
-from worker.firehose.errors import FIREHOSE_ERRORS, Classification, Kind, classify, reclassify_expired
+from worker.firehose.errors import (
+    FIREHOSE_ERRORS,
+    TRIED_AGAIN,
+    Classification,
+    Kind,
+    classify,
+    reclassify_expired,
+)
 from worker.firehose.groups import Group, records_in, size_of
 from worker.firehose.health import reclassify_missing
 from worker.firehose.put import Billing, Outcome, put, put_singly, put_together
@@ -526,8 +533,9 @@ class DeliveryTask(ForwarderTask):
     def _final(self, error: Exception) -> Failure:
         """The failure that ended the delivery; for a transient one, that its retries are spent."""
         if isinstance(error, TransientError):
-            attempts = self.request.retries + 1
-            advice = f"given up after {attempts} attempts; the last failure: {error.failure.message}"
+            last = error.failure.message.replace(TRIED_AGAIN, "")
+            advice = f"given up after {self.request.retries + 1} attempts; the last failure: {last}"
+            advice += "; replay the dead letter once the stream takes records"
             return Failure(AlertType.RETRY_LIMIT_EXCEEDED, error.failure.error_code, advice)
         if isinstance(error, DeliveryError):
             return error.failure

@@ -285,6 +285,8 @@ def _checked_broker_url(url: str) -> str:
     if parts.scheme not in BROKER_SCHEMES:
         promised = ", ".join(f"{scheme}://" for scheme in BROKER_SCHEMES)
         raise ValueError(f"{parts.scheme or 'no scheme'}: nothing is promised for it; use one of {promised}")
+    if parts.scheme in ("redis", "rediss"):
+        _check_database(url)
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
         return url + ("&" if parts.query else "?") + "ssl_cert_reqs=required"
     return url
@@ -305,7 +307,16 @@ def _redis_url(text: str) -> str:
         raise ValueError("must start with redis://, rediss://, unix:// or sentinel://")
     elif ";" in text:
         _check_nodes(text.split(";"))
+    elif not text.startswith("unix://"):
+        _check_database(text)
     return text
+
+
+def _check_database(url: str) -> None:
+    """Whether the path of a URL of Redis is a database's number, or empty: redis-py takes any other for 0."""
+    path = urlsplit(url).path.strip("/")
+    if path and not path.isdecimal():
+        raise ValueError("the path must be the number of a database, as in redis://host:6379/0")
 
 
 def _check_nodes(urls: Sequence[str]) -> None:

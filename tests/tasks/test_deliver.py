@@ -178,6 +178,9 @@ def test_when_retries_are_spent_the_undelivered_are_a_dead_letter(deliver, fireh
     assert len(puts(firehose)) == 1 + 3
     (letter,) = services.dead_letters.all()
     assert (letter.id, letter.type, letter.attempts, letter.records) == ("one", "Retry Limit Exceeded", 4, 1)
+    assert letter.message.startswith("given up after 4 attempts; the last failure: ")
+    assert letter.message.endswith("; replay the dead letter once the stream takes records")
+    assert "tried again" not in letter.message
     assert letter.error_code == "ServiceUnavailableException"
     message = services.dead_letters.message(letter)
     assert (message.task, message.queue) == (stream.task, stream.queue)

@@ -82,8 +82,9 @@ REFUSED = {
     "AUDIENCE_FIREHOSE_TIMEOUT": ["0", "31", "soon"],
     "AUDIENCE_REDIS_URL": [
         *("localhost:6379", "http://redis", "redis://a;rediss://b", "redis://:one@a;redis://:two@b"),
-        *("redis://a;", "unix:///a;unix:///b"),
+        *("redis://a;", "unix:///a;unix:///b", "redis://a/x", "rediss://a/0/1"),
     ],
+    "CELERY_BROKER_URL": ["redis://a/x"],
     "AUDIENCE_SECRET_KEY": ["secretive", "c2VjcmV0aXZl"],
     "AUDIENCE_REGIONS": ["eu", "eu-west-1,eu-west-9", "all", ","],
     "AUDIENCE_RATE_LIMITS": ["10/s", "eu-west-1", "eu-west-1=", "eu-west-1=fast", "eu-west-1=10/d"],

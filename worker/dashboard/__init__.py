@@ -1,1 +1,1 @@
-"""Flower with two more pages, System Alerts and Streams, and with fewer secrets."""
+"""Flower with three more pages, System Alerts, Streams and Dead Letters, and with fewer secrets."""

@@ -39,7 +39,7 @@ EPILOG = (
 @click.argument("flower_options", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def dashboard(ctx: click.Context, flower_options: tuple[str, ...]) -> None:
-    """Flower with two more pages: System Alerts and Streams.
+    """Flower with three more pages: System Alerts, Streams and Dead Letters.
 
     Listens on this machine only, unless there is a password:
 
@@ -95,7 +95,7 @@ def serve(app: Any, ours: Settings, *, banner: bool) -> None:
     application = Dashboard(app, options, access, ours.environment_name, **settings)
     stop_on_signals(application.io_loop)
     freeze_loaded_objects()
-    port = application.start_http_server()
+    port = listen(application)
     if banner:
         log_address(app, "https" if "ssl_options" in settings else "http", port)
     try:
@@ -105,7 +105,20 @@ def serve(app: Any, ours: Settings, *, banner: bool) -> None:
     leave()
 
 
-def log_address(app: Any, scheme: str, port: int) -> None:
+def listen(application: Dashboard) -> int | None:
+    """Listen; the port, or None for a Unix socket. Raises click's error where the address cannot be had."""
+    try:
+        port: int | None = application.start_http_server()
+    except OSError as error:
+        place = options.unix_socket or f"{options.address}:{options.port}"
+        other = "--unix-socket=" if options.unix_socket else f"--port={options.port + 1}"
+        raise click.ClickException(
+            f"cannot listen on {place} ({error.strerror}); name another: {other}"
+        ) from None
+    return port
+
+
+def log_address(app: Any, scheme: str, port: int | None) -> None:
     """Log where the dashboard is and which broker it reads. Flower's own banner lists every task, too."""
     if options.unix_socket:
         logger.info("the dashboard listens on %s", options.unix_socket)

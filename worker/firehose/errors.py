@@ -142,9 +142,11 @@ BUNDLE_TEXTS = (
 )
 """Of an SSL error that the file of trusted certificates causes. Everything else is about the handshake."""
 
+TRIED_AGAIN = "; delivery is tried again with growing pauses"
+"""What the messages of failures say while retries are left."""
 THROTTLED = (
-    "the stream is throttled: it is at its quota; delivery is tried again with growing pauses,"
-    " and AWS can raise the limit (a Firehose quota increase) if this goes on"
+    f"the stream is throttled: it is at its quota{TRIED_AGAIN};"
+    " AWS can raise the limit (a Firehose quota increase) if this goes on"
 )
 ROLE_DENIED = (
     "the role may not be assumed: its trust policy must name whose credentials it is assumed with and the"
@@ -165,8 +167,7 @@ UNTRUSTED = "the certificate of what answers is not trusted; check AWS_CA_BUNDLE
 NO_BUNDLE = "the CA bundle cannot be read; check AWS_CA_BUNDLE of this worker"
 NO_CREDENTIALS = "AWS credentials cannot be had"
 MALFORMED = (
-    "the answer does not say what became of the records: they may have arrived; delivery is tried again"
-    " a few times"
+    f"the answer does not say what became of the records: they may have arrived{TRIED_AGAIN} a few times"
 )
 SHOWN_CODES = (
     "AccessDenied",
@@ -275,7 +276,7 @@ def _of_stranger(status: int) -> Classification:
     answered = f"HTTP {status}" + (f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else "")
     text = f"{answered} without an error of AWS: something between this worker and Firehose answered"
     if status in RETRY_STATUS:
-        return _transient(f"HTTP {status}", f"{text}; delivery is tried again with growing pauses")
+        return _transient(f"HTTP {status}", f"{text}{TRIED_AGAIN}")
     return _trouble(f"HTTP {status}", f"{text}; check a proxy and AWS_ENDPOINT_URL_FIREHOSE of this worker")
 
 

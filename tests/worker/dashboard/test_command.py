@@ -42,6 +42,17 @@ def test_an_open_dashboard_does_not_start(start):
     assert "Traceback" not in process.output()
 
 
+def test_a_port_that_is_in_use_is_told_in_one_line(start):
+    port = free_port()
+    start(f"--port={port}").wait_until(lambda: processes.listens(port))
+
+    process = start(f"--port={port}")
+
+    assert exit_code(process) == 1
+    assert f"127.0.0.1:{port} (Address already in use); name another: --port={port + 1}" in process.output()
+    assert "Traceback" not in process.output()
+
+
 def test_the_dashboard_does_not_start_with_a_credential_without_user_or_password(start):
     process = start("--address=0.0.0.0", FLOWER_BASIC_AUTH="admin")
 
@@ -53,7 +64,7 @@ def test_without_an_address_it_listens_on_this_machine_only(start):
     port = free_port()
     process = start(f"--port={port}").wait_until(lambda: processes.listens(port))
 
-    assert f"http://127.0.0.1:{port}" in process.output()
+    eventually(lambda: f"http://127.0.0.1:{port}" in process.output())
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -94,5 +105,5 @@ def test_the_command_has_help(start):
     process = start("--help")
 
     assert exit_code(process) == 0
-    for printed in ("System Alerts and Streams", "--port", "--url-prefix", "FLOWER_BASIC_AUTH", "OAuth"):
+    for printed in ("Streams and Dead", "--port", "--url-prefix", "FLOWER_BASIC_AUTH", "OAuth"):
         assert printed in process.output()
