@@ -121,7 +121,8 @@ def acknowledge(alert_id: str | None, everything: bool, as_json: bool) -> None:
     else:
         number = services.alerts.acknowledge_all()
         acknowledged = count(number, "alert")
-    record_action(services.audit, "acknowledge", acknowledged)
+    if number:
+        record_action(services.audit, "acknowledge", acknowledged)
     result(f"acknowledged {acknowledged}", as_json=as_json, id=alert_id, acknowledged=number)
 
 
@@ -133,6 +134,10 @@ def alert_rows(found: Sequence[Alert], alerts: Alerts) -> list[Row]:
 
 def _listing(services: Services, since: timedelta | None, wanted: Mapping[str, Any]) -> Listing:
     rows = alert_rows(services.alerts.all(), services.alerts)
+    connection = wanted["connection_ids"]
+    if connection is not None and not any(connection in row["connection_ids"] for row in rows):
+        # Raises for a connection that never was; one that is gone may still have alerts.
+        services.registry.connection(connection)
     listed = narrowed(recent(rows, _latest, since, services.clock()), wanted)
     return Listing(listed, COLUMNS, "no alerts")
 

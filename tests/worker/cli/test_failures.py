@@ -173,6 +173,15 @@ def test_acknowledge_takes_one_alert_or_all(operator, dead_lettered):
     assert alert_states(operator) == {"a": "open", "b": "open", "c": "acknowledged"}
     assert "2 alerts" in operator.runs("acknowledge", "--all").stdout
     assert set(alert_states(operator).values()) == {"acknowledged"}
+    assert "0 alerts" in operator.runs("acknowledge", "--all").stdout
+    assert len(operator.lists("audit")) == 2
+
+
+@pytest.mark.parametrize("command", ["alerts", "dead-letters"])
+def test_a_connection_that_never_was_is_refused_and_one_that_is_gone_is_not(operator, dead_lettered, command):
+    assert "no connection 'nope'" in operator.fails(command, "--connection", "nope")
+    dead_lettered("letter", connection_ids=["7-ab"])
+    assert len(operator.lists(command, "--connection", "7-ab")) == 1
 
 
 def test_an_unknown_alert_or_no_choice_is_refused(operator):
