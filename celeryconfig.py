@@ -4,7 +4,7 @@ from typing import Any
 
 from kombu import Queue
 
-from worker.broker.rabbitmq import QUEUE_TYPE_OPTION
+from worker.broker.rabbitmq.channel import QUEUE_TYPE_OPTION
 from worker.config import current_settings
 from worker.firehose.regions import rate_limits
 from worker.queues import CHANGES_QUEUE, delivery_task
@@ -85,7 +85,7 @@ task_annotations = {
 
 worker_consumer = "worker.consumer.consumer:Consumer"
 worker_hijack_root_logger = True
-# While somebody listens, they are on: `worker.consumer.task_events`.
+# While somebody listens, they are on: `worker.consumer.monitoring.task_events`.
 worker_send_task_events = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 

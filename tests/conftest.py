@@ -29,7 +29,7 @@ from shared_server import claimed, shared  # noqa: E402
 from devstack import processes  # noqa: E402
 from schemas.identities import Catalogue  # noqa: E402
 from worker.config import read_settings  # noqa: E402
-from worker.consumer.garbage_collection import freeze_loaded_objects  # noqa: E402
+from worker.consumer.start.garbage_collection import freeze_loaded_objects  # noqa: E402
 from worker.queues import Stream  # noqa: E402
 from worker.services import Services  # noqa: E402
 from worker.store.cluster import KEY_PREFIX  # noqa: E402

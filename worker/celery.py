@@ -9,24 +9,24 @@ from worker.broker.compression import register_bounded_compression
 from worker.broker.handovers import Handovers, needs_marks
 from worker.broker.installation import BrokerIdentity
 from worker.broker.outbox import Outbox
-from worker.broker.rabbitmq import register_rabbitmq_transport
+from worker.broker.rabbitmq.transport import register_rabbitmq_transport
 from worker.broker.redis.transport import register_redis_transport
 from worker.broker.reservations import Reservations
 from worker.broker.serialization import register_orjson
 from worker.config import current_log_format, current_settings
-from worker.consumer.broker_trouble import BrokerTrouble
 from worker.consumer.dropped_messages import DroppedMessages
-from worker.consumer.garbage_collection import collect_less
-from worker.consumer.lost_polls import LostPolls
-from worker.consumer.memory_watch import MemoryWatch
+from worker.consumer.monitoring.task_events import TaskEvents
 from worker.consumer.notifications import Notifications
-from worker.consumer.queue_troubles import QueueTroubles
-from worker.consumer.replica_watch import ReplicaWatch
-from worker.consumer.requirements import Requirements
+from worker.consumer.periodic.memory_watch import MemoryWatch
+from worker.consumer.periodic.replica_watch import ReplicaWatch
+from worker.consumer.periodic.uncounted_runs import UncountedRuns
+from worker.consumer.periodic.unfinished_runs import UnfinishedRuns
+from worker.consumer.start.garbage_collection import collect_less
+from worker.consumer.start.requirements import Requirements
 from worker.consumer.stream_queues import StreamQueues
-from worker.consumer.task_events import TaskEvents
-from worker.consumer.uncounted_runs import UncountedRuns
-from worker.consumer.unfinished_runs import UnfinishedRuns
+from worker.consumer.troubles.broker_trouble import BrokerTrouble
+from worker.consumer.troubles.lost_polls import LostPolls
+from worker.consumer.troubles.queue_troubles import QueueTroubles
 from worker.errors import SettingError
 from worker.failures.apprise_sender import apprise_sender
 from worker.failures.notifications import Notifier
@@ -44,14 +44,14 @@ from worker.state.installation import Installation
 class AudienceFirehose(Celery):  # type: ignore[misc]
     """Celery, with what the tasks of one process share."""
 
-    events_cls = "worker.consumer.events:BoundedEvents"
-    control_cls = "worker.consumer.remote_control:Control"
+    events_cls = "worker.consumer.monitoring.events:BoundedEvents"
+    control_cls = "worker.consumer.monitoring.remote_control:Control"
     amqp_cls = "worker.consumer.task_consumer:AMQP"
 
     @cached_property
     def Worker(self) -> type:  # noqa: N802
         """Celery makes the worker of this class."""
-        worker: type = self.subclass_with_self("worker.consumer.program:Worker")
+        worker: type = self.subclass_with_self("worker.consumer.start.program:Worker")
         return worker
 
     @cached_property

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from schemas.identities import Catalogue
 from schemas.quotas import Quota, default_quota, stated_quota
-from worker.broker.rabbitmq_queues import QUEUE_TYPES
+from worker.broker.rabbitmq.queues import QUEUE_TYPES
 from worker.errors import SettingError
 from worker.firehose.regions import regions
 from worker.logs.setup import LogFormat

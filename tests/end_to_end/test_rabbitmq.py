@@ -17,7 +17,8 @@ from waiting import eventually
 from devstack import processes
 from devstack.firehose import FakeFirehose, refuse_once
 from devstack.ports import free_port
-from worker.broker.rabbitmq import Transport, copy_message
+from worker.broker.rabbitmq.delay_queues import copy_message
+from worker.broker.rabbitmq.transport import Transport
 from worker.queues import delay_queue
 
 on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)

@@ -4,8 +4,8 @@ import pytest
 from kombu import Connection
 
 from devstack.processes import rabbitmqctl
-from worker.broker.rabbitmq_checks import check_rabbitmq, check_version
-from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
+from worker.broker.rabbitmq.checks import check_rabbitmq, check_version
+from worker.broker.rabbitmq.queues import RENEWED_AFTER_DELIVERIES
 from worker.store.server_checks import Check, Outcome
 
 

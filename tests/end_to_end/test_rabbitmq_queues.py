@@ -12,8 +12,8 @@ from waiting import eventually
 from devstack import processes
 from devstack.firehose import FakeFirehose
 from devstack.processes import rabbitmqctl
-from worker.broker.rabbitmq import Transport
-from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES, queue_arguments
+from worker.broker.rabbitmq.queues import RENEWED_AFTER_DELIVERIES, queue_arguments
+from worker.broker.rabbitmq.transport import Transport
 from worker.flow.delays import delay_until_due, renew_often_delivered
 from worker.queues import CHANGES_QUEUE, DROPPED_QUEUE
 

@@ -21,17 +21,17 @@ from tasks.forward import ProducerTask
 from worker.broker import outbox
 from worker.broker.handovers import Handovers
 from worker.broker.outbox import OUTBOX, PENDING
-from worker.broker.rabbitmq_publishing import Publisher
-from worker.broker.rabbitmq_queues import RENEWED_AFTER_DELIVERIES
+from worker.broker.rabbitmq.publishing import Publisher
+from worker.broker.rabbitmq.queues import RENEWED_AFTER_DELIVERIES
 from worker.broker.redis.bodies import BODY_TAG
 from worker.broker.redis.poll import LAST_SEQUENCE_NUMBER
 from worker.broker.redis.reservations import COMPLETED, UNCOUNTED, Connected
 from worker.broker.runs import RUN_CONTENT_BYTES, RUN_MESSAGE_BYTES
 from worker.config import read_settings
 from worker.consumer import request
+from worker.consumer.periodic.uncounted_runs import LATE_AFTER_SECONDS, record_late
+from worker.consumer.periodic.unfinished_runs import UnfinishedRuns
 from worker.consumer.request import MAX_LOST_PROCESSES
-from worker.consumer.uncounted_runs import LATE_AFTER_SECONDS, record_late
-from worker.consumer.unfinished_runs import UnfinishedRuns
 from worker.queues import (
     BYTES_HEADER,
     CHANGES_QUEUE,

@@ -4,8 +4,8 @@ import pytest
 
 from schemas.records import Rendered
 from worker.broker.outbox import Entry
-from worker.broker.rabbitmq_reservations import Frames
-from worker.broker.rabbitmq_runs import Delivery
+from worker.broker.rabbitmq.reservations import Frames
+from worker.broker.rabbitmq.runs import Delivery
 from worker.broker.redis.poll import Answer, Reservation
 from worker.broker.runs import HandOver
 from worker.firehose.put import Outcome

@@ -7,7 +7,7 @@ from celery import Celery
 from kombu.transport import redis as redis_transport
 
 from worker.broker.client import connect
-from worker.broker.rabbitmq_checks import check_rabbitmq
+from worker.broker.rabbitmq.checks import check_rabbitmq
 from worker.store.server_checks import Check, Finding, Outcome, check_redis
 
 KEY_PREFIX = "audience."

@@ -8,13 +8,13 @@ from celery import Celery
 from kombu import Producer
 from kombu.message import Message
 
-from worker.broker import rabbitmq_reservations
 from worker.broker.outbox import Outbox
-from worker.broker.rabbitmq import Channel as RabbitMQChannel
-from worker.broker.rabbitmq_publishing import Publisher
-from worker.broker.rabbitmq_reservations import FRAMES, Parted
-from worker.broker.rabbitmq_runs import RunMessage
-from worker.broker.redis import reservations
+from worker.broker.rabbitmq import reservations as rabbitmq_reservations
+from worker.broker.rabbitmq.channel import Channel as RabbitMQChannel
+from worker.broker.rabbitmq.publishing import Publisher
+from worker.broker.rabbitmq.reservations import FRAMES, Parted
+from worker.broker.rabbitmq.runs import RunMessage
+from worker.broker.redis import reservations as redis_reservations
 from worker.broker.redis.channel import Channel as RedisChannel
 from worker.broker.redis.qos import QoS
 from worker.broker.runs import Reservation
@@ -43,7 +43,7 @@ class Reservations:
 
     def _reservation(self, producer: Producer, properties: Mapping[str, Any]) -> Reservation | None:
         if isinstance(producer.channel, RedisChannel):
-            return reservations.Connected(producer, window_seconds=self._window_seconds)
+            return redis_reservations.Connected(producer, window_seconds=self._window_seconds)
         if isinstance(producer.channel, RabbitMQChannel):
             return rabbitmq_reservations.Connected(
                 producer, self._outbox, self._publisher, properties.get(FRAMES, ())

@@ -21,8 +21,8 @@ from worker.broker.redis.bodies import whole_message
 from worker.broker.redis.set_aside import forget, is_set_aside, parts_of
 from worker.consumer.dropped_messages import is_dropped
 from worker.consumer.flow_control import make_flow_control
-from worker.consumer.lost_connections import give_up_connections
 from worker.consumer.request import RedactingRequest
+from worker.consumer.troubles.lost_connections import give_up_connections
 from worker.consumer.validation import is_valid
 from worker.failures.alert_types import AlertType, Failure
 from worker.failures.alerts import Cause

@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 
 from worker.broker.redis.channel import Channel
 from worker.config import current_settings
-from worker.consumer.state_trouble import StateTrouble
 from worker.consumer.stream_states import StreamStates
+from worker.consumer.troubles.state_trouble import StateTrouble
 from worker.queues import is_stream_queue
 from worker.state.registry import Snapshot
 from worker.upstream import consume_queue, known_request_ids, selected_queues

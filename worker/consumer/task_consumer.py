@@ -1,4 +1,4 @@
-"""Consumes task calls but those of queues that are left out: `worker.consumer.queue_troubles`."""
+"""Consumes task calls but those of queues that are left out: `worker.consumer.troubles.queue_troubles`."""
 
 from collections.abc import Collection
 from typing import Any

@@ -20,7 +20,7 @@ from tornado.ioloop import IOLoop
 from tornado.options import options
 
 from worker.config import Settings, current_settings
-from worker.consumer.garbage_collection import freeze_loaded_objects
+from worker.consumer.start.garbage_collection import freeze_loaded_objects
 from worker.dashboard.access import credentials, listening_address
 from worker.dashboard.application import Dashboard, make_access
 from worker.errors import SettingError

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from kombu.message import Message
 
-from worker.broker.rabbitmq_queues import is_often_delivered
+from worker.broker.rabbitmq.queues import is_often_delivered
 
 SHORTEST_DELAY_SECONDS = 0.01
 """A message that is due sooner is not delayed: reserving it again takes as long."""

@@ -174,7 +174,7 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
     def delay(self, message: virtual.Message, until: float) -> bool:
         """Delay a message of this channel until a time (Unix seconds). Always True: the broker has it.
 
-        `worker.broker.rabbitmq.Channel.delay` may return False.
+        `worker.broker.rabbitmq.channel.Channel.delay` may return False.
         """
         self.qos.delay(message.delivery_tag, until)
         return True
