@@ -41,7 +41,7 @@ NO_TIMESTAMP = -1
 """The timestamp of a change without one, until it has the time at which it was received."""
 TypeName = Literal["member_added", "member_removed", "identity_changed", "audience_deleted"]
 Event = tuple[TypeName, int, str | None, str | None]
-"""What a change tells, but for the user and the time: type, audience, and its two names. Most share it."""
+"""All that a change tells but for the user and the time: type, audience, and its two names. Most share it."""
 UserIdentities = dict[str, str]
 
 

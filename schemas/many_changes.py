@@ -15,9 +15,9 @@ from schemas.changes import Arguments, Change, as_changes
 MANY_CHANGES = 100
 """A message with as many has them decoded and looked at together, at a third of the cost."""
 MIN_CHANGE_BYTES = 40
-"""Of a valid change, at least: it has a type, an audience and its name."""
+"""Bytes of a valid change at least: it has a type, an audience and its name."""
 FIRST_CHANGE_BYTES = 16 * 1024
-"""Of a body, from its first change on. A longer change is decoded like any other."""
+"""Bytes of a body that are looked at, from its first change on. A longer change is decoded like any other."""
 CHANGES_BEGIN = re.compile(rb'\s*\[\s*\[\s*\]\s*,\s*\{\s*"changes"\s*:\s*\[\s*')
 """The body of a call whose only argument is `changes`, up to the first of them."""
 BODY = json.Decoder(tuple[Annotated[list[Any], Meta(max_length=0)], Arguments, dict[str, None] | None])

@@ -20,7 +20,7 @@ from schemas.users import User, identified
 
 TYPE, TIMESTAMP, USER_IDENTITIES = map(attrgetter, ("type", "timestamp", "user_identities"))
 NEXT_USER = '},"",{'
-"""What is between two users of a list that has an empty text after each. No user holds it: JSON escapes the
+"""The text between two users of a list that has an empty text after each. No user holds it: JSON escapes the
 quotation marks of texts."""
 Place = tuple[Stamp, int]
 """A message's stamp, and the place of a record in the message."""

@@ -137,11 +137,11 @@ class Template(NamedTuple):
     """A record whose timestamp, user and metadata are left open."""
 
     before: str
-    """What is before the timestamp."""
+    """The text before the timestamp."""
     between: str
-    """What is between the timestamp and the user."""
+    """The text between the timestamp and the user."""
     after: str
-    """What is behind the user; where metadata follow, without the closing brace, which they have, too."""
+    """The text behind the user; where metadata follow, without the closing brace, which they have, too."""
 
 
 class Renderer:
@@ -168,7 +168,7 @@ class Renderer:
         return self._templates.setdefault(key, template._replace(after=after))
 
     def end(self, stamp: Stamp, place: int) -> str:
-        """What is behind the template, of a record with metadata."""
+        """The text behind the template, of a record with metadata."""
         return f"{stamp.metadata(place)}{self._newline}" if self.includes_metadata else ""
 
     def render(

@@ -48,7 +48,7 @@ MICROSECONDS = 1_000_000
 RUN_RECORDS = 100_000
 """That a run makes at most, for all streams together, unless one message makes more: all are in memory."""
 MPARTICLE_RUN_BYTES = 64 * 1024
-"""Of a request in a run, at most: each of a user's devices makes a record of all the user's identities."""
+"""Bytes of a request in a run at most: each of a user's devices makes a record of all their identities."""
 
 Checked = tuple[Sequence[Change] | Memberships, Mapping[Skip, int]]
 """The changes of a message, and what it skips."""
@@ -178,7 +178,7 @@ class RunTask(ProducerTask):
         return messages, alone, []
 
     def _read_one(self, tag: str, found: EncodedCall, sequence: int | None) -> Read | None:
-        """What a message holds; None where it is to be run alone."""
+        """The content of a message; None where it is to be run alone."""
         if found.fields["task"] == FORWARD and (many := decode_many_changes(found.content)):
             return Read(tag, changes_digest(found.fields["id"], many), sequence, self._condensed(many))
         if found.fields["task"] == FORWARD_MPARTICLE and len(found.content) > MPARTICLE_RUN_BYTES:
@@ -232,7 +232,7 @@ class RunTask(ProducerTask):
         return plain, invalid
 
     def _check(self, call: TaskCall, received_at: Callable[[], int]) -> Checked | None:
-        """What a run needs of a call; None where not all of it is valid."""
+        """The checked changes of a call; None where not all of it is valid."""
         items = call.kwargs.get("changes") if len(call.kwargs) == 1 else None
         if call.task == FORWARD and type(items) is list:
             changes, invalid = check_changes(self.schema, items, received_at)

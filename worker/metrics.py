@@ -26,7 +26,7 @@ from worker.status import StreamState
 
 PREFIX = "audience_firehose_"
 SPECIAL = re.compile(r'[\\"\n]')
-"""What a label's value escapes."""
+"""The characters that a label's value escapes."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ FORWARD_RUN = "audience.forward_run"
 """The task that forwards a run: messages of `audience.changes` that a worker has reserved together. The
 worker makes its calls itself; they are in no queue."""
 RUN_MESSAGES = 1_000
-"""Of a run at most. Redis takes some 10 ms to reserve so many, and does nothing else meanwhile."""
+"""Messages of a run at most. Redis takes some 10 ms to reserve so many, and does nothing else meanwhile."""
 SEQUENCE_HEADER = "sequence"
 """The header of a producer's message that holds its place in the order of all: decimal, at most 16 digits."""
 ENQUEUED_AT_HEADER = "enqueued_at"

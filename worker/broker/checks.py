@@ -11,7 +11,7 @@ from worker.broker.rabbitmq.checks import check_rabbitmq
 from worker.store.server_checks import Check, Finding, Outcome, check_redis
 
 KEY_PREFIX = "audience."
-"""Of the keys in the broker's Redis that are not kombu's."""
+"""The prefix of the keys in the broker's Redis that are not kombu's."""
 
 
 def check_broker(app: Celery, wait_replicas: int) -> Iterator[Finding]:

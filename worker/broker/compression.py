@@ -20,12 +20,12 @@ else:
     from backports import zstd
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
-"""Of one message, about 200,000 changes."""
+"""The bytes of about 200,000 changes; one message has no more."""
 ZSTD_CONTENT_TYPE = "application/zstd"
 ZSTD_LEVEL = 1
 """It makes 67 bytes of a record with random identifiers, in 0.4 µs; level 3, the default, 76 in 0.7."""
 LZMA_MEMORY_BYTES = 128 * 1024 * 1024
-"""What `xz -9` needs, twice. A header may ask for a dictionary of 4 GiB. zstd's own limit is 128 MiB."""
+"""Twice the memory that `xz -9` needs. A header may ask for a dictionary of 4 GiB. zstd allows 128 MiB."""
 
 
 class MessageTooLarge(ValueError):

@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     messages: Sequence[tuple[str, str]]
     """The messages that it made, each with its queue."""
     counts: str
-    """What is to be counted of it."""
+    """Its counts, which the counters of the streams are to receive."""
     completed: Sequence[bytes]
     """The idempotency keys of its own messages."""
 

@@ -65,7 +65,7 @@ class HandOver(NamedTuple):
     messages: Sequence[tuple[str, str]]
     """The messages that it made: each with the list or queue that it is for."""
     counts: str
-    """What is to be counted of it."""
+    """Its counts, which the counters of the streams are to receive."""
 
     def __repr__(self) -> str:
         return without_content(self, "run_id")

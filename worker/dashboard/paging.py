@@ -6,7 +6,7 @@ from typing import Generic, Self, TypeVar
 from urllib.parse import urlencode
 
 MAX_DIGITS = 7
-"""Of a page's number."""
+"""Digits that a page's number has at most."""
 T = TypeVar("T")
 U = TypeVar("U")
 

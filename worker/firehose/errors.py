@@ -140,10 +140,10 @@ BUNDLE_TEXTS = (
     "[X509: ",
     "[PEM: ",
 )
-"""Of an SSL error that the file of trusted certificates causes. Everything else is about the handshake."""
+"""Parts of an SSL error that the file of trusted certificates causes. All others are about the handshake."""
 
 TRIED_AGAIN = "; delivery is tried again with growing pauses"
-"""What the messages of failures say while retries are left."""
+"""The end of a failure's message while retries are left."""
 THROTTLED = (
     f"the stream is throttled: it is at its quota{TRIED_AGAIN};"
     " AWS can raise the limit (a Firehose quota increase) if this goes on"

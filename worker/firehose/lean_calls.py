@@ -66,7 +66,7 @@ class _Pattern(NamedTuple):
     url: str
     headers: dict[str, str]
     context: dict[str, Any]
-    """What botocore signs by: the kind of signature, the service and the region."""
+    """The context that botocore signs by: the kind of signature, the service and the region."""
 
 
 class _PutRecordBatch:

@@ -8,8 +8,8 @@ from worker.queues import Stream
 FIREHOSE_ACTIONS = ["firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"]
 """Delivery needs the first, `test` the second, and nothing here any other."""
 KEY_ACTIONS = ["kms:GenerateDataKey", "kms:Decrypt"]
-"""Of a caller that puts records into a stream that is encrypted with a customer-managed key. Source: AWS's
-notice, for new streams from 2026-04-20 and for all from 2027-02-28."""
+"""The actions of a caller that puts records into a stream that is encrypted with a customer-managed key.
+Source: AWS's notice, for new streams from 2026-04-20 and for all from 2027-02-28."""
 
 
 def policy_for(stream: Stream, account_id: str, key_arn: str | None = None) -> dict[str, Any]:

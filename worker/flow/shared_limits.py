@@ -137,7 +137,7 @@ class SharedLimits:
 
 
 def requests_of(call: TaskCall) -> int:
-    """How many calls of Firehose a delivery makes, or a run of deliveries. One at least."""
+    """How many calls of Firehose a delivery makes, or a run of deliveries; at least one."""
     calls = call.kwargs.get(CALLS)
     return max(len(calls), 1) if isinstance(calls, list) else 1
 

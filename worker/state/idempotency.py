@@ -22,7 +22,7 @@ LEASES = "audience:claims"
 SEQUENCE = "audience:sequence"
 LOST = "audience:lost"
 HANDED_OVER_PREFIX = "handed-over:"
-"""Of the value of a record whose attempt has sent other messages."""
+"""The prefix of a record's value whose attempt has sent other messages."""
 
 
 STAMP = Script(__package__, "sequence")

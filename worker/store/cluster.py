@@ -30,7 +30,7 @@ KEY_PREFIX = "{audience-firehose}:"
 SLOT: int = key_slot(KEY_PREFIX.encode())
 DEFAULT_PORT = 6379
 UNKNOWN_HOSTS = ("", "?")
-"""What a node says of a host where the client is to use the address that it has."""
+"""The hosts that a node names where the client is to use the address that it has."""
 
 
 class Address(NamedTuple):

@@ -36,7 +36,7 @@ class Frames(NamedTuple):
     """The content of a message, as its frames hold it."""
 
     header: bytes
-    """Of the content's header: the properties."""
+    """The properties, in the content's header."""
     body: bytes
 
     def __repr__(self) -> str:

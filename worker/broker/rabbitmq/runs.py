@@ -29,10 +29,11 @@ from worker.privacy import without_content
 from worker.queues import CHANGES_QUEUE
 
 AHEAD_BYTES = 16 * 1024 * 1024
-"""Of messages that are sent ahead, as the size of former ones makes expect."""
+"""The bytes of messages that RabbitMQ is to send ahead, by the size of former ones."""
 MAX_HELD_BYTES = 2 * AHEAD_BYTES
-"""Of messages that the main process holds. What comes beside is returned, unless no more than `AHEAD_BYTES`
-are held: with so much room messages are sent, and a large one would be returned again and again."""
+"""The bytes of messages that the main process holds at most. A message beyond is returned, unless no more
+than `AHEAD_BYTES` are held: with so much room messages are sent, and a large one would be returned again and
+again."""
 METHOD, HEADER, BODY = 1, 2, 3
 """Types of frames."""
 DELIVER = struct.pack(">HH", 60, 60)
@@ -41,14 +42,14 @@ BODY_SIZE = struct.Struct(">4xQ")
 """In the frame of a content's header."""
 DELIVERY_TAG = struct.Struct(">Q")
 TAG_OF_CONSUMER = 4
-"""Where the frame of `basic.deliver` has the length of the consumer's tag, and the delivery tag behind."""
+"""The offset in a frame of `basic.deliver` of the length of the consumer's tag; the delivery tag follows."""
 Callback = Callable[[Any], object]
 Frame = tuple[int, int, bytes]
 """A frame's type, its channel and its content."""
 
 
 class Consumer(NamedTuple):
-    """Who consumes the messages."""
+    """A consumer of the messages."""
 
     tag: str
     callback: Callback

@@ -11,7 +11,7 @@ UNAVAILABLE = ("READONLY", "NOREPLICAS", "MISCONF", "BUSY", "LOADING", "MASTERDO
 """Error codes of a server that accepts no write, or no command at all, until a failover, a script or a
 snapshot is over. Source: `shared` in Redis's server.c."""
 ERROR_RESPONSES = (ResponseError, BusyLoadingError)
-"""What redis-py makes of a server's error: of LOADING one of the connection."""
+"""The errors that redis-py raises for a server's answer; LOADING becomes one of the connection."""
 PROBE_KEY = "audience.probe"
 """Is never there. To delete it is a write all the same, which a server refuses that cannot serve."""
 

@@ -28,7 +28,7 @@ LAST_SEQUENCE_NUMBER = "audience.sequence"
 NO_ENTRY_SEEN = -1
 """In place of the last entry of the index, for a worker that has just begun to consume."""
 ARGUMENTS = 8
-"""Of the script, behind its keys; `LIMITS` more follow for each list to reserve from."""
+"""Arguments of the script, behind its keys; `LIMITS` more follow for each list to reserve from."""
 LIMITS = len(DeliveryLimit._fields)
 
 RESERVE = Script(__package__, "reserve")

@@ -10,7 +10,7 @@ from typing import Any
 from worker.broker.runs import run_call
 
 RUN_PREFIX = "run-"
-"""Of a run's own delivery tag."""
+"""The prefix of a run's own delivery tag."""
 ALONE = "alone"
 """The member of an envelope that keeps its message out of runs; `reserve.lua` looks for it."""
 

@@ -17,7 +17,7 @@ from worker.consumer.start.checks import report_troubles
 from worker.store.server_checks import Check, Finding, Outcome, check_redis
 
 REFUSED = (Check.CLUSTER, Check.EVICTION)
-"""What a server must not fail: there a worker delivers nothing, or messages vanish. The rest may pass."""
+"""The checks that a server must not fail: there a worker delivers nothing, or loses messages."""
 REFUSED_POOLS = ("gevent", "eventlet")
 THREADS = "thread"
 """The module of Celery's pool of threads."""

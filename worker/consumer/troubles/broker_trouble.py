@@ -32,7 +32,7 @@ ADVICE = {
 BACKOFF = EqualJitterBackoff(base=0.5, cap=5)
 """Seconds between two attempts. A failover takes seconds, and replicas are away for hours perhaps."""
 DOUBLINGS = 5
-"""Of the backoff."""
+"""How often the backoff grows."""
 SIGNAL_CHECK_SECONDS = 0.2
 """A worker that waits checks this often whether a signal is to stop it."""
 
