@@ -61,6 +61,7 @@ class Bench:
     def reset(self) -> None:
         """As after the installation: nothing queued, nothing registered but the configuration."""
         self.stack.broker.flushall()
+        self.stack.rewrite_append_only_file()
         self.stack.firehose.behave({})
         self.stack.firehose.calls()
         # A new one, as it remembers what it has read.

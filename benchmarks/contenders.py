@@ -69,13 +69,14 @@ class Comparison:
 
 
 def compare(bench: Bench) -> Comparison:
-    """Run all contenders as often as pairs are asked for."""
-    bench.connect_audience(AUDIENCE, STREAM)
+    """Run all contenders as often as pairs are asked for, each on an empty Redis."""
     rounds: list[dict[Contender, Run]] = []
     for number in range(bench.pairs):
         runs: dict[Contender, Run] = {}
         for contender in CONTENDERS:
             bench.say(f"{contender.name}, run {number + 1} of {bench.pairs}")
+            bench.reset()
+            bench.connect_audience(AUDIENCE, STREAM)
             runs[contender] = run(bench, contender)
         rounds.append(runs)
     return Comparison(rounds)

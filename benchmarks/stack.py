@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 from redis import Redis
@@ -103,6 +104,15 @@ class Stack:
                     for process in started:
                         process.terminate()
                     parts.close()
+
+    def rewrite_append_only_file(self) -> None:
+        """Have Redis write the file anew, so that it does not do so by chance in the run that follows."""
+        self.broker.bgrewriteaof()
+        self.wait_for(lambda: not self._is_rewriting(), "the append-only file written anew")
+
+    def _is_rewriting(self) -> bool:
+        info: dict[str, Any] = self.broker.info("persistence")
+        return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
 
     def wait_for(self, is_done: Callable[[], bool], what: str, timeout: float = TIMEOUT_SECONDS) -> None:
         """Wait until something is so. Raises `Late`, naming it as `what`."""
