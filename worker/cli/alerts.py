@@ -31,6 +31,7 @@ from worker.cli.tables import text
 from worker.cli.watching import show, watch_option
 from worker.failures.alerts import Alert, Alerts, AlertState
 from worker.services import Services
+from worker.state.audit import Action
 
 FOLLOW_INTERVAL_SECONDS = 1.0
 
@@ -122,7 +123,7 @@ def acknowledge(alert_id: str | None, everything: bool, as_json: bool) -> None:
         number = services.alerts.acknowledge_all()
         acknowledged = count(number, "alert")
     if number:
-        record_action(services.audit, "acknowledge", acknowledged)
+        record_action(services.audit, Action.ACKNOWLEDGE, acknowledged)
     result(f"acknowledged {acknowledged}", as_json=as_json, id=alert_id, acknowledged=number)
 
 

@@ -9,6 +9,7 @@ import click
 from worker.cli.application import application
 from worker.cli.filters import narrowed, recent, since_option
 from worker.cli.output import Columns, Listing, json_option, present
+from worker.state.audit import Action
 
 COLUMNS: Columns = {
     "AT": itemgetter("at"),
@@ -31,7 +32,7 @@ DEFAULT_LIMIT = 100
 )
 @since_option
 @click.option("--who", metavar="WHO", help="Only what this person did, such as 'operator@host'.")
-@click.option("--action", metavar="ACTION", help="Only this action, such as 'discard'.")
+@click.option("--action", type=click.Choice([known.value for known in Action]), help="Only this action.")
 @click.option("--subject", metavar="ID", help="Only what was done to this queue, connection, alert …")
 @json_option
 def audit(

@@ -7,7 +7,7 @@ import socket
 from redis.exceptions import RedisError
 
 from worker.cli.output import note
-from worker.state.audit import Audit
+from worker.state.audit import Action, Audit
 
 
 def actor() -> str:
@@ -20,7 +20,7 @@ def actor() -> str:
     return f"{account}@{socket.gethostname()}"
 
 
-def record_action(audit: Audit, action: str, subject: str, detail: str = "") -> None:
+def record_action(audit: Audit, action: Action, subject: str, detail: str = "") -> None:
     """Add what has just been done to the audit list.
 
     A full Redis refuses the entry. The action is done all the same, so this is a note and no error.

@@ -8,6 +8,7 @@ from worker.cli.completion import complete_configuration
 from worker.cli.output import count, json_option, note, result
 from worker.errors import NotRegistered, SecretKeyError
 from worker.services import Services
+from worker.state.audit import Action
 
 
 @click.command("forget-configuration")
@@ -17,7 +18,7 @@ def forget_configuration(name: str, as_json: bool) -> None:
     """Remove a configuration, with its stored secret. Refused while connections use it."""
     services = application().services
     services.registry.forget(name)
-    record_action(services.audit, "forget-configuration", name)
+    record_action(services.audit, Action.FORGET_CONFIGURATION, name)
     result(f"forgot {name}", as_json=as_json, id=name, forgotten=True)
     if left := _records_left(services, name):
         note(
@@ -50,7 +51,7 @@ def reencrypt(as_json: bool) -> None:
             continue
         else:
             if is_done:
-                record_action(services.audit, "reencrypt", name)
+                record_action(services.audit, Action.REENCRYPT, name)
                 result(f"reencrypted {name}", as_json=as_json, id=name, reencrypted=True)
     if failed:
         raise click.ClickException(f"{count(failed, 'configuration')} left as before; keep the old key")

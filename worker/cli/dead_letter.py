@@ -10,6 +10,7 @@ from worker.cli.auditing import actor
 from worker.cli.completion import complete_dead_letter
 from worker.cli.output import is_terminal, json_option, note
 from worker.cli.tables import text
+from worker.state.audit import Action
 
 
 @click.command("show-dead-letter")
@@ -41,7 +42,7 @@ def show_dead_letter(dead_letter_id: str, records: bool, as_json: bool) -> None:
     if records:
         message = services.dead_letters.message(letter)
         # Recorded before it is shown: whoever sees the values is in the list.
-        services.audit.record(actor(), "show", letter.id, "records of a dead letter")
+        services.audit.record(actor(), Action.SHOW, letter.id, "records of a dead letter")
         click.echo(json.dumps({"args": message.args, "kwargs": message.kwargs}, indent=2))
     else:
         note("--records shows what it holds, identity values included")

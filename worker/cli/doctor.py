@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from worker.broker.checks import check_broker
 from worker.cli.application import application
+from worker.cli.explanations import address_of
 from worker.cli.output import Columns, Listing, json_option, present
 from worker.services import Services
 from worker.store.server_checks import Finding, Outcome, check_redis, unreachable
@@ -21,6 +22,7 @@ COLUMNS: Columns = {
     "MESSAGE": itemgetter("message"),
 }
 BROKER, STATE = "broker", "state"
+VARIABLES = {BROKER: "CELERY_BROKER_URL", STATE: "AUDIENCE_REDIS_URL"}
 FAILURE = 1
 
 
@@ -33,6 +35,10 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     The exit status is 1 where a check failed, and 0 where there are only warnings.
     """
     app = application()
+    addresses = {
+        BROKER: address_of(app.services.settings.broker_url),
+        STATE: address_of(app.services.settings.redis_url),
+    }
     findings = [
         *((BROKER, finding) for finding in _broker(app)),
         *((STATE, finding) for finding in _state(app.services)),
@@ -41,13 +47,15 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         {
             "id": f"{server}:{finding.check}",
             "server": server,
+            "address": addresses[server],
             "check": finding.check,
             "result": finding.outcome,
             "message": finding.message,
         }
         for server, finding in findings
     ]
-    present(Listing(rows, COLUMNS, "nothing to check"), as_json=as_json)
+    notes = [f"{server}: {addresses[server]}, of {variable}" for server, variable in VARIABLES.items()]
+    present(Listing(rows, COLUMNS, "nothing to check", notes=notes), as_json=as_json)
     if any(finding.outcome == Outcome.FAILED for _, finding in findings):
         ctx.exit(FAILURE)
 

@@ -31,19 +31,23 @@ def _ours(error: Exception) -> str:
 
 
 def _broker_away(error: Exception) -> str:
-    address = _address(current_settings().broker_url)
+    address = address_of(current_settings().broker_url)
     return (
         f"the broker at {address} is out of reach ({_reason(error)}); start it, or correct CELERY_BROKER_URL"
     )
 
 
 def _redis_away(error: Exception) -> str:
-    address = _address(current_settings().redis_url)
+    address = address_of(current_settings().redis_url)
     return f"Redis at {address} is out of reach ({_reason(error)}); start it, or correct AUDIENCE_REDIS_URL"
 
 
 def _redis_refuses(error: Exception) -> str:
-    return f"Redis refuses a command ({type(error).__name__}); see its log, and AUDIENCE_REDIS_URL"
+    address = address_of(current_settings().redis_url)
+    code = str(error).partition(" ")[0]
+    # The rest of the answer may quote what was sent.
+    reason = code if code.isupper() else type(error).__name__
+    return f"Redis at {address} refuses a command ({reason}); see its log, and AUDIENCE_REDIS_URL"
 
 
 def _too_few_replicas(error: Exception) -> str:
@@ -70,8 +74,8 @@ EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], str
 )
 
 
-def _address(url: str) -> str:
-    """A URL without its password; of several, the first."""
+def address_of(url: str) -> str:
+    """The host and port of a server's URL, without its password; of several, the first."""
     url = url.partition(";")[0]
     parts = urlsplit(url)
     return f"{parts.hostname or parts.path}{f':{parts.port}' if parts.port else ''}"

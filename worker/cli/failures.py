@@ -38,13 +38,14 @@ from worker.cli.output import (
 from worker.cli.tables import text
 from worker.cli.watching import show, watch_option
 from worker.errors import NotRegistered
+from worker.failures.alert_types import AlertType
 from worker.failures.alerts import Alerts
 from worker.failures.dead_letters import REMOVED_LETTERS, DeadLetter
 from worker.failures.replay import NotReplayable, Replayer
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.queues import stream_of
 from worker.services import Services
-from worker.state.audit import Audit
+from worker.state.audit import Action, Audit, named
 from worker.state.registry import Registry
 
 DEAD_LETTER_COLUMNS: Columns = {
@@ -212,7 +213,7 @@ def _discard(letters: Sequence[DeadLetter], services: Services, *, as_json: bool
     finally:
         subject = letters[0].id if len(letters) == 1 else count(len(discarded), "dead letter")
         if discarded:
-            record_action(services.audit, "discard", subject, _records(discarded))
+            record_action(services.audit, Action.DISCARD, subject, _detail(discarded))
             result(
                 f"discarded {subject}: {_records(discarded)}",
                 as_json=as_json,
@@ -279,7 +280,7 @@ def _reporting(replayed: Replayed) -> Iterator[Replayed]:
 
 def _report(replayed: Replayed) -> None:
     replayed.alerts.resolve({letter.id for letter in replayed.letters})
-    record_action(replayed.audit, "replay", _subject(replayed.letters), _records(replayed.letters))
+    record_action(replayed.audit, Action.REPLAY, _subject(replayed.letters), _detail(replayed.letters))
     result(
         str(replayed),
         as_json=replayed.as_json,
@@ -287,6 +288,8 @@ def _report(replayed: Replayed) -> None:
         records=_sum_of_records(replayed.letters),
         left=replayed.left,
     )
+    if invalid := sum(letter.type == AlertType.INVALID_CHANGE for letter in replayed.letters):
+        note(f"{count(invalid, 'message')} of invalid changes: what is still invalid is a dead letter again")
     blocking = replayed.circuit_breakers.blocking()
     for queue in sorted({letter.queue for letter in replayed.letters} & blocking.keys()):
         breaker = blocking[queue]
@@ -336,6 +339,12 @@ def _letters(services: Services, wanted: Wanted) -> list[DeadLetter]:
 
 def _subject(letters: Sequence[DeadLetter]) -> str:
     return letters[0].id if len(letters) == 1 else count(len(letters), "dead letter")
+
+
+def _detail(letters: Sequence[DeadLetter]) -> str:
+    """What the audit list says of the letters beside their number, or the ID of the only one."""
+    records = _records(letters)
+    return records if len(letters) == 1 else f"{records}: {named([letter.id for letter in letters])}"
 
 
 def _records(letters: Sequence[DeadLetter]) -> str:

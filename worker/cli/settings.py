@@ -24,6 +24,7 @@ from worker.config import current_settings
 from worker.errors import InvalidSettings
 from worker.flow.circuit_breakers import CircuitBreaker
 from worker.queues import Stream
+from worker.state.audit import Action
 from worker.state.registry import stream_of_connection
 
 SET = "set"
@@ -95,7 +96,7 @@ def configure(
     services = application().services
     is_known = name in services.registry.snapshot().configurations
     services.registry.configure(name, **secrets, **given)
-    record_action(services.audit, "configure", name, _names({**given, **secrets}))
+    record_action(services.audit, Action.CONFIGURE, name, _names({**given, **secrets}))
     done = "updated" if is_known else "configured"
     result(
         f"{done} {name}",
@@ -198,7 +199,7 @@ def connect(audience_id: int, exclude: tuple[str, ...], as_json: bool, **given: 
         note("the broker cannot be reached; the next worker that starts ties it to this registry")
     identifier = services.registry.connect(audience_id=audience_id, identities_to_exclude=excluded, **given)
     services.skipped_audiences.forget(audience_id)
-    record_action(services.audit, "connect", identifier, _names({**given, "exclude": excluded}))
+    record_action(services.audit, Action.CONNECT, identifier, _names({**given, "exclude": excluded}))
     connection = services.registry.connection(identifier)
     done = "updated" if identifier in known else "connected"
     row = connection_row(identifier, connection, current_settings().catalogue)
@@ -276,8 +277,14 @@ def disconnect(connection_id: str, as_json: bool) -> None:
     """
     app = application()
     connection = app.services.registry.disconnect(connection_id)
-    record_action(app.services.audit, "disconnect", connection_id)
+    record_action(app.services.audit, Action.DISCONNECT, connection_id)
     result(f"disconnected {connection_id}", as_json=as_json, id=connection_id, disconnected=True)
+    if dead := sum(connection_id in letter.connection_ids for letter in app.services.dead_letters.all()):
+        narrowed = f"--all --connection {connection_id}"
+        note(
+            f"{count(dead, 'dead letter')} of it left: `audience-firehose discard {narrowed}` forgets them;"
+            f" to `replay {narrowed}`, connect it again first"
+        )
     if connection is None:
         return
     stream = stream_of_connection(connection)
@@ -386,7 +393,10 @@ def _note_smaller_quota(stream: Stream, stated: str) -> None:
 
 def _note_blocking(stream: Stream, breaker: CircuitBreaker) -> None:
     if not breaker.is_paused:
-        note(f"{stream.name} in {stream.region} is failing ({breaker.reason}): it is tried again by itself")
+        note(
+            f"{stream.name} in {stream.region} is failing ({breaker.reason}):"
+            " batches probe it until it takes one"
+        )
         return
     connections = application().services.registry.snapshot().connections_to(stream)
     note(

@@ -21,11 +21,12 @@ from worker.cli.watching import show, watch_option
 from worker.failures.dead_letters import DeadLetters
 from worker.firehose.clients import Clients
 from worker.firehose.errors import FIREHOSE_ERRORS, classify
-from worker.firehose.health import describe, inspect, is_passed, key_arn
+from worker.firehose.health import describe, inspect, is_passed, key_arn, verdict
 from worker.firehose.policy import policy_for
 from worker.firehose.trial import make_trial_record, send_trial_record
 from worker.flow.circuit_breakers import OPERATOR, CircuitBreakers
 from worker.queues import CHANGES_QUEUE, Stream
+from worker.state.audit import Action
 from worker.state.counters import Counts
 from worker.state.registry import stream_of_connection
 from worker.state.skipped_audiences import OTHERS
@@ -46,14 +47,14 @@ def state_of(row: Row) -> str:
     if state == StreamState.PAUSED:
         return f"{state}: {reason}, since {since or 'an unknown time'}"
     if state == StreamState.FAILING:
-        return f"{state}: {reason}, {count(row['failures'], 'failure')} since {since}; {_next_try(row)}"
+        return f"{state}: {reason}, {count(row['failures'], 'failure')} since {since}; {_next_probe(row)}"
     return str(state)
 
 
-def _next_try(row: Row) -> str:
+def _next_probe(row: Row) -> str:
     if row["being_tried"]:
-        return "one batch tries it"
-    return f"tried again at {datetime.fromisoformat(row['paused_until']):%H:%M:%S} UTC"
+        return "one batch probes it"
+    return f"next probe at {datetime.fromisoformat(row['paused_until']):%H:%M:%S} UTC"
 
 
 STATUS_COLUMNS: Columns = {
@@ -98,7 +99,7 @@ def test(connection_id: str, send_record: bool, as_json: bool) -> None:
             connection.audience_id, int(app.services.clock()), append_newline=connection.append_newline
         )
         checks.append(send_trial_record(app.clients, configuration, stream, record))
-        record_action(app.services.audit, "send test record", stream.queue)
+        record_action(app.services.audit, Action.SEND_TEST_RECORD, stream.queue)
     for check in checks:
         outcome = "ok" if check.ok else "failed"
         result(
@@ -109,7 +110,7 @@ def test(connection_id: str, send_record: bool, as_json: bool) -> None:
             message=check.message,
         )
     if not is_passed(checks):
-        raise click.ClickException(f"{stream.name} in {stream.region} cannot be delivered to as it is")
+        raise click.ClickException(verdict(checks, stream))
     if not send_record:
         note(f"no record was sent; try one: audience-firehose test {connection_id} --send-record")
     _probe_now(app.services.circuit_breakers, stream, connection_id, as_json=as_json)
@@ -175,9 +176,17 @@ def pause(connection_id: str, as_json: bool) -> None:
     """
     services = application().services
     stream = stream_of_connection(services.registry.connection(connection_id))
+    before = services.circuit_breakers.get(stream)
+    sentence = f"{stream.name} in {stream.region}"
+    if before and before.reason == OPERATOR:
+        done = f"{sentence} was paused already, since {before.since}"
+        result(done, as_json=as_json, id=stream.queue, paused=True)
+        return
     services.circuit_breakers.pause(stream, OPERATOR)
-    record_action(services.audit, "pause", stream.queue)
-    result(f"paused {stream.name} in {stream.region}", as_json=as_json, id=stream.queue, paused=True)
+    record_action(services.audit, Action.PAUSE, stream.queue)
+    result(f"paused {sentence}", as_json=as_json, id=stream.queue, paused=True)
+    if before and before.is_paused:
+        note(f"it was paused for {before.reason}, since {before.since}: that is still to be fixed")
     others = [
         found for found in services.registry.snapshot().connections_to(stream) if found != connection_id
     ]
@@ -197,10 +206,11 @@ def resume(connection_id: str, as_json: bool) -> None:
         sentence = f"{stream.name} in {stream.region} was not paused"
         result(sentence, as_json=as_json, id=stream.queue, resumed=False)
         return
-    record_action(services.audit, "resume", stream.queue)
+    record_action(services.audit, Action.RESUME, stream.queue)
     result(f"resumed {stream.name} in {stream.region}", as_json=as_json, id=stream.queue, resumed=True)
     if breaker and breaker.reason != OPERATOR:
-        note(f"it was paused for {breaker.reason}: where that is not fixed, it is paused again")
+        word = breaker.word
+        note(f"it was {word} for {breaker.reason}: where that is not fixed, it is {word} again")
     _note_dead(services.dead_letters, stream, connection_id)
 
 
@@ -268,7 +278,7 @@ def _probe_now(
     if breaker and breaker.reason == OPERATOR:
         note(f"an operator has paused it; let it flow: audience-firehose resume {connection_id}")
     elif breaker:
-        sentence = f"it was paused ({breaker.reason}) and flows again once a batch is accepted"
+        sentence = f"it was {breaker.word} ({breaker.reason}) and flows again once a batch is accepted"
         click.echo(sentence, err=as_json)
 
 

@@ -20,6 +20,7 @@ from worker.dashboard.alerts import (
 from worker.dashboard.page import Page
 from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType
+from worker.state.audit import Action
 
 ALL = "all"
 
@@ -66,7 +67,7 @@ class AlertsPage(Page):
         else:
             alerts.acknowledge(identifier)
             done = f"Acknowledged {identifier}."
-        self.services.audit.record(self.actor, "acknowledge", identifier)
+        self.services.audit.record(self.actor, Action.ACKNOWLEDGE, identifier)
         return done
 
 

@@ -14,6 +14,7 @@ from worker.dashboard.jobs import Job
 from worker.dashboard.page import Page
 from worker.errors import NotRegistered, OperatorError
 from worker.failures.dead_letters import DeadLetter, Query
+from worker.state.audit import Action
 
 EXPORT_CHUNK = 100
 """Letters that are read and sent at a time."""
@@ -39,12 +40,12 @@ class DeadLettersPage(Page):
     async def post(self) -> None:
         """Replay or discard every letter that the filter chooses, and lead to the job's progress."""
         query = self.parse_query(read_query)
-        actions = {"replay": self._replay, "discard": self._discard}
+        actions = {Action.REPLAY: self._replay, Action.DISCARD: self._discard}
         name = self.get_body_argument("action", "")
         if name not in actions:
             raise web.HTTPError(400, f"action: must be one of {', '.join(actions)}")
         letters = await self.act(partial(self.services.dead_letters.find, query.choice))
-        await self.act(partial(self._record, name, query.choice, len(letters)))
+        await self.act(partial(self._record, Action(name), query.choice, len(letters)))
         job = self.application.jobs.start(
             f"{name.capitalize()} {len(letters)} dead letters", len(letters), partial(actions[name], letters)
         )
@@ -53,7 +54,7 @@ class DeadLettersPage(Page):
     def _read(self, query: Any) -> LettersPage:
         return letters_page(self.services.dead_letters.all(), query)
 
-    def _record(self, action: str, choice: Query, letters: int) -> None:
+    def _record(self, action: Action, choice: Query, letters: int) -> None:
         chosen = ", ".join(f"{name} {value}" for name, value in asdict(choice).items() if value) or "all"
         self.services.audit.record(self.actor, action, f"dead letters: {chosen}", f"{letters} letters")
 
@@ -113,18 +114,18 @@ class DeadLetterPage(Page):
 
     def _show(self, details: LetterDetails) -> LetterDetails:
         message = self.services.dead_letters.message(details.letter)
-        self.services.audit.record(self.actor, "show", f"dead letter {details.letter.id}")
+        self.services.audit.record(self.actor, Action.SHOW, details.letter.id)
         return details._replace(content=json.dumps(vars(message), indent=2, ensure_ascii=False))
 
     def _replay(self, details: LetterDetails) -> None:
         with sender(self.capp) as broker:
             self.services.replayer.replay(broker, details.letter)
         self.services.alerts.resolve([details.letter.id])
-        self.services.audit.record(self.actor, "replay", f"dead letter {details.letter.id}")
+        self.services.audit.record(self.actor, Action.REPLAY, details.letter.id)
 
     def _discard(self, details: LetterDetails) -> None:
         self.services.dead_lettering.discard(details.letter)
-        self.services.audit.record(self.actor, "discard", f"dead letter {details.letter.id}")
+        self.services.audit.record(self.actor, Action.DISCARD, details.letter.id)
 
 
 class DeadLettersExport(DeadLettersPage):
@@ -139,7 +140,7 @@ class DeadLettersExport(DeadLettersPage):
         """Send one JSON object a line."""
         query = self.parse_query(read_query)
         letters = await self.act(partial(self.services.dead_letters.find, query.choice))
-        await self.act(partial(self._record, "export", query.choice, len(letters)))
+        await self.act(partial(self._record, Action.EXPORT, query.choice, len(letters)))
         self.set_header("Content-Type", "application/x-ndjson")
         self.set_header("Content-Disposition", 'attachment; filename="dead-letters.jsonl"')
         for start in range(0, len(letters), EXPORT_CHUNK):

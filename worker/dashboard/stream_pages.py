@@ -22,9 +22,10 @@ from worker.dashboard.streams import (
     make_rows,
     page_of,
 )
-from worker.firehose.health import Check, inspect, is_passed
+from worker.firehose.health import Check, inspect, is_passed, verdict
 from worker.flow.circuit_breakers import OPERATOR
 from worker.queues import Stream, is_stream_queue, stream_of
+from worker.state.audit import Action
 from worker.status import Status, StreamState
 
 
@@ -122,13 +123,13 @@ def _read_status(capp: Any) -> tuple[Status, Mapping[str, float]]:
 
 def _pause(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:
     capp.services.circuit_breakers.pause(stream, OPERATOR)
-    capp.services.audit.record(actor, "pause", stream.queue)
+    capp.services.audit.record(actor, Action.PAUSE, stream.queue)
     return "Paused: its records wait in the broker.", []
 
 
 def _resume(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:
     capp.services.circuit_breakers.resume(stream)
-    capp.services.audit.record(actor, "resume", stream.queue)
+    capp.services.audit.record(actor, Action.RESUME, stream.queue)
     return "Resumed: workers take its records again within a second.", []
 
 
@@ -139,12 +140,12 @@ def _test(capp: Any, stream: Stream, actor: str) -> tuple[str, list[Check]]:
     checks = inspect(capp.clients, configuration, stream)
     done = "Tested: Firehose was asked to describe the stream; nothing was sent."
     if not is_passed(checks):
-        return done, checks
+        return f"{done} Result: {verdict(checks, stream)}.", checks
     breaker = capp.services.circuit_breakers.probe_now(stream)
     if breaker and breaker.reason == OPERATOR:
         done += " An operator has paused it: resume it to have it flow."
     elif breaker:
-        done += f" It was paused ({breaker.reason}) and flows again once a batch is accepted."
+        done += f" It was {breaker.word} ({breaker.reason}) and flows again once a batch is accepted."
     return done, checks
 
 

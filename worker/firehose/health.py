@@ -32,6 +32,8 @@ class Check(NamedTuple):
     ok: bool
     message: str
     """The finding; where the check failed, what to do."""
+    is_of_machine: bool = False
+    """Whether it failed for want of something on this machine, which workers may have."""
 
 
 ENDPOINT = Check(HealthCheck.ENDPOINT, True, "Firehose answers")
@@ -88,7 +90,7 @@ def inspect(clients: Clients, configuration: Configuration, stream: Stream) -> l
         description = describe(clients, configuration, stream)
     except FIREHOSE_ERRORS as error:
         return of_error(error)
-    return of_description(description) if description else _up_to(ENDPOINT, NO_FIREHOSE)
+    return of_description(description) if description else _failed_at(ENDPOINT, NO_FIREHOSE)
 
 
 def describe(clients: Clients, configuration: Configuration, stream: Stream) -> Mapping[str, Any]:
@@ -111,14 +113,24 @@ def of_error(error: Exception) -> list[Check]:
     """The checks up to the one that failed, where the stream could not be described."""
     if isinstance(error, botocore.ClientError):
         return _of_refusal(error)
-    failure = classify(error).failure
+    found = classify(error)
     check = CREDENTIALS if isinstance(error, CREDENTIAL_ERRORS) else ENDPOINT
-    return _up_to(check, f"{failure.error_code}: {failure.message}")
+    return _up_to(check, found)
 
 
 def is_passed(checks: Sequence[Check]) -> bool:
     """Whether each check that was made is ok."""
     return all(check.ok for check in checks)
+
+
+def verdict(checks: Sequence[Check], stream: Stream) -> str:
+    """A sentence about a stream that has not passed."""
+    if any(check.is_of_machine for check in checks):
+        return (
+            f"this machine cannot ask Firehose about {stream.name} in {stream.region}; that says nothing"
+            " about the stream: workers may have what it lacks"
+        )
+    return f"{stream.name} in {stream.region} cannot be delivered to as it is"
 
 
 def key_arn(description: Mapping[str, Any]) -> str | None:
@@ -149,7 +161,7 @@ def _of_refusal(error: botocore.ClientError) -> list[Check]:
     code = found.failure.error_code
     if found.kind is Kind.WORKER_TROUBLE or code.startswith("HTTP "):
         is_clock = code in CLOCK_CODES | SIGNATURE_CODES
-        return _up_to(CREDENTIALS if is_clock else ENDPOINT, f"{code}: {found.failure.message}")
+        return _up_to(CREDENTIALS if is_clock else ENDPOINT, found)
     alert_type = found.failure.alert_type
     failed = alert_type.failed_check or HealthCheck.ENDPOINT
     check, advice = next(check for check in ANSWERED if check.name == failed), alert_type.test_advice
@@ -157,16 +169,22 @@ def _of_refusal(error: botocore.ClientError) -> list[Check]:
         check, advice = CREDENTIALS, EXPIRED
     elif error.operation_name == ASSUME_ROLE and not found.transient:
         check, advice = CREDENTIALS, ROLE_REFUSED
-    return _up_to(check, f"{code}: {advice}")
+    return _failed_at(check, f"{code}: {advice}")
 
 
-def _up_to(check: Check, problem: str) -> list[Check]:
+def _up_to(check: Check, found: Classification) -> list[Check]:
+    """The checks up to one that failed by an error."""
+    problem = f"{found.failure.error_code}: {found.failure.message}"
+    return _failed_at(check, problem, is_of_machine=found.kind is Kind.WORKER_TROUBLE)
+
+
+def _failed_at(check: Check, problem: str, *, is_of_machine: bool = False) -> list[Check]:
     """The checks that hold before this one can fail, and its failure.
 
     If credentials are missing, nothing was sent, and no endpoint has answered.
     """
     before = ANSWERED[: ANSWERED.index(check)] if check not in (ENDPOINT, CREDENTIALS) else ()
-    return [*before, Check(check.name, False, problem)]
+    return [*before, Check(check.name, False, problem, is_of_machine)]
 
 
 def _source(description: Mapping[str, Any]) -> Check:

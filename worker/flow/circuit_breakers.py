@@ -93,6 +93,11 @@ class CircuitBreaker(NamedTuple):
         return self.until is None
 
     @property
+    def word(self) -> str:
+        """The state in an operator's words: `paused` or `failing`."""
+        return "paused" if self.is_paused else "failing"
+
+    @property
     def open_until(self) -> str | None:
         """UTC, ISO 8601; None while PAUSED."""
         return None if self.until is None else _utc(self.until)
@@ -112,12 +117,12 @@ class CircuitBreakers:
         self._jitter = jitter
 
     def pause(self, stream: Stream, reason: str) -> None:
-        """Pause a stream until it is resumed. Only an operator replaces an operator's pause."""
+        """Pause a stream until it is resumed. Nothing replaces an operator's pause."""
         breaker = {"reason": reason, "since": self._now()}
         PAUSE(
             self._redis,
             keys=[PAUSED_KEY, WRITE_FIRST_KEY],
-            args=[stream.queue, json.dumps(breaker), reason, OPERATOR],
+            args=[stream.queue, json.dumps(breaker), OPERATOR],
         )
 
     def record_failure(

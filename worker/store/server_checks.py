@@ -240,5 +240,9 @@ def _probes(prefix: str) -> Iterator[tuple[Any, ...]]:
 
 def unreachable(error: RedisError | OSError) -> Finding:
     """The finding of a server that cannot be asked."""
-    message = f"out of reach ({type(error).__name__}): start it, or correct its URL"
+    reason = str(error).rstrip(".")
+    if isinstance(error, ResponseError) or "://" in reason:
+        # It may quote what was sent, or a password.
+        reason = ""
+    message = f"out of reach ({reason or type(error).__name__}): start it, or correct its URL"
     return Finding(Check.CONNECTION, Outcome.FAILED, message)

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
@@ -21,7 +22,9 @@ def examine(monkeypatch):
 
     def examine(broker_url, state_url, *options, wait_replicas=0):
         app = Celery("some-app", broker=broker_url, set_as_current=False)
-        settings = SimpleNamespace(redis_wait_replicas=wait_replicas)
+        settings = SimpleNamespace(
+            broker_url=broker_url, redis_url=state_url, redis_wait_replicas=wait_replicas
+        )
         app.services = SimpleNamespace(redis=connect_redis(state_url), settings=settings)
         monkeypatch.setattr(module, "application", lambda: app)
         return CliRunner().invoke(main, ["doctor", *options])
@@ -32,9 +35,16 @@ def examine(monkeypatch):
 def test_servers_that_are_well_are_a_line_for_each_check_and_success(examine, real_redis, real_redis_url):
     result = examine(f"{real_redis_url}/0", f"{real_redis_url}/1")
     assert result.exit_code == 0, result.output
-    _, *lines = result.output.splitlines()
+    _, *lines = result.stdout.splitlines()
     assert {tuple(line.split()[:1]) for line in lines} == {("broker",), ("state",)}
     assert len(lines) == 12
+
+
+def test_each_server_is_named_with_the_variable_that_leads_to_it(examine, real_redis, real_redis_url):
+    address = urlsplit(real_redis_url).netloc
+    result = examine(f"{real_redis_url}/0", f"{real_redis_url}/1")
+    assert f"broker: {address}, of CELERY_BROKER_URL" in result.stderr
+    assert f"state: {address}, of AUDIENCE_REDIS_URL" in result.stderr
 
 
 def test_a_failed_check_ends_with_status_1_and_says_what_to_do(examine, real_redis, real_redis_url):

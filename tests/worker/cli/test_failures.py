@@ -423,6 +423,16 @@ def test_replaying_all_is_narrowed_to_a_type(operator, dead_lettered, queues, se
     assert "narrow --all" in operator.fails("replay", "denied", "--type", "Access Denied")
 
 
+def test_a_replay_of_invalid_changes_says_that_they_may_be_dead_letters_again(
+    operator, dead_lettered, queues
+):
+    operator.connects()
+    dead_lettered("denied")
+    dead_lettered("unknown", failure=Failure(AlertType.INVALID_CHANGE, "ValidationError", "?"))
+    note = "1 message of invalid changes: what is still invalid is a dead letter again"
+    assert note in operator.runs("replay", "--all").stderr
+
+
 def test_discarding_all_is_narrowed_asks_once_and_counts(operator, dead_lettered, services):
     for identifier in "ab":
         dead_lettered(identifier, failure=TOO_LARGE, connection_ids=["7-ab"])
@@ -491,7 +501,7 @@ def test_what_operators_do_to_alerts_and_dead_letters_is_in_the_audit_list(
         ("discard", "a", "2 records"),
         ("replay", "b", "2 records"),
         ("acknowledge", "2 alerts", ""),
-        ("discard", "2 dead letters", "4 records"),
+        ("discard", "2 dead letters", "4 records: c, d"),
     ]
     assert all("@" in entry.actor for entry in entries)
 

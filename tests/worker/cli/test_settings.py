@@ -5,6 +5,9 @@ import pytest
 from schemas.identities import Catalogue
 from worker.cli import settings
 from worker.config import read_settings
+from worker.failures.alert_types import AlertType, Failure
+from worker.failures.dead_lettering import Undeliverable
+from worker.failures.dead_letters import Message
 from worker.queues import Stream
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -308,7 +311,7 @@ def test_connecting_to_a_failing_stream_says_that_it_flows_again_by_itself(opera
     services.circuit_breakers.record_failure(
         Stream("main", "us-east-1", "stream"), "500", first=60, longest=60
     )
-    assert "failing (500): it is tried again by itself" in operator.runs(*CONNECT).stderr
+    assert "failing (500): batches probe it until it takes one" in operator.runs(*CONNECT).stderr
 
 
 def test_disconnecting_says_what_remains_in_a_queue_that_nobody_consumes(operator, queues):
@@ -319,6 +322,17 @@ def test_disconnecting_says_what_remains_in_a_queue_that_nobody_consumes(operato
     message = operator.runs("disconnect", second).stderr
     assert "firehose.main.us-east-1.stream still holds 2 messages" in message
     assert operator.lists("connections") == []
+
+
+def test_disconnecting_says_how_many_dead_letters_stay(operator, services, queues):
+    identifier = operator.connects()
+    message = Message(STREAM.task, STREAM.queue, {})
+    failure = Failure(AlertType.ACCESS_DENIED, "AccessDeniedException", "?")
+    services.dead_lettering.dead_letter(
+        Undeliverable("letter", message, failure, 1, STREAM, connection_ids=[identifier])
+    )
+    note = operator.runs("disconnect", identifier).stderr
+    assert f"1 dead letter of it left: `audience-firehose discard --all --connection {identifier}`" in note
 
 
 def test_disconnecting_works_without_a_broker(operator, no_broker):

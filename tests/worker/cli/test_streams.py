@@ -123,6 +123,15 @@ def test_a_stream_of_another_source_and_status_fails_at_both(operator, firehose)
     assert outcomes(result)["source"] == outcomes(result)["status"] == "failed"
 
 
+def test_a_machine_without_credentials_says_nothing_about_the_stream(operator, monkeypatch):
+    identifier = operator.connects()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    message = operator.fails("test", identifier)
+    assert "this machine cannot ask Firehose about stream in us-east-1; that says nothing about" in message
+    assert "cannot be delivered to" not in message
+
+
 def test_refused_credentials_and_a_missing_permission_fail_different_checks(operator, firehose):
     firehose.create("stream")
     identifier = operator.connects()
@@ -251,10 +260,31 @@ def test_pause_and_resume_apply_to_all_connections_of_the_stream(operator, servi
     assert "was not paused" in operator.runs("resume", second).stdout
 
 
-def test_resuming_after_a_refusal_warns_that_it_may_come_again(operator, services):
+def test_a_stream_that_an_operator_has_paused_is_not_paused_again(operator, services):
+    identifier = operator.connects()
+    operator.runs("pause", identifier)
+    before = services.circuit_breakers.get(STREAM)
+    again = operator.runs("pause", identifier)
+    assert f"was paused already, since {before.since}" in again.stdout
+    assert [entry.action for entry in services.audit.latest()].count("pause") == 1
+
+
+def test_pausing_a_stream_that_is_paused_for_a_refusal_says_what_is_still_to_be_fixed(operator, services):
     identifier = operator.connects()
     services.circuit_breakers.pause(STREAM, AlertType.ACCESS_DENIED)
-    assert "Access Denied" in operator.runs("resume", identifier).stderr
+    assert "it was paused for Access Denied, since" in operator.runs("pause", identifier).stderr
+    assert services.circuit_breakers.get(STREAM).reason == "operator"
+
+
+@pytest.mark.parametrize("state", ["paused", "failing"])
+def test_resuming_after_a_refusal_warns_that_it_may_come_again(operator, services, state):
+    identifier = operator.connects()
+    if state == "paused":
+        services.circuit_breakers.pause(STREAM, AlertType.ACCESS_DENIED)
+    else:
+        services.circuit_breakers.record_failure(STREAM, AlertType.ACCESS_DENIED, first=1.0, longest=1.0)
+    note = f"it was {state} for Access Denied: where that is not fixed, it is {state} again"
+    assert note in operator.runs("resume", identifier).stderr
 
 
 def test_status_has_a_row_for_each_stream_and_one_for_records_without_a_stream(operator, services, queues):
@@ -349,7 +379,7 @@ def test_status_says_when_a_failing_stream_is_tried_again(operator, failing):
     stream, _ = operator.lists("status")
     since, until = "2027-01-15T08:00:00+00:00", "2027-01-15T08:00:08+00:00"
     assert pauses(stream) == (False, "failing", "500 - Internal Server Error", since, until, 1, False)
-    message = f"failing: 500 - Internal Server Error, 1 failure since {since}; tried again at 08:00:08 UTC"
+    message = f"failing: 500 - Internal Server Error, 1 failure since {since}; next probe at 08:00:08 UTC"
     assert message in operator.runs("status").stdout
 
 
@@ -357,7 +387,7 @@ def test_status_says_that_a_failing_stream_is_being_tried(operator, services, cl
     clock.now += 8
     stream, _ = operator.lists("status")
     assert (stream["flowing"], stream["state"], stream["being_tried"]) == (False, "failing", True)
-    assert "; one batch tries it" in operator.runs("status").stdout
+    assert "; one batch probes it" in operator.runs("status").stdout
 
 
 def test_a_stream_without_connections_has_no_breaker_any_more(operator, services, failing):

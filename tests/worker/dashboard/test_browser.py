@@ -62,7 +62,7 @@ def test_the_streams_page_shows_trouble_first(browse):
 
     assert title(page) == "Streams · audience-firehose"
     paused, failing, _, _, flowing, *_ = cells(page)
-    assert "tried again at" in failing
+    assert "next probe at" in failing
     assert "1,234" in flowing
     assert "Stream Not Found" in paused
 

@@ -61,7 +61,7 @@ def test_the_content_is_shown_on_request_alone_and_the_request_is_recorded(dashb
     assert SECRET in press(dashboard, path, path, action="show").body
 
     entry = letters.audit.latest(1)[0]
-    assert (entry.action, entry.subject) == ("show", "dead letter letter-0")
+    assert (entry.action, entry.subject) == ("show", "letter-0")
 
 
 def test_a_letter_is_replayed_into_its_queue_and_its_alert_is_resolved(place, dashboard, letters):

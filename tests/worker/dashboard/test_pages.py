@@ -120,7 +120,7 @@ def test_the_streams_page_shows_state_and_counters(dashboard):
     assert re.search(r"paused main, us-east-1 paused Stream Not Found since \d{4}-\d\d-\d\d \S+ 0 ", paused)
     assert re.search(
         r"failing 500 - Internal Server Error, 1 failure in a row since \S+ \S+"
-        r" tried again at \d{4}-\d\d-\d\d \S+ 0 ",
+        r" next probe at \d{4}-\d\d-\d\d \S+ 0 ",
         failing,
     )
     assert re.search(r"failing 500 - Internal Server Error, .* one batch probes it 0 ", tried)

@@ -53,6 +53,14 @@ def test_a_later_reason_replaces_a_refusal(breakers, stream, clock, reason):
     assert breakers.get(stream) == CircuitBreaker(reason, "2023-11-14T22:14:20+00:00")
 
 
+def test_a_second_pause_of_an_operator_leaves_the_first_as_old_as_it_is(breakers, stream, clock):
+    breakers.pause(stream, "operator")
+    before = breakers.get(stream)
+    clock.advance(60)
+    breakers.pause(stream, "operator")
+    assert breakers.get(stream) == before
+
+
 def test_a_refusal_of_a_batch_in_flight_does_not_replace_an_operators_pause(breakers, stream, clock):
     breakers.pause(stream, "operator")
     clock.advance(60)

@@ -181,3 +181,8 @@ def test_a_policy_that_the_server_does_not_tell_is_taken_for_kept():
 def test_a_server_that_cannot_be_asked_is_a_failure_without_its_url():
     found = unreachable(ConnectionError("redis://:secret@host"))
     assert (found.outcome, "secret" in found.message) == (Outcome.FAILED, False)
+
+
+def test_a_server_that_cannot_be_asked_is_a_failure_with_the_reason():
+    found = unreachable(ConnectionError("Error 111 connecting to redis.example:6379. Connection refused."))
+    assert "out of reach (Error 111 connecting to redis.example:6379. Connection refused)" in found.message
