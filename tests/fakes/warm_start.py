@@ -38,7 +38,6 @@ PACKAGES = (
     "kombu.transport.redis",
     "marshmallow",
     "orjson",
-    "sentry_sdk",
 )
 """What workers and the dashboard import."""
 POLL_SECONDS = 0.02

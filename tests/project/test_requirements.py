@@ -17,6 +17,7 @@ WANTED = {
         *PYPROJECT["dependency-groups"]["build"],
         *(wanted for wanted in PYPROJECT["dependency-groups"]["dev"] if isinstance(wanted, str)),
     ],
+    "monitoring.txt": PYPROJECT["dependency-groups"]["monitoring"],
     "caller.txt": ["celery[redis]"],
     "redis.txt": PYPROJECT["dependency-groups"]["redis"],
     "valkey.txt": PYPROJECT["dependency-groups"]["valkey"],
@@ -54,3 +55,9 @@ def test_the_pins_are_what_pyproject_asks_for(name):
 @pytest.mark.parametrize("name", ["run.txt", "build.txt", "caller.txt"])
 def test_tests_run_with_what_is_deployed(name):
     assert pins(name).items() <= pins("dev.txt").items()
+
+
+def test_what_watches_workers_is_in_no_environment_but_its_own_and_needs_the_same_versions():
+    monitoring, environment = pins("monitoring.txt"), pins("dev.txt")
+    assert not environment.keys() & {Requirement(wanted).name for wanted in WANTED["monitoring.txt"]}
+    assert all(monitoring[name] == environment[name] for name in monitoring.keys() & environment.keys())

@@ -9,6 +9,7 @@ import inspect
 import json
 import pkgutil
 import re
+import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,10 @@ from packaging.version import Version
 import tasks
 import worker
 from devstack.processes import ROOT
+from monitoring import MONITORING
+
+# Behind all else: packages that both have are those of the environment.
+sys.path.append(str(MONITORING))
 
 SHAPES = json.loads(Path(__file__).with_name("upstream_names.json").read_text("utf-8"))
 ROW = re.compile(r"^\| `(?P<name>[\w.]+)` \| (?P<why>[^|]+) \| (?P<used_in>[^|]+) \|$", re.MULTILINE)
