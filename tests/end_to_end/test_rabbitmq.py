@@ -29,7 +29,7 @@ SOON = {"AUDIENCE_RETRY_BACKOFF": "2", "AUDIENCE_RETRY_BACKOFF_MAX": "2", "AUDIE
 COUNTDOWN = 3
 WAIT_SECONDS = 120
 """Seconds without an arrival after which what is missing counts as lost."""
-RECORDS = 3000
+RECORDS = 1_000
 PER_MESSAGE = 5
 REFUSED = b'7"'
 """How a customer ends whose record is refused once: at most one of five, so that the stream stays open."""
