@@ -11,6 +11,7 @@ from tornado import web
 from worker.broker.client import sender
 from worker.dashboard.dead_letters import LettersPage, letters_page, read_query
 from worker.dashboard.jobs import Job
+from worker.dashboard.labels import amount
 from worker.dashboard.page import Page
 from worker.errors import NotRegistered, OperatorError
 from worker.failures.dead_letters import DeadLetter, Query
@@ -47,7 +48,9 @@ class DeadLettersPage(Page):
         letters = await self.act(partial(self.services.dead_letters.find, query.choice))
         await self.act(partial(self._record, Action(name), query.choice, len(letters)))
         job = self.application.jobs.start(
-            f"{name.capitalize()} {len(letters)} dead letters", len(letters), partial(actions[name], letters)
+            f"{name.capitalize()} {amount(len(letters), 'dead letter')}",
+            len(letters),
+            partial(actions[name], letters),
         )
         self.redirect(self.reverse_url("job", job))
 

@@ -37,15 +37,16 @@ BADGES = {
 
 SKIP_LABELS = {
     Skip.NO_CONNECTION: "without a connection",
-    Skip.ANONYMOUS: "anonymous users",
-    Skip.NO_IDENTITIES: "no identities left",
-    Skip.UNCHANGED: "nothing changed",
-    Skip.ATTRIBUTE_UPDATE: "attribute updates",
-    Skip.UNNAMED_IDENTITY: "unnamed identities",
-    Skip.FURTHER_VALUE: "further values of an identity",
+    Skip.ANONYMOUS: "anonymous",
+    Skip.NO_IDENTITIES: "without identities",
+    Skip.UNCHANGED: "unchanged",
+    Skip.ATTRIBUTE_UPDATE: "of attribute updates",
+    Skip.UNNAMED_IDENTITY: "of unnamed identities",
+    Skip.FURTHER_VALUE: "of further values",
     Skip.REPEATED: "repeated",
-    Skip.SUBSCRIPTION: "subscriptions",
+    Skip.SUBSCRIPTION: "of subscriptions",
 }
+"""Behind any number, 1 included."""
 
 
 def reason_label(breaker: CircuitBreaker) -> str:
@@ -72,6 +73,11 @@ def with_code(text: str) -> str:
 def count(number: int | None) -> str:
     """A number as people read it; a dash where it is not known."""
     return "\N{EM DASH}" if number is None else f"{number:,}"
+
+
+def amount(number: int, noun: str) -> str:
+    """`1 record`, `1,000 records`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def size(octets: int) -> str:

@@ -17,6 +17,7 @@ from worker.dashboard.labels import (
     SKIP_LABELS,
     advice,
     age,
+    amount,
     clock_time,
     count,
     quantile,
@@ -130,6 +131,7 @@ class Page(BaseHandler):  # type: ignore[misc]
         ours = {
             "advice": advice,
             "age": age,
+            "amount": amount,
             "now": self.services.clock(),
             "seconds": quantile,
             "settings_of": asdict,

@@ -114,7 +114,8 @@ def test_the_streams_page_shows_state_and_counters(dashboard):
 
     assert answer.status == 200
     assert re.fullmatch(
-        r"flowing main, us-east-1 flowing 0 — — 0 0% 0 0 — / — \d{4}-\d\d-\d\d \S+ 1,234 5 7 anonymous users",
+        r"flowing main, us-east-1 flowing 0 0 delivered / s 0% 0 0 — / — \d{4}-\d\d-\d\d \S+"
+        r" 1,234 5 refused 7 anonymous",
         flowing,
     )
     assert re.search(r"paused main, us-east-1 paused Stream Not Found since \d{4}-\d\d-\d\d \S+ 0 ", paused)

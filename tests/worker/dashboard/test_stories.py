@@ -309,6 +309,15 @@ def test_no_page_scrolls_sideways_on_a_telephone(page, eventful):
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW, url
 
 
+def test_no_table_scrolls_in_itself_on_a_screen(page, eventful):
+    for url in eventful:
+        open_page(page, url)
+        page.resize(WIDE, 900)
+        page.evaluate("document.querySelectorAll('details').forEach(found => { found.open = true; })")
+        hidden = "[...document.querySelectorAll('.table-responsive')].map(x => x.scrollWidth - x.clientWidth)"
+        assert not any(page.evaluate(hidden)), url
+
+
 @pytest.mark.parametrize(
     ("width", "theme"), [(WIDE, "light"), (NARROW, "dark"), *in_full((WIDE, "dark"), (NARROW, "light"))]
 )
