@@ -17,6 +17,7 @@ from worker.dashboard.alerts import (
     alert_page,
     read_query,
 )
+from worker.dashboard.labels import amount
 from worker.dashboard.page import Page
 from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType
@@ -62,8 +63,7 @@ class AlertsPage(Page):
     def _acknowledge(self, identifier: str) -> str:
         alerts = self.services.alerts
         if identifier == ALL:
-            number = alerts.acknowledge_all()
-            done = f"Acknowledged {number} alert{'' if number == 1 else 's'}."
+            done = f"Acknowledged {amount(alerts.acknowledge_all(), 'alert')}."
         else:
             alerts.acknowledge(identifier)
             done = f"Acknowledged {identifier}."

@@ -140,7 +140,7 @@ class Letter(NamedTuple):
 
 
 def repeat(known: Alert, again: Alert) -> Alert:
-    """The entry of an alert that was raised again."""
+    """The entry of an alert that was raised again: the last time's error, and its dead letter."""
     audience_ids = sorted({*known.audience_ids, *again.audience_ids})
     return replace(
         again,
@@ -150,7 +150,7 @@ def repeat(known: Alert, again: Alert) -> Alert:
         audience_ids=audience_ids[:MAX_AUDIENCE_IDS],
         attempts=max(known.attempts, again.attempts),
         records=known.records + again.records,
-        dead_letter_id=known.dead_letter_id or again.dead_letter_id,
+        dead_letter_id=again.dead_letter_id or known.dead_letter_id,
         occurrences=known.occurrences + 1,
     )
 

@@ -161,6 +161,10 @@ def test_an_alert_appears_is_found_and_replayed_and_the_red_count_falls(page, st
         assert eventually(audience.customers) == ["phileas"]
         eventually(lambda: page.text(PENDING) == "", what="a navigation without a red count")
 
+        open_page(page, f"{url}/alerts?search=missing")
+        assert "replayed or discarded" in page.text("#alert-groups")
+        assert not page.evaluate("document.querySelectorAll(\"a[href^='/dead-letters/']\").length")
+
 
 def test_a_stream_is_paused_and_resumed_by_its_buttons(page, stack):
     audience = stack.audience()

@@ -136,13 +136,21 @@ def test_an_alert_is_resolved_with_the_last_of_its_dead_letters(services, letter
     for identifier in "123":
         services.dead_lettering.dead_letter(undeliverable(stream, identifier))
     (alert,) = services.alerts.all()
-    assert (alert.occurrences, alert.records, alert.dead_letter_id) == (3, 6, "1")
+    assert (alert.occurrences, alert.records, alert.dead_letter_id) == (3, 6, "3")
     one, two, three = letters.all()
     services.dead_lettering.discard(one)
     letters.remove(two)
     assert not services.alerts.states()
     services.dead_lettering.discard(three)
     assert services.alerts.states() == {alert.id: "resolved"}
+
+
+def test_an_alert_names_the_message_and_the_letter_of_the_same_occurrence(services, stream):
+    for identifier, message in (("1", "first"), ("2", "second")):
+        failure = FAILURE._replace(message=message)
+        services.dead_lettering.dead_letter(replace(undeliverable(stream, identifier), failure=failure))
+    (alert,) = services.alerts.all()
+    assert (alert.message, alert.dead_letter_id) == ("second", "2")
 
 
 def test_discarded_records_are_counted_once_and_only_where_the_letter_was_there(services, letters, stream):
