@@ -37,6 +37,15 @@ class DeadLettered(Exception):
     """A message became a dead letter. The end of its task, as Flower shows it."""
 
 
+@contextmanager
+def tolerating_redis_errors() -> Iterator[None]:
+    """Log errors of Redis in the block, after records have moved: a retry would move them again."""
+    try:
+        yield
+    except RedisError as error:
+        logger.warning("%s: the records moved, but no alert was raised", type(error).__name__)
+
+
 class ForwarderTask(Task):  # type: ignore[misc]
     """A task whose message ends as done, as a retry, back in the broker, or as a dead letter."""
 
@@ -58,7 +67,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
                     return None
                 args, kwargs = tuple(call.args), call.kwargs
                 self.request.update(args=args, kwargs=kwargs)
-            return self._run_or_dead_letter(args, kwargs)
+            return self.run_or_dead_letter(args, kwargs)
 
     @contextmanager
     def requeueing_on_errors(self) -> Iterator[None]:
@@ -141,7 +150,7 @@ class ForwarderTask(Task):  # type: ignore[misc]
 
     def hand_over(self) -> None:
         """Have the broker note that the attempt's messages were sent; called after the last of them."""
-        with self.tolerating_redis_errors():
+        with tolerating_redis_errors():
             try:
                 self.request.has_handed_over = self.app.handovers.mark(self._handover)
             except OperationalError as error:
@@ -205,21 +214,14 @@ class ForwarderTask(Task):  # type: ignore[misc]
         services.has_given_up_counters = True
         logger.error("the records of message %s moved, but their counters did not", self.request.id)
 
-    @contextmanager
-    def tolerating_redis_errors(self) -> Iterator[None]:
-        """Log errors of Redis in the block, after records have moved: a retry would move them again."""
-        try:
-            yield
-        except RedisError as error:
-            logger.warning("%s: the records moved, but no alert was raised", type(error).__name__)
-
     def _release(self) -> None:
         """Release the lease, so that a worker can run the message at once when it comes back."""
         if owner_token := getattr(self.request, "owner_token", None):
             with suppress(RedisError):
                 self.app.services.idempotency.release(self.attempt, self.request.retries, owner_token)
 
-    def _run_or_dead_letter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_or_dead_letter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the call; dead-letter it where it fails for good."""
         try:
             return self.run(*args, **kwargs)
         except (Retry, Ignore, Reject, *INFRASTRUCTURE_ERRORS):

@@ -20,6 +20,7 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
+from tasks.attempts import Attempt, seconds_since_enqueued
 from tasks.base import INFRASTRUCTURE_ERRORS, DeadLettered
 from worker.broker.messages import TaskCall, encoded_call, load_envelope
 from worker.broker.redis.reservations import Deliveries
@@ -28,7 +29,7 @@ from worker.errors import PermanentError, TransientError, WorkerTroubleError
 from worker.failures.alert_types import Failure
 from worker.firehose.deliveries import is_delivery
 from worker.firehose.groups import Group, records_in
-from worker.firehose.put import Outcome
+from worker.firehose.put import Billing, Outcome
 from worker.logs.fields import log_fields
 from worker.queues import Stream
 from worker.retry_policy import REQUEUE_PAUSE_SECONDS
@@ -114,7 +115,10 @@ class DeliveryRun:
             self._requeue(deliveries, alone=True)
             return None
         try:
-            outcomes = self._task.put_together(self._stream, [each.groups for each in deliveries])
+            configuration = self._task.begin_call(self._stream)
+            outcomes = self._task.calls.put_together(
+                configuration, self._stream, [each.groups for each in deliveries]
+            )
         except TransientError as error:
             self._settle_failed(deliveries, error.failure)
             return None
@@ -191,7 +195,15 @@ class DeliveryRun:
     def _complete(self, deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
         """Record a call that Firehose has taken whole. The broker forgets its messages when the run ends."""
         ids = [each.call.id for each in deliveries]
-        self._task.record_call(ids, [each.call.fields for each in deliveries], self._stream, outcomes)
+        attempt = Attempt(
+            self._stream,
+            self._owner_token,
+            accepted=sum(each.accepted for each in outcomes),
+            size=sum(each.size for each in outcomes),
+            seconds=seconds_since_enqueued((each.call.fields for each in deliveries), self._services.clock()),
+            billing=Billing(*map(sum, zip(*(each.billing for each in outcomes), strict=True))),
+        )
+        self._task.record_counters(partial(self._task.attempt_recorder.record, attempt), ids)
         self._leased.difference_update(ids)
         self._delivered += [each.tag for each in deliveries]
 
@@ -201,24 +213,34 @@ class DeliveryRun:
         def fail(groups: list[Group]) -> Outcome:
             raise TransientError(failure, refused=records_in(groups))
 
-        self._task.inform_breaker(self._stream, failure, is_failure=True)
+        in_a_row = self._report_failure(failure)
         for each in deliveries:
-            self._settle_one(each, partial(fail, each.groups))
+            self._settle_one(each, partial(fail, each.groups), in_a_row)
 
     def _settle(self, deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
         """End the messages of a call of which Firehose has refused records: each as its own task would."""
         failure = next(outcome.failure for outcome in outcomes if outcome.failure)
         accepted = sum(outcome.accepted for outcome in outcomes)
         refused = sum(outcome.refused for outcome in outcomes)
-        self._task.inform_breaker(self._stream, failure, is_failure=refused > accepted)
+        in_a_row = 0
+        if refused > accepted:
+            in_a_row = self._report_failure(failure)
+        else:
+            self._task.breaker_reports.report_success(self._stream)
         for each, outcome in zip(deliveries, outcomes, strict=True):
-            self._settle_one(each, partial(_give, outcome))
+            self._settle_one(each, partial(_give, outcome), in_a_row)
 
-    def _settle_one(self, delivery: Delivery, attempted: Callable[[], Outcome]) -> None:
+    def _report_failure(self, failure: Failure) -> int:
+        """Open the stream's circuit breaker. Returns how often it has failed in a row."""
+        return self._task.breaker_reports.report_failure(self._stream, failure, self._owner_token)
+
+    def _settle_one(
+        self, delivery: Delivery, attempted: Callable[[], Outcome], failures_in_a_row: int
+    ) -> None:
         """Have the task go on with a message whose attempt was made."""
-        with self._requesting(delivery, attempted):
+        with self._requesting(delivery, attempted, failures_in_a_row):
             try:
-                self._task.run_attempted(delivery.call.kwargs)
+                self._task.run_or_dead_letter((), delivery.call.kwargs)
             except (Reject, *INFRASTRUCTURE_ERRORS):
                 self._requeue([delivery], alone=True)
                 return
@@ -237,7 +259,9 @@ class DeliveryRun:
         logger.warning("worker trouble: %s", trouble, extra=fields)
 
     @contextmanager
-    def _requesting(self, delivery: Delivery, attempted: Callable[[], Outcome]) -> Iterator[None]:
+    def _requesting(
+        self, delivery: Delivery, attempted: Callable[[], Outcome], failures_in_a_row: int
+    ) -> Iterator[None]:
         """Have the task's request be that of one message."""
         run = self._task.request
         request = Context(
@@ -253,7 +277,7 @@ class DeliveryRun:
         )
         # Afterwards: a retry has the headers that the request was made of.
         request.update(
-            failures_in_a_row=getattr(run, "failures_in_a_row", 0),
+            failures_in_a_row=failures_in_a_row,
             put_at=run.put_at,
             has_called_firehose=True,
             owner_token=self._owner_token,

@@ -138,11 +138,11 @@ class RunTask(ProducerTask):
             summary = self._forward_plain(reservation, now, alone, snapshot)
             return reservation.end(summary._asdict(), left=left, alone=alone)
 
-    def _run_or_dead_letter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_or_dead_letter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         match args:
             case [[*tags]] if all(isinstance(tag, str) for tag in tags):
                 return self._run_or_part(tags)
-        return super()._run_or_dead_letter(args, kwargs)
+        return super().run_or_dead_letter(args, kwargs)
 
     def _run_or_part(self, tags: list[str]) -> Any:
         """Run the task; where it fails, have each of its messages run alone, and fail alone."""

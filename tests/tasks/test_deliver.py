@@ -7,9 +7,10 @@ from little_worker import DeliveryRunWorker, LittleWorker, forget_producers
 from redis.exceptions import RedisError
 
 import tasks.base
-import tasks.deliver
+import tasks.firehose_calls
 from devstack.firehose import Answer, error, fail, refuse_once
-from tasks.deliver import DELIVERY_TASKS, MALFORMED_ATTEMPTS, WARN_AFTER_ATTEMPTS
+from tasks.deliver import DELIVERY_TASKS, MALFORMED_ATTEMPTS
+from tasks.delivery_failures import WARN_AFTER_ATTEMPTS
 from worker.celery import app as real_app
 from worker.config import read_settings
 from worker.consumer.request import MAX_LOST_PROCESSES
@@ -698,7 +699,7 @@ def test_a_probe_that_is_refused_for_another_reason_is_a_dead_letter(run_one, fi
 
 @ALONE
 def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, services, stream, monkeypatch):
-    monkeypatch.setattr(tasks.deliver, "put", lambda *_: 1 / 0)
+    monkeypatch.setattr(tasks.firehose_calls, "put", lambda *_: 1 / 0)
     deliver("a")
     assert len(services.dead_letters.all()) == 1
     assert services.circuit_breakers.get(stream).reason == "Invalid Request"
@@ -706,7 +707,7 @@ def test_a_defect_pauses_the_stream_and_not_only_its_batch(deliver, app, service
 
 @ALONE
 def test_a_defect_in_dead_lettering_leaves_the_batch_in_the_broker(worker, deliver, app, stream, monkeypatch):
-    monkeypatch.setattr(tasks.deliver, "put", lambda *_: 1 / 0)
+    monkeypatch.setattr(tasks.firehose_calls, "put", lambda *_: 1 / 0)
     monkeypatch.setattr(app.services.dead_lettering, "dead_letter", lambda *_: 1 / 0)
     deliver("a", run=False)
     worker.run_one(stream.queue)
