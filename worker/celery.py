@@ -22,6 +22,7 @@ from worker.consumer.periodic.replica_watch import ReplicaWatch
 from worker.consumer.periodic.uncounted_runs import UncountedRuns
 from worker.consumer.periodic.unfinished_runs import UnfinishedRuns
 from worker.consumer.start.garbage_collection import collect_less
+from worker.consumer.start.pool import set_up_pool
 from worker.consumer.start.requirements import Requirements
 from worker.consumer.stream_queues import StreamQueues
 from worker.consumer.troubles.broker_trouble import BrokerTrouble
@@ -127,6 +128,7 @@ def make_app() -> AudienceFirehose:
     drop_repetitions()
     drop_per_task_lines()
     shorten_lost_acknowledgements()
+    set_up_pool()
     collect_less()
     redact_sentry()
     app.steps["worker"].add(Requirements)

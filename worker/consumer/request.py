@@ -27,21 +27,11 @@ from worker.broker.reservations import part_if_rejected, part_run
 from worker.errors import WorkerTroubleError
 from worker.failures.alert_types import Failure
 from worker.privacy import HIDDEN
-from worker.upstream import limit_last_result_wait
 
 MAX_LOST_PROCESSES = 4
 """Pool processes that may be lost over a message. With one more, it is a poison message."""
 
-LAST_RESULT_WAIT_SECONDS = 2
-"""For which an ending pool process waits until its last result is read. Supervisors kill sooner than after
-billiard's 30 seconds, and once the main process has stopped reading the wait is in vain."""
-
 logger = logging.getLogger(__name__)
-
-limit_last_result_wait(LAST_RESULT_WAIT_SECONDS)
-
-# At DEBUG, Celery writes down the messages that it hands to its pool.
-logging.getLogger("celery.pool").setLevel(logging.INFO)
 
 
 class RedactingRequest(Request):  # type: ignore[misc]

@@ -6,9 +6,16 @@ tells the process to end all the same: the process takes it for a part of the jo
 answers.
 """
 
+import logging
 from inspect import GEN_SUSPENDED, getgeneratorstate
 
 from celery.concurrency.asynpool import AsynPool, _get_job_writer
+
+from worker.upstream import limit_last_result_wait, use_process_pool
+
+LAST_RESULT_WAIT_SECONDS = 2
+"""For which an ending pool process waits until its last result is read. Supervisors kill sooner than after
+billiard's 30 seconds, and once the main process has stopped reading the wait is in vain."""
 
 
 class Pool(AsynPool):  # type: ignore[misc]
@@ -21,3 +28,11 @@ class Pool(AsynPool):  # type: ignore[misc]
             if writer and writer in self._active_writers and getgeneratorstate(writer) == GEN_SUSPENDED:
                 self._flush_writer(job._write_to, writer)
         super().close()
+
+
+def set_up_pool() -> None:
+    """Have this process's worker use the pool, in which an ending process waits for a short time only."""
+    use_process_pool(Pool)
+    limit_last_result_wait(LAST_RESULT_WAIT_SECONDS)
+    # At DEBUG, Celery writes down the messages that it hands to its pool.
+    logging.getLogger("celery.pool").setLevel(logging.INFO)

@@ -7,15 +7,12 @@ from typing import Any
 from celery.apps import worker
 
 from worker.config import current_settings
-from worker.consumer.start.pool import Pool
 from worker.logs.json_lines import json_line
 from worker.logs.setup import LogFormat
-from worker.upstream import replace_shutdown_notice, use_process_pool
+from worker.upstream import replace_shutdown_notice
 
 STDERR = 2
 """Its file descriptor."""
-
-use_process_pool(Pool)
 
 
 class Worker(worker.Worker):  # type: ignore[misc]
