@@ -1,7 +1,7 @@
 """The composition root of what shares the state's Redis: made from settings, one client and the clocks.
 
 `worker/celery.py` makes what needs the application, `worker/consumer/flow_control.py` a worker's flow
-control. A function takes the parts that it uses; those of commands and boot steps may take `Services` whole.
+control. A function takes the parts that it uses, and not `Services` whole.
 """
 
 import time

@@ -373,14 +373,14 @@ def test_a_run_that_could_not_be_counted_is_counted_later_and_once(
     assert redis_broker.hlen(UNCOUNTED) == 1
 
     with worker.app.reservations.open() as connected:
-        record_late(connected, services, set())
+        record_late(connected, services.run_recorder, services.clock(), set())
         assert redis_broker.hlen(UNCOUNTED) == 1, "its process may still be about to count it"
         clock.advance(LATE_AFTER_SECONDS + 1)
         (entry,) = redis_broker.hgetall(UNCOUNTED).items()
         for _ in range(2):
             # As if the broker could not be reached to forget it once it is counted.
             redis_broker.hset(UNCOUNTED, *entry)
-            record_late(connected, services, set())
+            record_late(connected, services.run_recorder, services.clock(), set())
     assert services.counters.of(None).skipped == {Skip.NO_CONNECTION: 2}
     assert redis_broker.hlen(UNCOUNTED) == 0
 
@@ -392,7 +392,7 @@ def test_a_corrupt_count_is_left_alone_and_logged_once(worker, services, redis_b
     known = set()
     with worker.app.reservations.open() as connected:
         for _ in range(2):
-            record_late(connected, services, known)
+            record_late(connected, services.run_recorder, services.clock(), known)
     assert redis_broker.hlen(UNCOUNTED) == 1
     assert len(caplog.records) == 1
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from operator import itemgetter, methodcaller
@@ -30,8 +30,8 @@ from worker.cli.output import Columns, Listing, Row, count, json_option, note, r
 from worker.cli.tables import text
 from worker.cli.watching import show, watch_option
 from worker.failures.alerts import Alert, Alerts, AlertState
-from worker.services import Services
 from worker.state.audit import Action
+from worker.state.registry import Registry
 
 FOLLOW_INTERVAL_SECONDS = 1.0
 
@@ -103,9 +103,11 @@ def alerts(
         "state": AlertState.OPEN if only_open else None,
     }
     if follow:
-        _follow(services, since, wanted, as_json=as_json)
+        feed = AlertFeed(services.alerts, services.clock, services.sleep)
+        _follow(feed, since, wanted, as_json=as_json)
     else:
-        show(partial(_listing, services, since, wanted), services, as_json=as_json, watch=watch)
+        read = partial(_listing, services.alerts, services.registry, services.clock, since, wanted)
+        show(read, services.clock, services.sleep, as_json=as_json, watch=watch)
 
 
 @click.command()
@@ -127,60 +129,73 @@ def acknowledge(alert_id: str | None, everything: bool, as_json: bool) -> None:
     result(f"acknowledged {acknowledged}", as_json=as_json, id=alert_id, acknowledged=number)
 
 
+@dataclass(frozen=True)
+class AlertFeed:
+    """The alerts as they are raised."""
+
+    alerts: Alerts
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+
+    def new(self, since: timedelta | None) -> Iterator[list[Row]]:
+        """Yield the alerts of `since`, and every second what is new, newest first."""
+        known = self._read_patiently(methodcaller("all"))
+        last = known[0]["id"] if known else None
+        yield recent(known, _latest, since, self.clock()) if since else []
+        while True:
+            self.sleep(FOLLOW_INTERVAL_SECONDS)
+            found = self._read_patiently(methodcaller("newer_than", last))
+            last = found[0]["id"] if found else last
+            yield found
+
+    def _read_patiently(self, read: Callable[[Alerts], Sequence[Alert]]) -> list[Row]:
+        """The rows of the alerts that `read` returns. While Redis is away it waits, and says so once."""
+        is_away = False
+        while True:
+            try:
+                found = alert_rows(read(self.alerts), self.alerts)
+            except RedisError as error:
+                if not is_away:
+                    note(f"{explain(error)}; waiting for it")
+                is_away = True
+                self.sleep(FOLLOW_INTERVAL_SECONDS)
+            else:
+                if is_away:
+                    note("Redis is back")
+                return found
+
+
 def alert_rows(found: Sequence[Alert], alerts: Alerts) -> list[Row]:
     """The alerts, each with what has become of it."""
     states = alerts.states()
     return [{**asdict(alert), "state": states.get(alert.id, AlertState.OPEN)} for alert in found]
 
 
-def _listing(services: Services, since: timedelta | None, wanted: Mapping[str, Any]) -> Listing:
-    rows = alert_rows(services.alerts.all(), services.alerts)
+def _listing(
+    alerts: Alerts,
+    registry: Registry,
+    clock: Callable[[], float],
+    since: timedelta | None,
+    wanted: Mapping[str, Any],
+) -> Listing:
+    rows = alert_rows(alerts.all(), alerts)
     connection = wanted["connection_ids"]
     if connection is not None and not any(connection in row["connection_ids"] for row in rows):
         # Raises for a connection that never was; one that is gone may still have alerts.
-        services.registry.connection(connection)
-    listed = narrowed(recent(rows, _latest, since, services.clock()), wanted)
+        registry.connection(connection)
+    listed = narrowed(recent(rows, _latest, since, clock()), wanted)
     return Listing(listed, COLUMNS, "no alerts")
 
 
-def _follow(services: Services, since: timedelta | None, wanted: Mapping[str, Any], *, as_json: bool) -> None:
+def _follow(feed: AlertFeed, since: timedelta | None, wanted: Mapping[str, Any], *, as_json: bool) -> None:
     """Print the alerts of `since`, if it is given, and then each new one, until Ctrl-C."""
     note("waiting for alerts; Ctrl-C ends")
     try:
-        for found in _new_alerts(services, since):
+        for found in feed.new(since):
             for row in reversed(narrowed(found, wanted)):
                 click.echo(json.dumps(row) if as_json else _line(row))
     except KeyboardInterrupt:
         return
-
-
-def _new_alerts(services: Services, since: timedelta | None) -> Iterator[list[Row]]:
-    """Yield the alerts of `since`, and every second what is new, newest first."""
-    known = _read_patiently(services, methodcaller("all"))
-    last = known[0]["id"] if known else None
-    yield recent(known, _latest, since, services.clock()) if since else []
-    while True:
-        services.sleep(FOLLOW_INTERVAL_SECONDS)
-        found = _read_patiently(services, methodcaller("newer_than", last))
-        last = found[0]["id"] if found else last
-        yield found
-
-
-def _read_patiently(services: Services, read: Callable[[Alerts], Sequence[Alert]]) -> list[Row]:
-    """The rows of the alerts that `read` returns. While Redis is away it waits, and says so once."""
-    is_away = False
-    while True:
-        try:
-            found = alert_rows(read(services.alerts), services.alerts)
-        except RedisError as error:
-            if not is_away:
-                note(f"{explain(error)}; waiting for it")
-            is_away = True
-            services.sleep(FOLLOW_INTERVAL_SECONDS)
-        else:
-            if is_away:
-                note("Redis is back")
-            return found
 
 
 def _line(row: Row) -> str:

@@ -7,8 +7,8 @@ from worker.cli.auditing import record_action
 from worker.cli.completion import complete_configuration
 from worker.cli.output import count, json_option, note, result
 from worker.errors import NotRegistered, SecretKeyError
-from worker.services import Services
 from worker.state.audit import Action
+from worker.state.counters import Counters
 
 
 @click.command("forget-configuration")
@@ -20,7 +20,7 @@ def forget_configuration(name: str, as_json: bool) -> None:
     services.registry.forget(name)
     record_action(services.audit, Action.FORGET_CONFIGURATION, name)
     result(f"forgot {name}", as_json=as_json, id=name, forgotten=True)
-    if left := _records_left(services, name):
+    if left := _records_left(services.counters, name):
         note(
             f"{count(left, 'record')} of its streams are in the broker or in dead letters: `configure` and"
             " `connect` it again to have them delivered"
@@ -57,7 +57,6 @@ def reencrypt(as_json: bool) -> None:
         raise click.ClickException(f"{count(failed, 'configuration')} left as before; keep the old key")
 
 
-def _records_left(services: Services, configuration: str) -> int:
-    counters = services.counters
+def _records_left(counters: Counters, configuration: str) -> int:
     streams = [stream for stream in counters.streams() if stream.configuration == configuration]
     return sum(counters.of(stream).outstanding for stream in streams)

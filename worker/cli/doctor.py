@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 from kombu.exceptions import OperationalError
+from redis import Redis
 from redis.exceptions import RedisError
 
 from worker.broker.checks import check_broker
 from worker.cli.application import application
 from worker.cli.explanations import address_of
 from worker.cli.output import Columns, Listing, json_option, present
-from worker.services import Services
 from worker.store.server_checks import Finding, Outcome, check_redis, unreachable
 
 COLUMNS: Columns = {
@@ -35,13 +35,14 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     The exit status is 1 where a check failed, and 0 where there are only warnings.
     """
     app = application()
+    services = app.services
     addresses = {
-        BROKER: address_of(app.services.settings.broker_url),
-        STATE: address_of(app.services.settings.redis_url),
+        BROKER: address_of(services.settings.broker_url),
+        STATE: address_of(services.settings.redis_url),
     }
     findings = [
         *((BROKER, finding) for finding in _broker(app)),
-        *((STATE, finding) for finding in _state(app.services)),
+        *((STATE, finding) for finding in _state(services.redis, services.settings.redis_wait_replicas)),
     ]
     rows = [
         {
@@ -67,8 +68,8 @@ def _broker(app: Any) -> Iterator[Finding]:
         yield unreachable(error)
 
 
-def _state(services: Services) -> Iterator[Finding]:
+def _state(redis: Redis, wait_replicas: int) -> Iterator[Finding]:
     try:
-        yield from check_redis(services.redis, "audience:", services.settings.redis_wait_replicas)
+        yield from check_redis(redis, "audience:", wait_replicas)
     except (RedisError, OSError) as error:
         yield unreachable(error)

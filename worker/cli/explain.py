@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -12,8 +13,7 @@ from schemas.records import Skip, render
 from worker.cli.application import application
 from worker.cli.output import Row, json_option
 from worker.config import current_settings
-from worker.services import Services
-from worker.state.registry import Route
+from worker.state.registry import Registry, Route
 
 STDIN = "-"
 REASONS = {
@@ -40,13 +40,13 @@ def explain(change: str, as_json: bool) -> None:
       head -1 changes.jsonl | audience-firehose explain -
     """
     services = application().services
-    checked = _checked(sys.stdin.read() if change == STDIN else change, services)
-    rows = _rows(checked, services)
+    checked = _checked(sys.stdin.read() if change == STDIN else change, services.clock)
+    rows = _rows(checked, services.registry)
     for row in rows:
         click.echo(json.dumps(row) if as_json else "\n".join(_lines(row)))
 
 
-def _checked(text: str, services: Services) -> Change:
+def _checked(text: str, clock: Callable[[], float]) -> Change:
     """The change that the text holds. Raises `ClickException`, which shows no identity value."""
     try:
         item = orjson.loads(text)
@@ -56,15 +56,15 @@ def _checked(text: str, services: Services) -> Change:
             " of a file, give one line: head -1 FILE | audience-firehose explain -"
         ) from None
     schema = ChangeSchema(current_settings().catalogue)
-    changes, invalid = check_changes(schema, [item], lambda: int(services.clock()))
+    changes, invalid = check_changes(schema, [item], lambda: int(clock()))
     if invalid:
         raise click.ClickException(f"the change is invalid: {'; '.join(invalid[0].problems)}")
     return changes[0]
 
 
-def _rows(change: Change, services: Services) -> list[Row]:
+def _rows(change: Change, registry: Registry) -> list[Row]:
     """A row for each connection of the audience; one without a connection where it has none."""
-    snapshot = services.registry.refresh()
+    snapshot = registry.refresh()
     routes = snapshot.routes.get(change.audience_id, ())
     if not routes:
         return [_row(None, [], [Skip.NO_CONNECTION])]

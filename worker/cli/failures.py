@@ -40,11 +40,11 @@ from worker.cli.watching import show, watch_option
 from worker.errors import NotRegistered
 from worker.failures.alert_types import AlertType
 from worker.failures.alerts import Alerts
-from worker.failures.dead_letters import REMOVED_LETTERS, DeadLetter
+from worker.failures.dead_lettering import DeadLettering
+from worker.failures.dead_letters import REMOVED_LETTERS, DeadLetter, DeadLetters
 from worker.failures.replay import NotReplayable, Replayer
 from worker.flow.circuit_breakers import CircuitBreakers
 from worker.queues import stream_of
-from worker.services import Services
 from worker.state.audit import Action, Audit, named
 from worker.state.registry import Registry
 
@@ -100,10 +100,11 @@ def dead_letters(
     services = application().services
 
     def read() -> Listing:
-        letters = _letters(services, Wanted(alert_type, stream, region, connection, since))
+        wanted = Wanted(alert_type, stream, region, connection, since)
+        letters = _letters(services.dead_letters, services.registry, services.clock(), wanted)
         return Listing([asdict(letter) for letter in letters], DEAD_LETTER_COLUMNS, "no dead letters")
 
-    show(read, services, as_json=as_json, watch=watch)
+    show(read, services.clock, services.sleep, as_json=as_json, watch=watch)
 
 
 @click.command()
@@ -149,7 +150,8 @@ def replay(
         if dead_letter_id:
             replayed.one(services.dead_letters.get(dead_letter_id), broker)
         else:
-            replayed.each(_letters(services, wanted), broker)
+            letters = _letters(services.dead_letters, services.registry, services.clock(), wanted)
+            replayed.each(letters, broker)
     if replayed.left:
         raise click.ClickException(f"{count(replayed.left, 'dead letter')} left, as said above")
 
@@ -184,16 +186,21 @@ def discard(
     wanted = Wanted(alert_type, stream, None, connection, since)
     one_or_all(dead_letter_id, everything, narrowing=wanted != Wanted())
     services = application().services
-    letters = [services.dead_letters.get(dead_letter_id)] if dead_letter_id else _letters(services, wanted)
+    if dead_letter_id:
+        letters = [services.dead_letters.get(dead_letter_id)]
+    else:
+        letters = _letters(services.dead_letters, services.registry, services.clock(), wanted)
     if not letters:
         note("no dead letters")
         return
     if not yes:
         _confirm_loss(letters)
-    _discard(letters, services, as_json=as_json)
+    _discard(letters, services.dead_lettering, services.audit, as_json=as_json)
 
 
-def _discard(letters: Sequence[DeadLetter], services: Services, *, as_json: bool) -> None:
+def _discard(
+    letters: Sequence[DeadLetter], dead_lettering: DeadLettering, audit: Audit, *, as_json: bool
+) -> None:
     """Discard the letters, many in a step, and say at the end, or where it was stopped, which ones."""
     discarded: list[DeadLetter] = []
     try:
@@ -201,7 +208,7 @@ def _discard(letters: Sequence[DeadLetter], services: Services, *, as_json: bool
             for start in range(0, len(letters), REMOVED_LETTERS):
                 step = letters[start : start + REMOVED_LETTERS]
                 with interruption.step():
-                    gone = services.dead_lettering.discard_many(step)
+                    gone = dead_lettering.discard_many(step)
                     discarded += [letter for letter in step if letter.id in gone]
                 advance(len(step))
     except Interrupted as stop:
@@ -213,7 +220,7 @@ def _discard(letters: Sequence[DeadLetter], services: Services, *, as_json: bool
     finally:
         subject = letters[0].id if len(letters) == 1 else count(len(discarded), "dead letter")
         if discarded:
-            record_action(services.audit, Action.DISCARD, subject, _detail(discarded))
+            record_action(audit, Action.DISCARD, subject, _detail(discarded))
             result(
                 f"discarded {subject}: {_records(discarded)}",
                 as_json=as_json,
@@ -320,19 +327,19 @@ def _confirm_loss(letters: Sequence[DeadLetter]) -> None:
         raise click.ClickException("nothing was discarded; --yes skips the question") from None
 
 
-def _letters(services: Services, wanted: Wanted) -> list[DeadLetter]:
-    letters = services.dead_letters.all()
+def _letters(dead_letters: DeadLetters, registry: Registry, now: float, wanted: Wanted) -> list[DeadLetter]:
+    letters = dead_letters.all()
     connection = wanted.connection
     if connection is not None and not any(connection in letter.connection_ids for letter in letters):
         # Raises for a connection that never was; one that is gone may still have letters.
-        services.registry.connection(connection)
+        registry.connection(connection)
     values = {
         "type": wanted.alert_type,
         "delivery_stream_name": wanted.stream,
         "region": wanted.region,
         "connection_ids": connection,
     }
-    rows = recent(map(vars, letters), itemgetter("raised_at"), wanted.since, services.clock())
+    rows = recent(map(vars, letters), itemgetter("raised_at"), wanted.since, now)
     identifiers = {row["id"] for row in narrowed(rows, values)}
     return [letter for letter in letters if letter.id in identifiers]
 

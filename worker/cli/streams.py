@@ -268,7 +268,7 @@ def status(
             problem=explain(found.problem) if found.problem else None,
         )
 
-    show(read, app.services, as_json=as_json, watch=watch)
+    show(read, app.services.clock, app.services.sleep, as_json=as_json, watch=watch)
 
 
 def _probe_now(

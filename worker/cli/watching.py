@@ -11,7 +11,6 @@ from redis.exceptions import RedisError
 
 from worker.cli.explanations import explain
 from worker.cli.output import Listing, is_terminal, present
-from worker.services import Services
 
 WATCH_INTERVAL_SECONDS = 2.0
 OWN_SCREEN, FORMER_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
@@ -21,7 +20,14 @@ HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 watch_option = click.option("--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
 
 
-def show(read: Callable[[], Listing], services: Services, *, as_json: bool, watch: bool) -> None:
+def show(
+    read: Callable[[], Listing],
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    *,
+    as_json: bool,
+    watch: bool,
+) -> None:
     """Print what `read` returns, once or until Ctrl-C. Raises `ClickException`."""
     if not watch:
         present(read(), as_json=as_json)
@@ -30,8 +36,8 @@ def show(read: Callable[[], Listing], services: Services, *, as_json: bool, watc
         raise click.UsageError("--watch is for a terminal, without --json")
     with _own_screen():
         while True:
-            _draw(_lines(read, services.clock()))
-            services.sleep(WATCH_INTERVAL_SECONDS)
+            _draw(_lines(read, clock()))
+            sleep(WATCH_INTERVAL_SECONDS)
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from redis.exceptions import RedisError
 
 from worker.broker.redis.reservations import Connected
 from worker.consumer.periodic.periodic_check import PeriodicCheck
-from worker.services import Services
-from worker.state.run_counts import RunCounts
+from worker.state.run_counts import RunCounts, RunRecorder
 from worker.store.entries import CORRUPT_ERRORS
 
 CHECK_INTERVAL_SECONDS = 5.0
@@ -39,12 +38,13 @@ class UncountedRuns(PeriodicCheck):
         try:
             with consumer.app.reservations.open() as connected:
                 if isinstance(connected, Connected):
-                    record_late(connected, consumer.app.services, self._corrupt)
+                    services = consumer.app.services
+                    record_late(connected, services.run_recorder, services.clock(), self._corrupt)
         except (RedisError, OperationalError) as error:
             logger.warning("%s: the counters of runs are recorded later", type(error).__name__)
 
 
-def record_late(connected: Connected, services: Services, corrupt: set[str]) -> None:
+def record_late(connected: Connected, recorder: RunRecorder, now: float, corrupt: set[str]) -> None:
     """Record the runs that were handed over some time ago and are not counted. Raises `RedisError`.
 
     What cannot be read, as a newer worker may have written it, is left alone and added to `corrupt`.
@@ -57,7 +57,7 @@ def record_late(connected: Connected, services: Services, corrupt: set[str]) -> 
                 logger.error("what is to be counted of run %s is corrupt", run_id)
             corrupt.add(run_id)
             continue
-        if services.clock() - at > LATE_AFTER_SECONDS:
-            services.run_recorder.record(run_id, counts)
+        if now - at > LATE_AFTER_SECONDS:
+            recorder.record(run_id, counts)
             connected.forget_counted(run_id)
             logger.warning("run %s is counted late: its process was lost", run_id)

@@ -35,7 +35,14 @@ class Requirements(bootsteps.Step):  # type: ignore[misc]
         if problem := problem_of(worker):
             raise SystemExit(f"audience-firehose: {problem}")
         warn_about_unverified_certificates()
-        report_troubles(worker.app.services, worker.hostname)
+        services = worker.app.services
+        report_troubles(
+            worker.hostname,
+            malformed_endpoint=services.settings.malformed_endpoint,
+            registry=services.registry,
+            cipher=services.cipher,
+            alerts=services.alerts,
+        )
         adopt_installation(worker.app)
 
 

@@ -26,6 +26,16 @@ def make_worker(redis, clock):
     )
 
 
+def report(worker):
+    report_troubles(
+        NAME,
+        malformed_endpoint=worker.settings.malformed_endpoint,
+        registry=worker.registry,
+        cipher=worker.cipher,
+        alerts=worker.alerts,
+    )
+
+
 def alerts(services):
     return [(alert.type, alert.error_code, alert.message) for alert in services.alerts.all()]
 
@@ -33,7 +43,7 @@ def alerts(services):
 @pytest.mark.usefixtures("with_stored_secret")
 def test_a_missing_secret_key_raises_an_alert_where_a_secret_is_stored(make_worker):
     keyless = make_worker()
-    report_troubles(keyless, NAME)
+    report(keyless)
     ((kind, code, message),) = alerts(keyless)
     assert (kind, code) == ("Worker Trouble", "SecretKeyError")
     assert message.startswith(f"{NAME}: a stored secret needs AUDIENCE_SECRET_KEY")
@@ -42,7 +52,7 @@ def test_a_missing_secret_key_raises_an_alert_where_a_secret_is_stored(make_work
 def test_a_missing_secret_key_is_no_trouble_where_no_secret_is_stored(make_worker):
     keyless = make_worker()
     keyless.registry.configure(name="main", role_arn="arn:aws:iam::123456789012:role/x")
-    report_troubles(keyless, NAME)
+    report(keyless)
     assert not alerts(keyless)
 
 
@@ -50,7 +60,7 @@ def test_a_missing_secret_key_is_no_trouble_where_no_secret_is_stored(make_worke
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_FIREHOSE", "AWS_ENDPOINT_URL"])
 def test_a_malformed_endpoint_raises_an_alert_without_its_url(make_worker, name, url):
     misled = make_worker(**{name: url})
-    report_troubles(misled, NAME)
+    report(misled)
     ((kind, code, message),) = alerts(misled)
     assert (kind, code) == ("Worker Trouble", "EndpointError")
     assert f"{name} must be a URL" in message
@@ -61,10 +71,10 @@ def test_a_worker_that_has_all_it_needs_tells_nothing(with_stored_secret, make_w
     worker = make_worker(
         AUDIENCE_SECRET_KEY=secret_key, AWS_ENDPOINT_URL_FIREHOSE="http://user:secretive@localhost:4566"
     )
-    report_troubles(worker, NAME)
+    report(worker)
     assert not alerts(worker)
 
 
 def test_a_redis_that_is_away_at_the_start_is_no_trouble_of_the_worker(services, redis_server):
     redis_server.connected = False
-    report_troubles(services, NAME)
+    report(services)
