@@ -7,6 +7,7 @@ that sends a few bytes every ten seconds occupies a process for ever.
 import io
 import socket
 import time
+from collections.abc import Callable
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
@@ -26,18 +27,19 @@ if TYPE_CHECKING:
 class DeadlineReader(io.RawIOBase):
     """Reads a socket until a moment. Raises `TimeoutError`, as the socket itself does."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._socket = sock
         self._raw: Any = sock.makefile("rb", buffering=0)
         timeout = sock.gettimeout()
-        self._ends_at = None if timeout is None else time.monotonic() + timeout
+        self._ends_at = None if timeout is None else monotonic() + timeout
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
         if self._ends_at is not None:
-            left = self._ends_at - time.monotonic()
+            left = self._ends_at - self._monotonic()
             if left <= 0:
                 raise TimeoutError("the answer takes longer than its limit")
             self._socket.settimeout(left)

@@ -9,6 +9,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from schemas.settings import Configuration
 from worker.firehose.clients import Clients
+from worker.firehose.deadline import DeadlineReader
 from worker.firehose.errors import Kind, classify
 
 READ_TIMEOUT_SECONDS = 1
@@ -68,3 +69,18 @@ def test_an_answer_that_drips_ends_at_the_timeout_and_is_transient(client, begin
     # By the timeout of each read it would go on for as long as the server drips.
     assert 1 < server.sent < DRIPS
     assert classify(caught.value).kind is Kind.TRANSIENT
+
+
+def test_a_read_has_what_is_left_of_the_time_and_none_begins_after_it(clock):
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.settimeout(READ_TIMEOUT_SECONDS)
+        reader = DeadlineReader(ours, monotonic=clock)
+        peer.sendall(b"ab")
+        clock.advance(READ_TIMEOUT_SECONDS / 4)
+        assert reader.read(1) == b"a"
+        assert ours.gettimeout() == READ_TIMEOUT_SECONDS * 3 / 4
+        clock.advance(READ_TIMEOUT_SECONDS)
+        with pytest.raises(TimeoutError):
+            reader.read(1)
+        reader.close()

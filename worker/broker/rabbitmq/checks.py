@@ -1,7 +1,7 @@
 """Checks of RabbitMQ for `audience-firehose doctor` and for a worker's start, with what AMQP itself tells."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -25,12 +25,12 @@ PROBE_POLLS = 50
 POLL_INTERVAL_SECONDS = 0.01
 
 
-def check_rabbitmq(connection: Connection) -> Iterator[Finding]:
+def check_rabbitmq(connection: Connection, sleep: Callable[[float], None] = time.sleep) -> Iterator[Finding]:
     """Check the server of a connection. Raises the connection's errors."""
     yield check_version(str(connection.connection.server_properties.get("version", "")))
     try:
         yield check_default_queue_type(connection)
-        yield check_delivery_limit(connection)
+        yield check_delivery_limit(connection, sleep)
     except (AccessRefused, NotAllowed):
         message = (
             "the user lacks configure, write or read on the virtual host for names that begin with audience."
@@ -68,12 +68,12 @@ def check_default_queue_type(connection: Connection) -> Finding:
     return Finding(Check.QUEUE_TYPE, Outcome.OK, "classic")
 
 
-def check_delivery_limit(connection: Connection) -> Finding:
+def check_delivery_limit(connection: Connection, sleep: Callable[[float], None]) -> Finding:
     """How often a message may come back to a quorum queue, by a policy or by the server's default.
 
     AMQP does not tell: a message of a quorum queue is requeued until it is gone.
     """
-    limit = _delivery_limit(connection)
+    limit = _delivery_limit(connection, sleep)
     if limit is None:
         return Finding(Check.DELIVERY_LIMIT, Outcome.OK, "none, or far above what a message meets")
     if limit >= RENEWED_AFTER_DELIVERIES + MARGIN_DELIVERIES:
@@ -88,7 +88,7 @@ def check_delivery_limit(connection: Connection) -> Finding:
     return Finding(Check.DELIVERY_LIMIT, Outcome.FAILED, message)
 
 
-def _delivery_limit(connection: Connection) -> int | None:
+def _delivery_limit(connection: Connection, sleep: Callable[[float], None]) -> int | None:
     """None where a message is still there after many deliveries."""
     name = _probe_name()
     arguments = PROBE_EXPIRY | {
@@ -102,7 +102,7 @@ def _delivery_limit(connection: Connection) -> int | None:
         try:
             channel.basic_publish(amqp.Message(b"probe", delivery_mode=2), "", name)
             for returns in range(-1, PROBE_DELIVERIES):
-                message = _next_delivery(channel, name)
+                message = _next_delivery(channel, name, sleep)
                 if message is None:
                     return max(returns, 0)
                 channel.basic_reject(message.delivery_tag, requeue=True)
@@ -111,12 +111,12 @@ def _delivery_limit(connection: Connection) -> int | None:
     return None
 
 
-def _next_delivery(channel: Any, queue: str) -> Any:
+def _next_delivery(channel: Any, queue: str, sleep: Callable[[float], None]) -> Any:
     """The probe; None where it is gone."""
     for _ in range(PROBE_POLLS):
         if message := channel.basic_get(queue):
             return message
-        time.sleep(POLL_INTERVAL_SECONDS)
+        sleep(POLL_INTERVAL_SECONDS)
     return None
 
 

@@ -7,10 +7,10 @@ looks at, and `waiting` has the server tell an idle worker of a change.
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
-from time import monotonic, sleep, time
 from typing import Any
 
 from kombu.asynchronous import Hub, get_event_loop
@@ -94,6 +94,10 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
     _empty_polls = 0
     """In a row."""
     _waiter: Waiter | None = None
+    # kombu makes the channels, with nothing but their transport: a test gives one other clocks.
+    clock: Callable[[], float] = staticmethod(time.time)
+    monotonic: Callable[[], float] = staticmethod(time.monotonic)
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
     receivers = 0
     """Connections that the last broadcast reached."""
     _command_client: Client | None = None
@@ -108,7 +112,7 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
     """Messages that are collected instead of sent: each with the list that it is for."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._rotation = Rotation()
+        self._rotation = Rotation(self.monotonic)
         self._unacknowledged_queues: set[str] = set()
         """Queues that are consumed without acknowledgement."""
         self._sent_poll: Poll | None = None
@@ -285,8 +289,8 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
         elif self._rotation.queues and self._poll_timer is None:
             self._sent_poll = self._rotation.next_poll()
             connection = self._in_poll = self.client.connection
-            self._brpop_sent_at = monotonic()
-            self.unanswered_poll = f"{time():.6f}"
+            self._brpop_sent_at = self.monotonic()
+            self.unanswered_poll = f"{self.clock():.6f}"
             connection.send_packed_command([self._commands.encode(self._sent_poll, self.unanswered_poll)])
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -321,7 +325,7 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
         """Poll again after the interval: by a timer, or by sleeping where no event loop runs."""
         hub = get_event_loop()
         if hub is None:
-            sleep(POLL_INTERVAL_SECONDS)
+            self.sleep(POLL_INTERVAL_SECONDS)
             return
         is_waiting = self._wait_for_changes(hub)
         interval = WAITING_POLL_INTERVAL_SECONDS if is_waiting else POLL_INTERVAL_SECONDS
@@ -333,7 +337,7 @@ class Channel(UnpurgedQueues, redis.Channel):  # type: ignore[misc]
         if self._empty_polls < POLLS_BEFORE_WAIT or CHANGES_QUEUE not in self._rotation.queues:
             return False
         if self._waiter is None:
-            self._waiter = Waiter(self.pool, hub, CHANGES_QUEUE, self.poll_at_once)
+            self._waiter = Waiter(self.pool, hub, CHANGES_QUEUE, self.poll_at_once, monotonic=self.monotonic)
         self._waiter.begin()
         return self._waiter.is_waiting
 

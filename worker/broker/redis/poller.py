@@ -6,8 +6,6 @@ Each of the worker's periodic commands then waits for its timeout, one after ano
 nothing else.
 """
 
-from time import monotonic
-
 from kombu.transport import redis
 from redis.exceptions import TimeoutError
 
@@ -20,7 +18,7 @@ class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
     def maybe_check_brpop_health(self) -> None:
         """Raise `TimeoutError` where a reply is overdue: the worker reconnects, with all it consumes."""
         for channel in self._channels:
-            if is_overdue(channel, monotonic()):
+            if is_overdue(channel, channel.monotonic()):
                 self.mark_lost()
                 raise TimeoutError("the broker does not reply to the poll")
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from math import inf
-from time import time
 from typing import Any
 
 from kombu.transport import redis, virtual
@@ -146,7 +145,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
         try:
             super().restore_visible(start, num, interval)
         except OutOfMemoryError:
-            due = time() - self.visibility_timeout
+            due = self.channel.clock() - self.visibility_timeout
             with self.channel.conn_or_acquire() as client:
                 for tag in client.zrangebyscore(self.unacked_index_key, 0, due, start=0, num=num):
                     self.restore_by_tag(tag, client, reserved_by=due)

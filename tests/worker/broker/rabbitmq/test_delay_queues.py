@@ -1,11 +1,11 @@
 """Delayed delivery on RabbitMQ. `tests/end_to_end/test_rabbitmq.py` shows it on a real server."""
 
-import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import amqp
 import pytest
+from clock import NOON
 from kombu.compression import compress
 from kombu.transport.pyamqp import Message
 
@@ -187,15 +187,16 @@ class ReceivedMessage:
 
 
 @pytest.fixture
-def channel(delay_queues):
+def channel(delay_queues, clock):
     channel = Channel.__new__(Channel)
+    channel.clock = clock
     channel.connection = SimpleNamespace(delay_queues=delay_queues)
     return channel
 
 
 def test_a_message_is_acknowledged_once_its_copy_is_confirmed(channel, broker):
     message = ReceivedMessage()
-    assert channel.delay(message, until=time.time() + 1)
+    assert channel.delay(message, until=NOON + 1)
     assert message.acknowledged
     assert len(broker.published) == 1
 
@@ -203,20 +204,20 @@ def test_a_message_is_acknowledged_once_its_copy_is_confirmed(channel, broker):
 def test_a_message_whose_copy_is_not_confirmed_stays_unacknowledged(channel, broker):
     broker.faults = [TimeoutError()] * PUBLISH_ATTEMPTS
     message = ReceivedMessage()
-    assert not channel.delay(message, until=time.time() + 1)
+    assert not channel.delay(message, until=NOON + 1)
     assert not message.acknowledged
 
 
 def test_a_message_from_an_exchange_is_not_delayed_in_the_broker(channel, broker):
     message = ReceivedMessage(exchange="another")
-    assert not channel.delay(message, until=time.time() + 1)
+    assert not channel.delay(message, until=NOON + 1)
     assert not (message.acknowledged or broker.published)
 
 
 def test_delaying_over_a_closed_channel_raises_a_connection_error(channel):
     channel.connection = None
     with pytest.raises(Connection.connection_errors):
-        channel.delay(ReceivedMessage(), until=time.time() + 1)
+        channel.delay(ReceivedMessage(), until=NOON + 1)
 
 
 def test_a_closed_connection_closes_that_of_its_delay_queues(delay_queues, broker):

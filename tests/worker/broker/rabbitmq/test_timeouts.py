@@ -1,13 +1,17 @@
 """No wait for RabbitMQ is without a limit. `tests/chaos/test_half_open.py` shows it on a real server."""
 
 import socket
-import threading
 from contextlib import contextmanager
 
 import pytest
 from amqp.exceptions import RecoverableConnectionError
 
-from worker.broker.rabbitmq.timeouts import BoundedConnection, BoundedTCPSocket
+from worker.broker.rabbitmq.timeouts import (
+    ANSWER_TIMEOUT_SECONDS,
+    SHORTEST_READ_SECONDS,
+    BoundedConnection,
+    BoundedTCPSocket,
+)
 
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 PART_OF_A_FRAME = b"\x01\x00\x01\x00\x00\x00\x10abc"
@@ -37,30 +41,23 @@ def test_a_frame_that_has_come_in_part_ends_a_read_that_does_not_wait_and_is_kep
             assert ours.read_frame() == (1, 1, b"abc" + b"d" * 13)
 
 
-def test_an_answer_that_does_not_come_ends_the_connection_though_heartbeats_do():
+def test_an_answer_that_does_not_come_ends_the_connection_though_heartbeats_do(clock, monkeypatch):
     with connected() as (ours, peer):
         connection = BoundedConnection()
-        connection._answer_timeout = 0.2
+        connection.monotonic = clock
         connection.transport = ours
-        connection.on_inbound_frame = lambda frame: frame[0] != 8
-        ended = threading.Event()
-        beats = threading.Thread(target=beat, args=(peer, ended))
-        beats.start()
-        try:
-            with pytest.raises(TimeoutError):
-                connection.drain_events()
-        finally:
-            ended.set()
-            beats.join()
+        waits, read = [], connection.blocking_read
+        monkeypatch.setattr(connection, "blocking_read", lambda wait: waits.append(wait) or read(wait))
+
+        def beat(frame):
+            clock.advance(ANSWER_TIMEOUT_SECONDS / 2)
+            return frame[0] != 8
+
+        connection.on_inbound_frame = beat
+        peer.sendall(2 * HEARTBEAT)
+        with pytest.raises(TimeoutError):
+            connection.drain_events()
+        assert waits == [ANSWER_TIMEOUT_SECONDS, ANSWER_TIMEOUT_SECONDS / 2, SHORTEST_READ_SECONDS]
         assert not ours.connected
         with pytest.raises(RecoverableConnectionError):
             connection.wait((10, 50))
-
-
-def beat(peer, ended):
-    """Send heartbeats until the end."""
-    while not ended.wait(0.05):
-        try:
-            peer.sendall(HEARTBEAT)
-        except OSError:
-            return

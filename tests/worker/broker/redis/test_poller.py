@@ -2,7 +2,7 @@
 
 import json
 from select import select
-from time import monotonic, time
+from time import monotonic
 
 import pytest
 from kombu import Connection, Queue
@@ -28,9 +28,10 @@ def link(real_redis_url, real_redis):
 
 
 @pytest.fixture
-def channel(link):
+def channel(link, clock):
     with Connection(link.url, transport=Transport, transport_options=NEVER_WAIT) as connection:
         channel = connection.channel()
+        channel.clock = channel.monotonic = clock
         consumer = connection.Consumer([QUEUE, CHANGES], channel=channel, on_message=lambda _: None)
         consumer.consume()
         yield channel
@@ -49,25 +50,26 @@ def bodies(real_redis):
 def test_a_reply_that_does_not_come_is_overdue(channel, link):
     link.drop()
     poll(channel)
-    assert not is_overdue(channel, monotonic())
-    assert is_overdue(channel, monotonic() + LATER)
+    assert not is_overdue(channel, channel.monotonic())
+    assert is_overdue(channel, channel.monotonic() + LATER)
 
 
 def test_a_reply_that_waits_to_be_read_is_not_overdue(channel):
     poll(channel)
     # Reading would take the reply from the socket.
     select([channel._in_poll._sock], [], [], 5)
-    assert not is_overdue(channel, monotonic() + LATER)
+    assert not is_overdue(channel, channel.monotonic() + LATER)
 
 
 def test_a_channel_without_a_poll_is_not_overdue(channel):
-    assert not is_overdue(channel, monotonic() + LATER)
+    assert not is_overdue(channel, channel.monotonic() + LATER)
 
 
-def test_an_overdue_reply_is_a_connection_error(channel, link):
+def test_an_overdue_reply_is_a_connection_error(channel, link, clock):
     link.drop()
     poll(channel)
-    channel._brpop_sent_at -= LATER
+    channel.connection.cycle.maybe_check_brpop_health()
+    clock.advance(LATER)
     with pytest.raises(channel.connection_errors):
         channel.connection.cycle.maybe_check_brpop_health()
 
@@ -92,12 +94,13 @@ def test_what_a_poll_reserved_whose_answer_is_lost_is_requeued_in_its_order(chan
     assert not real_redis.exists("unacked", "unacked_index")
 
 
-def test_what_was_reserved_by_a_poll_that_was_answered_stays_reserved(channel, real_redis):
+def test_what_was_reserved_by_a_poll_that_was_answered_stays_reserved(channel, real_redis, clock):
     channel.connection.client.Producer(channel).publish(1, CHANGES_QUEUE)
     poll(channel)
     channel._brpop_read()
     assert channel.unanswered_poll is None
-    assert channel.qos.requeue_reserved_at(f"{time():.6f}") == 0
+    clock.advance(1)
+    assert channel.qos.requeue_reserved_at(f"{channel.clock():.6f}") == 0
     assert real_redis.hlen("unacked") == 1
 
 
