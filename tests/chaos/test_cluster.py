@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from chaos import CONCURRENCY, HASTE, RECORDS, Broker
+from chaos import CONCURRENCY, HASTE, PATIENT, RECORDS, Broker
 from cluster import MASTERS, RedisCluster
 from load import Load
 from stack import Stack
@@ -85,7 +85,7 @@ def test_the_master_of_the_state_hangs_and_its_replica_takes_over_late(stack, cl
 @pytest.mark.parametrize("replicas", [0])
 def test_the_slot_of_the_state_migrates_under_load(stack, cluster, tell):
     load = Load(stack.audience(), RECORDS)
-    with stack.worker("--concurrency", str(CONCURRENCY), env=HASTE) as worker:
+    with stack.worker("--concurrency", str(CONCURRENCY), env=HASTE | PATIENT) as worker:
         load.send(RECORDS // 2)
         eventually(lambda: load.arrived() > 0)
         cluster.migrate(2)

@@ -60,7 +60,7 @@ def _next_probe(row: Row) -> str:
 STATUS_COLUMNS: Columns = {
     "STREAM": itemgetter("id"),
     "STATE": state_of,
-    "ACCEPTED": itemgetter("accepted"),
+    "ENQUEUED": itemgetter("accepted"),
     "QUEUED": itemgetter("queued"),
     "IN BROKER": itemgetter("in_broker"),
     "DELIVERED": itemgetter("delivered"),
@@ -236,8 +236,10 @@ def status(
 ) -> None:
     """Show what has become of the records, per stream, and what waits for an operator.
 
-    QUEUED counts messages in the broker, of up to 500 records each; all else counts
-    records. `audience.changes` is the queue that changes come in by. Filters leave it out.
+    QUEUED counts messages that wait in the broker, of up to 500 records each. BILLED BYTES are
+    those that AWS bills, and SAVED BYTES those that it does not for lines that share a record.
+    All else counts records; DELIVERED, REFUSED and SKIPPED since the first of them.
+    `audience.changes` is the queue that changes come in by. Filters leave it out.
 
     \b
     Examples:

@@ -2,7 +2,7 @@
 what this worker will not be able to do."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from celery import bootsteps
@@ -14,7 +14,9 @@ from worker.broker.checks import check_broker
 from worker.broker.client import is_rabbitmq
 from worker.config import checked_broker_url, current_settings, verifies_certificate
 from worker.consumer.start.checks import report_troubles
+from worker.queues import CHANGES_QUEUE, is_stream_queue
 from worker.store.server_checks import Check, Finding, Outcome, check_redis
+from worker.upstream import selected_queues
 
 REFUSED = (Check.CLUSTER, Check.EVICTION)
 """The checks that a server must not fail: there a worker delivers nothing, or loses messages."""
@@ -35,6 +37,7 @@ class Requirements(bootsteps.Step):  # type: ignore[misc]
         if problem := problem_of(worker):
             raise SystemExit(f"audience-firehose: {problem}")
         warn_about_unverified_certificates()
+        warn_about_strange_queues(selected_queues(worker.app) or ())
         services = worker.app.services
         report_troubles(
             worker.hostname,
@@ -61,6 +64,18 @@ def warn_about_unverified_certificates() -> None:
     for name, url in urls.items():
         if not all(map(verifies_certificate, url.split(";"))):
             logger.warning("%s: ssl_cert_reqs turns off the verification of the server's certificate", name)
+
+
+def warn_about_strange_queues(selected: Iterable[str]) -> None:
+    """Warn of queues that `-Q` names and that nothing of ours is sent to."""
+    for queue in sorted(selected):
+        if queue != CHANGES_QUEUE and not is_stream_queue(queue):
+            logger.warning(
+                "-Q %s: no change and no batch comes by this queue; those are %s and"
+                " firehose.<configuration>.<region>.<stream>",
+                queue,
+                CHANGES_QUEUE,
+            )
 
 
 def problem_of(worker: WorkController) -> str | None:

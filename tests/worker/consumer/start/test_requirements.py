@@ -9,7 +9,7 @@ from redis import Redis
 
 from devstack import processes
 from worker.broker.redis.transport import register_redis_transport
-from worker.consumer.start.requirements import problem_of
+from worker.consumer.start.requirements import problem_of, warn_about_strange_queues
 from worker.store.connections import connect_redis
 
 AWAY = f"redis://127.0.0.1:{processes.free_port()}"
@@ -103,6 +103,14 @@ def test_a_broker_that_evicts_is_refused(evicting):
 
 def test_a_state_that_evicts_is_refused(evicting, real_redis_url):
     assert "AUDIENCE_REDIS_URL" in problem_of(worker(real_redis_url, state_url=evicting))
+
+
+def test_a_queue_that_nothing_is_sent_to_is_a_warning(caplog):
+    warn_about_strange_queues(["audience.changes", "firehose.main.us-east-1.travel", "nosuchqueue"])
+    (line,) = caplog.messages
+    assert line.startswith(
+        "-Q nosuchqueue: no change and no batch comes by this queue; those are audience.changes"
+    )
 
 
 def test_what_may_pass_is_a_warning_and_the_worker_starts(tmp_path, caplog):
