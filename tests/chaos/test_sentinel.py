@@ -4,7 +4,7 @@ import time
 from contextlib import nullcontext
 
 import pytest
-from chaos import CONCURRENCY, HASTE, RECORDS
+from chaos import CONCURRENCY, HASTE, PATIENT, RECORDS
 from confirming_caller import confirm_messages
 from kombu.exceptions import OperationalError
 from kombu.transport import redis as kombu_redis
@@ -99,7 +99,7 @@ def test_a_master_that_is_killed_ahead_of_its_replicas_loses_what_no_replica_has
         two_replicas.kill_master()
     eventually(two_replicas.is_failed_over)
     load.send()
-    with stack.worker("--concurrency", "2", env=HASTE | {WAIT_REPLICAS: "1"}) as worker:
+    with stack.worker("--concurrency", "2", env=HASTE | PATIENT | {WAIT_REPLICAS: "1"}) as worker:
         eventually(lambda: load.arrived() >= RECORDS - load.per_message)
         load.settle()
         worker.kill()

@@ -65,7 +65,7 @@ def test_sigterm_while_firehose_does_not_answer_ends_the_worker_in_time_and_lose
     load.send()
     eventually(load.audience.puts)
     stop(worker)
-    start()
+    start(**PATIENT)
     load.arrive()
     status = load.settle()
     tell(load, "SIGTERM while calls hang", allowed=CONCURRENCY * load.per_message)

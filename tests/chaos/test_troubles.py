@@ -86,11 +86,11 @@ def test_instance_metadata_fails_as_a_worker_starts(stack, start, tell, fault):
 
 def test_the_clock_of_one_worker_is_ten_minutes_slow(stack, start, load, tell, is_well):
     stack.firehose.faults.append(refuse_old_signatures)
-    start("--include", "slow_clock", **SLOW_CLOCK)
+    start("--include", "slow_clock", **SLOW_CLOCK, **PATIENT)
     load.send(load.records // 2)
     (alert,) = eventually(stack.services.alerts.all)
     assert not load.arrived()
-    start()
+    start(**PATIENT)
     load.send()
     load.arrive()
     assert is_well()

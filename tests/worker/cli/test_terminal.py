@@ -72,7 +72,7 @@ def test_status_is_readable_at_80_columns(operator, services, terminal):
     shown = operator.runs("status").stdout.splitlines()
     assert max(map(len, shown)) <= 80
     assert shown[0] == STREAM.queue
-    assert any("accepted 1000000" in line for line in shown)
+    assert any("enqueued 1000000" in line for line in shown)
 
 
 def test_watching_draws_what_is_new_and_ctrl_c_ends_it_without_an_error(
