@@ -8,7 +8,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from chaos import CONCURRENCY, HASTE, RECORDS, in_full
+from chaos import CONCURRENCY, HASTE, PATIENT, RECORDS, in_full
 from kombu.exceptions import OperationalError
 from load import Load
 from network import Network, NoNetworkError, losing, parted
@@ -80,10 +80,10 @@ class Machines:
         """Changes of a caller that sends again what it is not sure of."""
         return Load(stack.audience(), RECORDS, refused_by=(OperationalError, RedisError))
 
-    def start_worker(self, stack, host):
+    def start_worker(self, stack, host, **env):
         """Start a worker on a host; it ends with the story."""
         options = ("--concurrency", str(CONCURRENCY), "--without-mingle")
-        env = HASTE | {"NO_PROXY": "*", "no_proxy": "*"}
+        env = HASTE | {"NO_PROXY": "*", "no_proxy": "*"} | env
         worker = self._parts.enter_context(stack.worker(*options, env=env, inside=host.inside))
         # Stopping well has stories of its own.
         self._parts.callback(worker.kill)
@@ -119,12 +119,13 @@ def test_a_worker_that_is_cut_off_from_redis_loses_nothing_and_repeats_its_calls
     machines.redis.start_server(redis)
     stack = machines.stack(Stack, f"redis://{redis.address}:{REDIS_PORT}")
     load = machines.load(stack)
-    machines.start_worker(stack, cut_off)
+    machines.start_worker(stack, cut_off, **PATIENT)
     calls = machines.hold_calls(cut_off)
     load.send(RECORDS // 2)
     in_flight = calls.wait()
     with CUTS[cut](cut_off, redis):
-        machines.start_worker(stack, other)
+        stack.expire_what_is_in_flight()
+        machines.start_worker(stack, other, **PATIENT)
         load.send()
         load.arrive()
         load.settle()

@@ -8,7 +8,6 @@ import pytest
 from waiting import eventually
 
 from devstack.firehose import fail, refuse_once
-from worker.state.idempotency import LEASES
 
 
 def test_sigterm_finishes_what_is_in_flight(idle_stack, hanging):
@@ -34,7 +33,7 @@ def test_messages_that_a_killed_worker_had_in_flight_are_delivered_by_the_next(i
         idle_stack.send(*audience.added("secretive-in-hand"))
         eventually(audience.received)
         worker.kill()
-    expire_what_the_killed_worker_had(idle_stack)
+    idle_stack.expire_what_is_in_flight()
     with idle_stack.worker():
         eventually(lambda: idle_stack.services.counters.of(audience.stream).delivered == 1)
     assert audience.customers() == ["secretive-in-hand"] * 2
@@ -69,15 +68,6 @@ def test_a_worker_finds_its_streams_again_after_the_broker_was_away(idle_stack):
         assert not paused.received()
         idle_stack.services.circuit_breakers.resume(paused.stream)
         eventually(paused.received)
-
-
-def expire_what_the_killed_worker_had(stack):
-    """Have its leases and its visibility timeouts expire. RabbitMQ has the message back at once."""
-    redis = stack.services.redis
-    redis.delete(*redis.scan_iter(f"{LEASES}:*"))
-    if not stack.broker_url:
-        server = stack.broker_client()
-        server.zadd("unacked_index", dict.fromkeys(server.zrange("unacked_index", 0, -1), 1))
 
 
 def lose_the_broker(stack):

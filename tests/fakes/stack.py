@@ -24,6 +24,7 @@ from worker.failures.alerts import Alert
 from worker.failures.dead_letters import DeadLetter
 from worker.queues import CHANGES_QUEUE, Stream
 from worker.services import connect
+from worker.state.idempotency import LEASES
 from worker.state.registry import stream_of_connection
 
 ACCESS_KEY_ID = "AKIASECRETIVE0001"
@@ -201,6 +202,17 @@ class Stack:
     def broker_client(self) -> Any:
         """The broker's Redis, where it is one."""
         return self.caller.connection().default_channel.client
+
+    def expire_what_is_in_flight(self) -> None:
+        """Have leases and visibility timeouts expire now: the worker that has the messages is lost.
+
+        RabbitMQ has the messages of a lost worker back at once.
+        """
+        redis = self.services.redis
+        redis.delete(*redis.scan_iter(f"{LEASES}:*"))
+        if not self.broker_url:
+            server = self.broker_client()
+            server.zadd("unacked_index", dict.fromkeys(server.zrange("unacked_index", 0, -1), 1))
 
     def replay(self, letter: DeadLetter) -> None:
         """Replay as `audience-firehose replay` does."""

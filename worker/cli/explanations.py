@@ -58,6 +58,10 @@ def _aws(error: Exception) -> str:
     return f"AWS or its settings ({type(error).__name__}); check the configuration and the AWS_… variables"
 
 
+def _no_text(_: Exception) -> str:
+    return "an argument holds a character that is no valid text"
+
+
 def _system(error: Exception) -> str:
     assert isinstance(error, OSError)
     return f"{error.filename or 'a file or a device'}: {error.strerror or type(error).__name__}"
@@ -71,6 +75,7 @@ EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], Callable[[Exception], str
     ((RedisError,), _redis_refuses),
     ((BotoCoreError, ClientError), _aws),
     ((OSError,), _system),
+    ((UnicodeEncodeError,), _no_text),
 )
 
 

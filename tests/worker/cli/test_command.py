@@ -156,6 +156,7 @@ def test_a_pipe_that_is_closed_after_the_first_line_ends_a_listing_quietly(tmp_p
     [
         (RedisConnectionError("Error 111 connecting to localhost:6379."), "AUDIENCE_REDIS_URL"),
         (ResponseError("WRONGTYPE quoted"), "refuses a command (WRONGTYPE)"),
+        (UnicodeEncodeError("utf-8", "quoted\ud800", 6, 7, "surrogates not allowed"), "no valid text"),
         (OSError(28, "No space left on device", "out"), "No space left on device"),
         (ZeroDivisionError("quoted"), "a defect in audience-firehose: ZeroDivisionError at "),
     ],
