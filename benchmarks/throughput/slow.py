@@ -16,7 +16,7 @@ QUOTA_BYTES = 5 * 2**20
 """Bytes a second that Firehose takes for a stream of us-east-1."""
 SECONDS = 5.0
 """Seconds of each stream's quota that wait at the beginning."""
-CONCURRENCY = 16
+CONCURRENCY = 24
 """More processes than cores, as they wait for Firehose most of the time."""
 BURST_SECONDS = 1.0
 """Seconds at the beginning that do not count: a stream that had nothing may take a second's quota at once."""
