@@ -6,7 +6,6 @@ Celery would log a malformed message with its whole content, and drop it.
 import logging
 from collections.abc import Callable
 from functools import partial
-from time import time
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -126,7 +125,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         except RedisError as error:
             logger.error("cannot store it as a dead letter: %s; it is requeued", type(error).__name__)
             # Not at once: the reason for which it could not be stored lasts.
-            if not delay_message(message, time() + REDELIVERY_SECONDS):
+            if not delay_message(message, self.app.services.clock() + REDELIVERY_SECONDS):
                 message.requeue()
         else:
             message.ack()

@@ -11,7 +11,6 @@ same: Celery would acknowledge it, and its records would be nowhere.
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from time import time
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -146,7 +145,8 @@ class RunRequest(RedactingRequest):
             return
         task_ready(self, successful=True)
         self.acknowledge()
-        self.send_event("task-succeeded", result=repr(parted.result), runtime=time() - (self.time_start or 0))
+        runtime = self._app.services.clock() - (self.time_start or 0)
+        self.send_event("task-succeeded", result=repr(parted.result), runtime=runtime)
 
     def _dead_letter_if_poison(self) -> bool:
         if not part_run(self._message):
