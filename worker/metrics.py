@@ -11,7 +11,7 @@ All figures come from Redis and the broker, so that they are the installation's 
     audience_firehose_workers
 
 `outcome` is enqueued, delivered, refused, dead, discarded or skipped.
-`stream` is the name of the stream's queue; records that were for no stream have the stream `none`.
+`stream` is the name of the stream's queue; records that were for no stream have that of the changes' queue.
 """
 
 import re
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from math import inf
 
 from worker.failures.alert_types import Severity
-from worker.state.counters import NO_STREAM, Counts
+from worker.queues import CHANGES_QUEUE
+from worker.state.counters import Counts
 from worker.state.history import BUCKET_SECONDS, DeliverySeconds
 from worker.status import StreamState
 
@@ -62,7 +63,7 @@ def exposition(figures: Figures) -> bytes:
 def _families(figures: Figures) -> Iterator[str]:
     yield _head("records_total", "counter", "Records by stream and outcome")
     yield from (_outcomes(stream.name, stream.counts) for stream in figures.streams)
-    yield _outcomes(NO_STREAM, figures.without_stream)
+    yield _outcomes(CHANGES_QUEUE, figures.without_stream)
     yield _head("queue_messages", "gauge", "Messages that no worker has reserved")
     yield from (
         f'{PREFIX}queue_messages{{queue="{_label(queue)}"}} {messages}\n'

@@ -63,8 +63,8 @@ def test_records_are_counted_by_stream_and_outcome(families):
     assert found[QUEUE, "delivered"] == 7
     assert found[QUEUE, "refused"] == 2
     assert found[QUEUE, "dead"] == 3
-    assert found["none", "skipped"] == 6
-    assert found["none", "dead"] == 1
+    assert found["audience.changes", "skipped"] == 6
+    assert found["audience.changes", "dead"] == 1
     assert {outcome for _, outcome in found} == {
         "enqueued",
         "delivered",

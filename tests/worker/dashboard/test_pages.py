@@ -44,8 +44,8 @@ def test_alerts_are_shown_by_connection_with_what_is_known_of_them(dashboard):
     assert answer.status == 200
     assert "No connection" in found[False]
     assert "Access Denied" in found[False]
-    assert "1 pending" in found[True]
-    assert "1 alert, 500 records, last" in found[True]
+    assert "1 open and fatal" in found[True]
+    assert "raised 1 time, 500 records, last" in found[True]
     assert "ResourceNotFoundException there is no such stream" in found[True]
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", found[True])
     assert "Last time (UTC)" in answer.body

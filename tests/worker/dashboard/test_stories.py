@@ -127,8 +127,8 @@ def test_a_flood_of_invalid_messages_hides_neither_a_paused_stream_nor_its_alert
 
         assert page.text("#alerts-open-fatal") == "1"
         assert page.text("#alerts-open") == "2"
-        assert page.text(f"#connection-{audience.connection_id} summary").startswith("1 pending")
-        assert f"{FLOOD:,} alerts, {FLOOD:,} records" in page.text("#connection-none summary")
+        assert page.text(f"#connection-{audience.connection_id} summary").startswith("1 open and fatal")
+        assert f"raised {FLOOD:,} times, {FLOOD:,} records" in page.text("#connection-none summary")
         assert page.evaluate("document.documentElement.outerHTML.length") < MAX_PAGE_BYTES
         eventually(lambda: page.text(PENDING) == "1 fatal alerts are open", what="the red count")
 
