@@ -87,6 +87,7 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind():
     assert not any(map(listens, opened(demo.stdout)))
 
 
+@pytest.mark.full
 def test_the_stack_forwards_the_changes_of_the_readmes_caller_until_it_is_stopped(begin, tmp_path):
     up = begin("up")
     up.wait_until(lambda: "To see the record" in up.output(), DEMO_TIMEOUT)

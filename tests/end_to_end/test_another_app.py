@@ -1,6 +1,5 @@
-"""An app in an environment of its own: Celery for Redis, and nothing of this project."""
+"""The README's caller in an environment of its own: Celery for Redis, and nothing of this project."""
 
-import json
 import re
 import subprocess
 import sys
@@ -10,16 +9,15 @@ import pytest
 from packaging.requirements import Requirement
 from waiting import eventually
 
+from devstack.caller import readme_caller
 from devstack.processes import ROOT, private_environment
 
-ENQUEUE = """
-import importlib.util, json, sys
-from celery import Celery
+WITHOUT_OURS = """
+import importlib.util
 
 assert not any(importlib.util.find_spec(name) for name in ("worker", "schemas", "tasks", "boto3"))
-app = Celery("another-app", broker=sys.argv[1])
-app.send_task("audience.forward", kwargs={"changes": json.loads(sys.argv[2])}, queue="audience.changes")
 """
+README_AUDIENCE = 123123
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +38,12 @@ def link(installed, wanted, directory):
         (directory / name).symlink_to(installed.locate_file(name))
 
 
-def test_an_app_that_imports_nothing_of_ours_enqueues_by_name(stack, audience, packages, tmp_path):
-    broker = stack.environment["CELERY_BROKER_URL"]
-    changes = json.dumps(audience.added("secretive-1"))
+def test_an_app_that_imports_nothing_of_ours_enqueues_by_name(stack, packages, tmp_path):
+    audience = stack.audience(number=README_AUDIENCE)
+    program = WITHOUT_OURS + readme_caller(stack.environment["CELERY_BROKER_URL"])
     # Without `site`, and so without the packages of our own environment.
-    command = [sys.executable, "-S", "-c", ENQUEUE, broker, changes]
+    command = [sys.executable, "-S", "-c", program]
     environment = private_environment({"PYTHONPATH": str(packages)})
     subprocess.run(command, check=True, timeout=120, cwd=tmp_path, env=environment)
     eventually(audience.received)
-    assert audience.customers() == ["secretive-1"]
+    assert audience.customers() == ["p.fogg138"]

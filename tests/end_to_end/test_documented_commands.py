@@ -85,12 +85,20 @@ def lasting(line):
     return found[1] if found and found[1] in LASTING else None
 
 
+def subcommand(line):
+    """The words of a command up to its first argument or option."""
+    return re.match(r"(\S+ -A worker \w+|\S+ \S+)", line)[1]
+
+
 PRINTED = list(dict.fromkeys((command, name(path)) for path in DOCS for command in commands(text(path))))
 LEFT_OUT = tuple(NOT_RUN)
 RUN = list(dict.fromkeys(command for command, _ in PRINTED if not command.startswith(LEFT_OUT)))
 PROGRAMS_RUN = [command for command in RUN if lasting(command)]
 FIRST = list({lasting(command): command for command in reversed(PROGRAMS_RUN)}.values())
 """Of each program, the command that is printed first."""
+BRIEF = [command for command in RUN if command not in PROGRAMS_RUN]
+FIRST_BRIEF = list({subcommand(command): command for command in reversed(BRIEF)}.values())
+"""Of each subcommand that ends by itself, the command that is printed first."""
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +175,9 @@ def environment(stack, webhook):
     }
 
 
-@pytest.mark.parametrize("command", [line for line in RUN if line not in PROGRAMS_RUN])
+@pytest.mark.parametrize(
+    "command", [*FIRST_BRIEF, *in_full(*((command,) for command in BRIEF if command not in FIRST_BRIEF))]
+)
 def test_a_command_that_the_documents_print_succeeds_when_it_is_copied(installation, webhook, command):
     if command == "audience-firehose forget-configuration acme":
         installation.services.registry.disconnect(CONNECTION)
