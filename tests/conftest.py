@@ -22,6 +22,7 @@ import pytest  # noqa: E402
 from clock import Clock  # noqa: E402
 from cluster import RedisCluster  # noqa: E402
 from cryptography.fernet import Fernet  # noqa: E402
+from full_size import FULL  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from redis import Redis  # noqa: E402
 from shared_server import claimed, shared  # noqa: E402
@@ -36,15 +37,14 @@ from worker.store.cluster import KEY_PREFIX  # noqa: E402
 from worker.store.connections import connect_redis  # noqa: E402
 
 # How long an example takes tells of the machine, not of the code. In full, the examples are others each time.
-IN_FULL = os.environ.get("CHAOS") == "full"
-settings.register_profile("of this project", deadline=None, derandomize=not IN_FULL)
+settings.register_profile("of this project", deadline=None, derandomize=not FULL)
 settings.load_profile("of this project")
 
 TESTS = Path(__file__).parent
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER")
 """The name of this process of the tests: `gw0` is the first; None where it is the only one."""
 PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-PROCESSES_PER_CORE = 3 if IN_FULL else 4
+PROCESSES_PER_CORE = 3 if FULL else 4
 """Most of a test's time is spent waiting for the servers that it has started; less of it in full size."""
 MAX_PROCESSES = 8
 SHARED_SERVERS = {
@@ -121,7 +121,7 @@ def pytest_collection_modifyitems(config, items):
 def is_chosen(item):
     """`make test` leaves out what is marked `full`; `make chaos` runs that, all faults and all fuzz tests."""
     is_full = item.get_closest_marker("full") is not None
-    return is_full or directory_of(item.path) in VARIED_IN_SIZE if IN_FULL else not is_full
+    return is_full or directory_of(item.path) in VARIED_IN_SIZE if FULL else not is_full
 
 
 def group_of(item):

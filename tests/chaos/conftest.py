@@ -4,7 +4,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import pytest
-from chaos import CONCURRENCY, FULL, HASTE, RECORDS, Broker
+from chaos import CONCURRENCY, HASTE, RECORDS, Broker
+from full_size import FULL
 from load import Load
 from stack import Stack
 

@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from chaos import FULL, PATIENT, RECORDS
+from chaos import PATIENT, RECORDS
+from full_size import FULL
 from kombu.exceptions import OperationalError
 from waiting import eventually
 

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 
-from chaos import FULL, ONE_BY_ONE, PATIENT, RECORDS
+from chaos import ONE_BY_ONE, PATIENT, RECORDS
+from full_size import FULL
 from load import Load
 from stopping_point import StoppingPoint
 from waiting import eventually

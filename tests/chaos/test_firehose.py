@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
 import pytest
-from chaos import FULL, ONE_BY_ONE, PATIENT, RECORDS
+from chaos import ONE_BY_ONE, PATIENT, RECORDS
+from full_size import FULL
 from load import Load
 from waiting import eventually
 

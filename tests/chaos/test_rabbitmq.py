@@ -8,7 +8,8 @@ from random import Random
 
 import psutil
 import pytest
-from chaos import CONCURRENCY, FULL, HASTE
+from chaos import CONCURRENCY, HASTE
+from full_size import FULL
 from kombu import Connection
 from link import Link
 from load import Load

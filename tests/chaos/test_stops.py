@@ -5,7 +5,8 @@ import signal
 import threading
 
 import pytest
-from chaos import CONCURRENCY, FULL, ONE_BY_ONE, PATIENT, RECORDS
+from chaos import CONCURRENCY, ONE_BY_ONE, PATIENT, RECORDS
+from full_size import FULL
 from waiting import eventually
 
 from devstack.firehose import Answer, error, fail, refuse_share

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from chaos import FULL, HASTE, in_full
+from chaos import HASTE, in_full
+from full_size import FULL
 from redis.exceptions import RedisError
 from stack import Audience, Stack
 from stopping_point import BEGINS, ENDED, HANDED_OVER, SENT, StoppingPoint

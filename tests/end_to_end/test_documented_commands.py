@@ -90,15 +90,17 @@ def subcommand(line):
     return re.match(r"(\S+ -A worker \w+|\S+ \S+)", line)[1]
 
 
+def first_of_each(kind, commands):
+    """Of each kind of command the one that is printed first, and the others in full size."""
+    first = {kind(command): command for command in reversed(commands)}.values()
+    return [*first, *in_full(*((command,) for command in commands if command not in first))]
+
+
 PRINTED = list(dict.fromkeys((command, name(path)) for path in DOCS for command in commands(text(path))))
 LEFT_OUT = tuple(NOT_RUN)
 RUN = list(dict.fromkeys(command for command, _ in PRINTED if not command.startswith(LEFT_OUT)))
 PROGRAMS_RUN = [command for command in RUN if lasting(command)]
-FIRST = list({lasting(command): command for command in reversed(PROGRAMS_RUN)}.values())
-"""Of each program, the command that is printed first."""
 BRIEF = [command for command in RUN if command not in PROGRAMS_RUN]
-FIRST_BRIEF = list({subcommand(command): command for command in reversed(BRIEF)}.values())
-"""Of each subcommand that ends by itself, the command that is printed first."""
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +177,7 @@ def environment(stack, webhook):
     }
 
 
-@pytest.mark.parametrize(
-    "command", [*FIRST_BRIEF, *in_full(*((command,) for command in BRIEF if command not in FIRST_BRIEF))]
-)
+@pytest.mark.parametrize("command", first_of_each(subcommand, BRIEF))
 def test_a_command_that_the_documents_print_succeeds_when_it_is_copied(installation, webhook, command):
     if command == "audience-firehose forget-configuration acme":
         installation.services.registry.disconnect(CONNECTION)
@@ -208,9 +208,7 @@ def test_celerys_worker_has_the_options_that_the_documents_print(command):
     assert left == []
 
 
-@pytest.mark.parametrize(
-    "command", [*FIRST, *in_full(*((command,) for command in PROGRAMS_RUN if command not in FIRST))]
-)
+@pytest.mark.parametrize("command", first_of_each(lasting, PROGRAMS_RUN))
 def test_a_program_that_the_documents_print_starts_when_it_is_copied_and_ends_at_a_signal(
     installation, command, tmp_path
 ):

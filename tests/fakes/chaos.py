@@ -1,14 +1,13 @@
 """How large the stories of faults are, and what they break."""
 
-import os
 from contextlib import ExitStack
 
 import pytest
+from full_size import FULL
 
 from devstack import processes
 from devstack.ports import free_port
 
-FULL = os.environ.get("CHAOS") == "full"
 RECORDS = 100_000 if FULL else 3_000
 KILLS = 24 if FULL else 3
 VISIBILITY_TIMEOUT = 2

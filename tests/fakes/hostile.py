@@ -4,18 +4,17 @@ In full (`CHAOS=full`, as `make chaos` sets it) the tests of `tests/fuzz` try 20
 others. Otherwise they try a few, the same ones each time.
 """
 
-import os
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from full_size import FULL
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-IN_FULL = os.environ.get("CHAOS") == "full"
 SHARE = 25
 """The divisor of the number of inputs where not all are tried."""
 FEWEST = 12
@@ -29,10 +28,10 @@ def inputs(in_full: int, each: int = 1, **options: Any) -> Callable[[F], F]:
 
     def decorate(test: F) -> F:
         limited = settings(
-            max_examples=in_full if IN_FULL else max(in_full // SHARE, FEWEST // each, 1),
-            derandomize=not IN_FULL,
-            deadline=timedelta(seconds=20) if IN_FULL else None,
-            print_blob=IN_FULL,
+            max_examples=in_full if FULL else max(in_full // SHARE, FEWEST // each, 1),
+            derandomize=not FULL,
+            deadline=timedelta(seconds=20) if FULL else None,
+            print_blob=FULL,
             # Fixtures are shared by the inputs of a test; each input begins with empty ones.
             suppress_health_check=[
                 HealthCheck.function_scoped_fixture,

@@ -1,13 +1,14 @@
 """Waits for other processes, with a deadline."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from full_size import FULL
+
 T = TypeVar("T")
 
-WAIT_SECONDS = 600.0 if os.environ.get("CHAOS") == "full" else 120.0
+WAIT_SECONDS = 600.0 if FULL else 120.0
 """Seconds until a test gives up on another process. In full size a story beside others needs minutes."""
 
 

@@ -16,7 +16,6 @@ from inspect import GEN_SUSPENDED, getgeneratorstate
 from typing import Any
 
 from celery.concurrency import asynpool
-from celery.concurrency.asynpool import AsynPool, _get_job_writer
 from kombu.asynchronous import Hub
 
 from worker.upstream import limit_last_result_wait, use_process_pool
@@ -46,7 +45,7 @@ class ResultHandler(asynpool.ResultHandler):  # type: ignore[misc]
         return reading
 
 
-class Pool(AsynPool):  # type: ignore[misc]
+class Pool(asynpool.AsynPool):  # type: ignore[misc]
     """Celery's pool of processes, which closes, and enters another event loop, between two jobs."""
 
     ResultHandler = ResultHandler
@@ -64,7 +63,7 @@ class Pool(AsynPool):  # type: ignore[misc]
     def _write_begun_jobs(self) -> None:
         """Write the jobs to their end that are written in part. An idle process reads its job."""
         for job in tuple(self._cache.values()):
-            writer = _get_job_writer(job)
+            writer = asynpool._get_job_writer(job)
             if writer and writer in self._active_writers and getgeneratorstate(writer) == GEN_SUSPENDED:
                 self._flush_writer(job._write_to, writer)
 
